@@ -1,0 +1,33 @@
+//! What the rooms of Thimble say to each other.
+//!
+//! Everything here is pure data: types, their text forms, and the rules that hold between them. No file is opened, no
+//! socket, no process; the crate compiles into PID 1, the VMM, the daemon and the workstation's tool alike.
+//!
+//! | module | between whom |
+//! | --- | --- |
+//! | [`definition`] | the administrator's TOML and the builder (feature `toml`) |
+//! | [`appliance`] | the builder and the host: a definition that has been checked |
+//! | [`recipe`] | an image's TOML and the builder (feature `toml` to read it) |
+//! | [`service`] | the builder and the guest's PID 1 |
+//! | [`cmdline`] | whoever starts a kernel and its PID 1 |
+//! | [`modules`] | the builder and the host's PID 1 |
+//! | [`template`] | the builder and the guest's PID 1 |
+//! | [`vmm`] | the node daemon and one VMM process |
+//! | [`console`] | PID 1, the daemon, and whoever waits for a line |
+//! | [`manifest`] | the builder and everybody who asks what an artefact holds |
+//! | [`paths`] | where things lie inside the host and the guest |
+
+pub mod appliance;
+pub mod cmdline;
+pub mod console;
+#[cfg(feature = "toml")]
+pub mod definition;
+pub mod manifest;
+pub mod modules;
+pub mod names;
+pub mod paths;
+pub mod recipe;
+pub mod service;
+pub mod template;
+pub mod units;
+pub mod vmm;

@@ -1,0 +1,44 @@
+//! Where things lie inside the host's and the guest's trees. The builder packs them there, PID 1, the daemon and the
+//! VMM find them there.
+
+/// PID 1, in both roles: the kernel starts it from the initramfs under this name.
+pub const INIT: &str = "/init";
+/// The daemon that supervises the guests.
+pub const NODE: &str = "/usr/bin/thimble-node";
+/// The virtual machine monitor: one process a guest.
+pub const VMM: &str = "/usr/bin/thimble-vmm";
+
+/// The checked definition ([`crate::appliance::Appliance`] as JSON).
+pub const APPLIANCE: &str = "/thimble/appliance.json";
+/// Kernel modules (`NAME.ko`) and their index ([`crate::modules::ModuleIndex`] as JSON).
+pub const MODULES_DIR: &str = "/thimble/modules";
+/// The index in [`MODULES_DIR`].
+pub const MODULES_INDEX: &str = "/thimble/modules/index.json";
+/// The kernel that all guests share: an ELF `vmlinux` with a PVH note.
+pub const GUEST_KERNEL: &str = "/thimble/guest/vmlinux";
+/// The initramfs that all guests share: an uncompressed cpio archive.
+pub const GUEST_INITRD: &str = "/thimble/guest/initrd";
+/// The read-only images, `NAME.erofs`.
+pub const IMAGES_DIR: &str = "/thimble/images";
+/// The last member of the host's initramfs, and what PID 1 looks for to know that it was not truncated. It holds the
+/// manifest hash: 64 hexadecimal digits and a newline.
+pub const END_MARKER: &str = "/thimble/end";
+
+/// Name of the GPT partition that holds the node's own data.
+pub const DATA_PARTITION: &str = "thimble-data";
+/// Where the data partition is mounted on the host, and where a guest sees its own disk before it is the root.
+pub const DATA_DIR: &str = "/data";
+/// Below the data directory: a directory a guest, with `disk.raw` in it.
+pub const GUEST_DISKS_DIR: &str = "/data/guests";
+/// Run-time state: a directory a guest; see [`crate::vmm`] for the files in it.
+pub const RUN_DIR: &str = "/run/thimble";
+/// Below the run directory: a directory a guest.
+pub const GUEST_RUN_DIR: &str = "/run/thimble/guests";
+/// A file whose presence tells PID 1 that the node daemon has done its start-up; it holds nothing.
+pub const NODE_READY: &str = "/run/thimble/node.ready";
+
+/// In a guest's initramfs: an empty ext4 file system as a list of the blocks that are not zero, see
+/// [`crate::template`].
+pub const DISK_TEMPLATE: &str = "/thimble/disk.template";
+/// In a guest's image: its services ([`crate::service::Services`] as JSON).
+pub const SERVICES: &str = "/etc/thimble/services.json";

@@ -1,0 +1,113 @@
+//! `images/NAME/recipe.toml`: what a guest's image is made of.
+//!
+//! ```toml
+//! summary = "nginx with a page that counts its starts"
+//! packages = ["nginx", "busybox-static"]      # taken from the machine's own package sources
+//! keep = ["/usr/sbin/nginx", "/usr/bin/busybox", "/etc/nginx/mime.types"]
+//!                                             # files or directories of the packages, with the libraries that they need
+//! ports = [80]                                # what may be open
+//!
+//! [links]                                     # symbolic links: path = target
+//! "/bin/sh" = "/usr/bin/busybox"
+//! [users]                                     # name = uid (and gid)
+//! www-data = 33
+//! [sysctl]
+//! "net.core.somaxconn" = "1024"
+//! [[directory]]                               # made on the guest's disk before anything starts
+//! path = "/var/lib/web"
+//! owner = "www-data"
+//! mode = 0o755
+//! [[service]]
+//! name = "nginx"
+//! exec = ["/usr/sbin/nginx", "-g", "daemon off;"]
+//! ready = { port = 80 }
+//! ```
+//! A directory `files/` beside the recipe is laid over the packages' files.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::service::{Ready, Restart, ServiceKind};
+
+/// A recipe as it stands in the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What it is, in a line.
+    pub summary: String,
+    /// Packages of the distribution.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// Absolute paths in the packages to keep, with the ELF closure of each; directories with all below them.
+    #[serde(default)]
+    pub keep: Vec<String>,
+    /// TCP ports that its services open.
+    #[serde(default)]
+    pub ports: Vec<u16>,
+    /// Symbolic links: path to target.
+    #[serde(default)]
+    pub links: BTreeMap<String, String>,
+    /// Users, each with a group of the same name and number; `root` is always there.
+    #[serde(default)]
+    pub users: BTreeMap<String, u32>,
+    /// `/proc/sys` settings.
+    #[serde(default)]
+    pub sysctl: BTreeMap<String, String>,
+    /// Directories that services write.
+    #[serde(default, rename = "directory")]
+    pub directories: Vec<RecipeDirectory>,
+    /// Programs to start.
+    #[serde(default, rename = "service")]
+    pub services: Vec<RecipeService>,
+}
+
+/// A directory that services write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecipeDirectory {
+    /// Absolute path.
+    pub path: String,
+    /// Owner, a name of [`Recipe::users`] or `root`.
+    #[serde(default = "root")]
+    pub owner: String,
+    /// Permission bits.
+    #[serde(default = "default_mode")]
+    pub mode: u32,
+}
+
+/// One program, see [`crate::service::Service`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecipeService {
+    /// Its name.
+    pub name: String,
+    /// Program and arguments.
+    pub exec: Vec<String>,
+    /// Whether it stays.
+    #[serde(default)]
+    pub kind: ServiceKind,
+    /// Services that come first.
+    #[serde(default)]
+    pub after: Vec<String>,
+    /// User, a name of [`Recipe::users`] or `root`.
+    #[serde(default = "root")]
+    pub user: String,
+    /// Environment.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// When it is started again.
+    #[serde(default)]
+    pub restart: Restart,
+    /// When it counts as ready.
+    #[serde(default)]
+    pub ready: Option<Ready>,
+}
+
+fn root() -> String {
+    "root".to_owned()
+}
+
+fn default_mode() -> u32 {
+    0o755
+}
