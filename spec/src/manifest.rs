@@ -11,6 +11,8 @@ pub struct Manifest {
     pub appliance: String,
     /// The most that `flash.img` may take, in bytes.
     pub budget: u64,
+    /// Command line of the host's kernel.
+    pub cmdline: String,
     /// SHA-256 over the names and hashes of what the host's initramfs holds; the host prints it.
     pub hash: String,
     /// The files in the output directory.

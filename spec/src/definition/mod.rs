@@ -1,1 +1,49 @@
-//! The administrator's TOML.
+//! The administrator's TOML: read, checked as a whole, and turned into an [`Appliance`].
+//!
+//! A definition passes three gates, a file each: [`source`] says what may be written, [`check`] what must hold between
+//! the parts, [`mistake`] how a mistake is told. Every mistake that can be found without opening another file is found
+//! here, before anything is fetched or compiled, and all of them at once.
+
+mod check;
+mod mistake;
+mod source;
+
+pub use check::{HOST_MEMORY, MEMORY_MIN, VCPUS_MAX};
+pub use mistake::{Mistake, Mistakes};
+
+use crate::appliance::Appliance;
+use crate::recipe::Recipe;
+
+/// Reads a definition; `file` is the name that mistakes are told under.
+///
+/// # Errors
+/// All that is wrong with it; a file that is no TOML or has an unknown key stops at the first of those.
+pub fn parse(file: &str, text: &str) -> Result<Appliance, Mistakes> {
+    let source: source::Definition = read(file, text)?;
+    check::check(file, text, source)
+}
+
+/// Reads a recipe.
+///
+/// # Errors
+/// The first mistake; names that don't resolve are the builder's to find, which knows the packages.
+pub fn parse_recipe(file: &str, text: &str) -> Result<Recipe, Mistakes> {
+    read(file, text)
+}
+
+/// Deserializes, and tells a mistake by line and by the path of its key.
+fn read<T: serde::de::DeserializeOwned>(file: &str, text: &str) -> Result<T, Mistakes> {
+    let told = |error: &toml::de::Error, path: String| {
+        let span = error.span().unwrap_or(0..0);
+        let mistake = Mistake::at(file, text, span, path, error.message().trim_end());
+        Mistakes::from(vec![mistake])
+    };
+    let deserializer = toml::Deserializer::parse(text).map_err(|error| told(&error, String::new()))?;
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        let path = mistake::path_of(error.path());
+        told(error.inner(), path)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! Every mistake that the design lists, told with file, line and key.
+
+use super::*;
+use crate::appliance::{Address, BondMode, GuestDisk};
+use proptest::prelude::*;
+
+const GOOD: &str = r#"[appliance]
+name = "demo"
+budget = "64MiB"
+[node]
+memory = "1GiB"
+[kernel.host]
+package = "linux-image-amd64"
+hardware = ["virtio", "nic-server"]
+[kernel.guest]
+source = "linux-source-6.12"
+fragments = ["guest/base", "guest/virtio"]
+[network.bonds.bond0]
+mode = "active-backup"
+ports = ["eth0", "eth1"]
+miimon-ms = 80
+[network.bridges.br0]
+ports = ["bond0"]
+address = "10.1.1.2/24"
+[[storage.raid]]
+name = "data"
+level = 1
+members = ["/dev/sda", "/dev/sdb"]
+[[guest]]
+name = "web1"
+image = "web"
+memory = "128MiB"
+network = { bridge = "br0", address = "10.1.1.11/24", gateway = "10.1.1.1" }
+disk = { size = "1GiB" }
+[[guest]]
+name = "web2"
+image = "web"
+vcpus = 2
+memory = "128MiB"
+network = { bridge = "br0", address = "10.1.1.12/24", vlan = 10, mac = "02:00:00:00:00:02" }
+disk = { device = "/dev/md/data-web2" }
+autostart = false
+"#;
+
+/// What is told of the good definition with one thing replaced.
+fn told(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from}");
+    parse("a.toml", &GOOD.replacen(from, to, 1)).expect_err(to).to_string()
+}
+
+#[test]
+fn a_good_definition_is_filled_in() {
+    let appliance = parse("a.toml", GOOD).unwrap();
+    assert_eq!(appliance.bonds["bond0"].mode, BondMode::ActiveBackup);
+    assert_eq!(appliance.bridges["br0"].address, Address::Static("10.1.1.2/24".parse().unwrap()));
+    assert_eq!(appliance.guests[0].vcpus, 1);
+    assert!(appliance.guests[0].autostart && !appliance.guests[1].autostart);
+    assert_eq!(appliance.guests[1].disk, Some(GuestDisk::Device("/dev/md/data-web2".to_owned())));
+    let json = serde_json::to_string(&appliance).unwrap();
+    assert_eq!(serde_json::from_str::<Appliance>(&json).unwrap(), appliance);
+}
+
+#[test]
+fn unknown_keys() {
+    let text = told("memory = \"128MiB\"", "memroy = \"128MiB\"");
+    assert!(text.starts_with("a.toml:26: guest[0].memroy: unknown field `memroy`, expected one of"), "{text}");
+    let text = told("[network.bridges.br0]", "[network.bridges.br0]\nadress = \"dhcp\"");
+    assert!(text.starts_with("a.toml:17: network.bridges.br0.adress: unknown field `adress`"), "{text}");
+}
+
+#[test]
+fn values_of_the_wrong_kind() {
+    let text = told("memory = \"128MiB\"", "memory = \"much\"");
+    assert!(text.starts_with("a.toml:26: guest[0].memory: `much` is not a size"), "{text}");
+    let text = told("address = \"10.1.1.2/24\"", "address = \"10.1.1.2\"");
+    assert!(
+        text.starts_with("a.toml:18: network.bridges.br0.address: `10.1.1.2` is not an IPv4 address with"),
+        "{text}"
+    );
+    let text = told("level = 1", "level = \"one\"");
+    assert!(text.starts_with("a.toml:21: storage.raid[0].level: invalid type"), "{text}");
+    let text = told("name = \"demo\"", "name = ");
+    assert!(text.starts_with("a.toml:2: "), "{text}");
+    let text = told("package = \"linux-image-amd64\"\n", "");
+    assert!(text.contains("missing field `package`"), "{text}");
+}
+
+#[test]
+fn overlapping_macs() {
+    let text = told("gateway = \"10.1.1.1\" }", "mac = \"02:00:00:00:00:02\" }");
+    assert_eq!(
+        text,
+        "a.toml:34: guest[1].network.mac: MAC address 02:00:00:00:00:02 is used twice: guest[0].network.mac has it already"
+    );
+}
+
+#[test]
+fn an_address_outside_its_network() {
+    let text = told("10.1.1.11/24\", gateway = \"10.1.1.1\"", "10.9.1.11/24\", gateway = \"10.9.1.1\"");
+    assert_eq!(
+        text,
+        "a.toml:27: guest[0].network.address: 10.9.1.11/24 lies outside the network 10.1.1.0/24 of bridge br0"
+    );
+    let text = told("gateway = \"10.1.1.1\"", "gateway = \"10.2.1.1\"");
+    assert_eq!(text, "a.toml:27: guest[0].network.gateway: 10.2.1.1 lies outside the network 10.1.1.0/24");
+    let text = told("10.1.1.11/24", "10.1.1.255/24");
+    assert!(text.contains("10.1.1.255/24 is the network's own or its broadcast address"), "{text}");
+}
+
+#[test]
+fn addresses_taken_twice() {
+    let text = told("10.1.1.11/24", "10.1.1.2/24");
+    assert!(text.ends_with("address 10.1.1.2 is used twice: network.bridges.br0.address has it already"), "{text}");
+    // On another VLAN it is another network.
+    assert!(parse("a.toml", &GOOD.replace("10.1.1.12/24", "10.1.1.11/24")).is_ok());
+}
+
+#[test]
+fn memory_over_the_nodes() {
+    let text = told("memory = \"1GiB\"", "memory = \"256MiB\"");
+    assert_eq!(
+        text.lines().next().unwrap(),
+        "a.toml:26: guest[0].memory: 128MiB does not fit: the node has 256MiB, of which the host keeps 192MiB"
+    );
+    let both = GOOD.replace("autostart = false", "").replace("1GiB\"\n[kernel", "384MiB\"\n[kernel");
+    let text = parse("a.toml", &both).unwrap_err().to_string();
+    assert!(
+        text.starts_with("a.toml:33: guest[1].memory: 128MiB does not fit after 128MiB of guests before it"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_block_device_used_twice() {
+    let text = told("/dev/md/data-web2", "/dev/sdb");
+    assert_eq!(
+        text,
+        "a.toml:35: guest[1].disk.device: block device /dev/sdb is used twice: storage.raid[0].members[1] has it already"
+    );
+}
+
+#[test]
+fn names_that_do_not_resolve() {
+    let text = told("{ bridge = \"br0\", address = \"10.1.1.11/24\"", "{ bridge = \"br1\", address = \"10.1.1.11/24\"");
+    assert!(text.contains("guest[0].network.bridge: there is no bridge `br1`"), "{text}");
+    assert!(told("name = \"web2\"", "name = \"web1\"").contains("guest web1 is used twice"));
+    assert!(told("ports = [\"bond0\"]", "ports = [\"eth1\"]").contains("interface eth1 is used twice"));
+}
+
+#[test]
+fn names_never_become_paths_or_options() {
+    for (from, to) in [
+        ("image = \"web\"", "image = \"../web\""),
+        ("\"virtio\"", "\"/etc/passwd\""),
+        ("\"guest/base\"", "\"guest//base\""),
+        ("\"linux-source-6.12\"", "\"-o=x\""),
+        ("\"linux-image-amd64\"", "\"linux image\""),
+        ("/dev/md/data-web2", "/dev/../etc/shadow"),
+        ("name = \"web1\"", "name = \"a/b\""),
+    ] {
+        told(from, to);
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = GOOD.replace("level = 1", "level = 3").replace("vcpus = 2", "vcpus = 0").replace("1GiB\" }", "1MiB\" }");
+    let mistakes = parse("a.toml", &text).unwrap_err();
+    let lines: Vec<usize> = mistakes.iter().map(|mistake| mistake.line).collect();
+    assert_eq!(lines, [21, 28, 32]);
+}
+
+#[test]
+fn a_recipe_reads() {
+    let text = "summary = \"x\"\nports = [80]\n[[service]]\nname = \"a\"\nexec = [\"/bin/a\"]\nready = { port = 80 }\n";
+    assert_eq!(parse_recipe("r.toml", text).unwrap().services[0].user, "root");
+    let text = parse_recipe("r.toml", "summary = \"x\"\n[[service]]\nnane = \"a\"\n").unwrap_err().to_string();
+    assert!(text.starts_with("r.toml:3: service[0].nane: unknown field"), "{text}");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_an_answer_or_a_sentence(text in any::<String>()) {
+        let _ = parse("a.toml", &text);
+    }
+
+    #[test]
+    fn a_damaged_definition_never_panics(at in 0..GOOD.len(), replacement in "[ -~]{0,3}") {
+        let mut text = GOOD.to_owned();
+        text.replace_range(at..=at, &replacement);
+        if let Err(mistakes) = parse("a.toml", &text) {
+            for mistake in mistakes.iter() { prop_assert!(!mistake.to_string().contains('\n')); }
+        }
+    }
+}
