@@ -1,1 +1,28 @@
-//! Thimble.
+//! `thimble`: one TOML file in, a bootable KVM appliance out.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`build`] | the phases, in order |
+//! | [`library`] | where fragments, hardware sets and recipes lie |
+//! | [`apt`] | packages, from the machine's own sources |
+//! | [`kernel`] | the host's kernel and modules, the guests' kernel |
+//! | [`image`] | a recipe becomes a read-only image |
+//! | [`initrd`] | the guests' initramfs, and the host's in parts |
+//! | [`flash`] | the raw disk |
+//! | [`run`] | an appliance in QEMU |
+//! | [`cli`] | the verbs of the command line, a file each |
+//!
+//! Beneath them: [`cache`] (what was made before, by the hash of what it was made from), [`tool`] (external programs),
+//! [`progress`], [`interrupt`], [`files`].
+
+pub mod cache;
+pub mod cli;
+pub mod context;
+pub mod error;
+pub mod files;
+pub mod flash;
+pub mod interrupt;
+pub mod library;
+pub mod progress;
+pub mod run;
+pub mod tool;

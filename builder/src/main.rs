@@ -1,1 +1,7 @@
-fn main() {}
+//! `thimble`: see `thimble --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    thimble_builder::cli::main()
+}
