@@ -1,0 +1,243 @@
+//! The life of one guest on the host: a task that starts or adopts its VMM, follows it to its end, and decides what
+//! comes next.
+//!
+//! ```text
+//!            start / adopt            end of the VMM
+//!   [off] ------------------> [runs] ----------------> [ended]
+//!     ^                          |                        |
+//!     |                          | the host stops         | policy: again, after a pause
+//!     |                          v                        v
+//!     +---- power-off ---- shutdown, then kill          [off] or start
+//! ```
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use rtnetlink::Handle;
+use thimble_spec::appliance::{Bridge, Guest};
+use thimble_spec::console::Line;
+use thimble_spec::vmm::{Answer, CONTROL_FILE, Event, Exit, ExitReason, State, Verb};
+use tokio::io::AsyncBufReadExt;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::control::Control;
+use crate::launch::{self, Start};
+use crate::plan::{self, Place};
+use crate::policy::{Next, Policy};
+use crate::{lock, say, tap};
+
+/// How long a guest may take to stop its services and power off before its power is cut.
+pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
+/// How long a VMM that was told to end at once may take.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// Time between two looks for a control socket that is about to appear.
+const SOCKET_INTERVAL: Duration = Duration::from_millis(20);
+/// How long a VMM may take to open its control socket.
+const SOCKET_LIMIT: Duration = Duration::from_secs(30);
+
+/// One guest and what it needs of the host.
+pub struct Keeper {
+    /// Its definition.
+    pub guest: Guest,
+    /// The bridge that it is plugged into.
+    pub bridge: Option<Bridge>,
+    /// The way to the kernel's network objects.
+    pub network: Handle,
+    /// Turns true when the host stops.
+    pub stopping: watch::Receiver<bool>,
+    /// Whether the guest's console is copied to the host's.
+    pub copy_console: bool,
+}
+
+impl Keeper {
+    /// Keeps the guest until the host stops or the guest is to stay off.
+    pub async fn keep(mut self) {
+        let mut policy = Policy::default();
+        // A guest that isn't started by itself is still adopted when it runs.
+        if !self.guest.autostart && !self.runs() {
+            return;
+        }
+        while !*self.stopping.borrow() {
+            let began = Instant::now();
+            let exit = match self.live().await {
+                Ok(exit) => exit,
+                Err(error) => Exit { reason: ExitReason::Error(format!("{error:#}")), after_s: 0.0 },
+            };
+            say::line(&Line::GuestExited { name: &self.guest.name, reason: &exit.reason });
+            match policy.after(&exit.reason, began.elapsed()) {
+                Next::StayOff => break,
+                Next::Start(pause) => {
+                    let _ = timeout(pause, self.stopping.wait_for(|stopping| *stopping)).await;
+                }
+            }
+        }
+        if let Err(error) = tap::unplug(&plan::tap_name(&self.guest.name)) {
+            say::error(&format!("guest {}: {error:#}", self.guest.name));
+        }
+    }
+
+    fn runs(&self) -> bool {
+        matches!(lock::take(&Place::of(&self.guest.name).run), Ok(lock::Lock::Taken))
+    }
+
+    /// One life: from the start, or from where it is found, to the end.
+    async fn live(&mut self) -> Result<Exit> {
+        let place = Place::of(&self.guest.name);
+        let socket = place.file(CONTROL_FILE);
+        // Dropped at the end, when the process is gone or will be adopted: its exit is PID 1's or the runtime's to reap.
+        let (child, adopted) = match launch::start(&self.guest, self.bridge.as_ref(), &self.network).await? {
+            Start::Started(child) => (Some(child), false),
+            Start::RunsAlready => (None, true),
+        };
+        let Some(mut watch) = self.watch(&place, &socket).await? else {
+            return Ok(launch::exit(&place));
+        };
+        if adopted {
+            self.tell_adoption(&socket).await;
+        }
+        let copy = self.copy_console.then(|| tokio::spawn(copy_console(self.guest.name.clone(), socket.clone())));
+        let exit = self.follow(&mut watch, &socket, adopted).await;
+        if let Some(copy) = copy {
+            // It ends with the connection; what it still holds is printed first.
+            let _ = timeout(Duration::from_secs(1), copy).await;
+        }
+        if let Some(mut child) = child {
+            let _ = timeout(KILL_LIMIT, child.wait()).await;
+        }
+        Ok(match exit {
+            Some(exit) => exit,
+            None => {
+                self.gone(&place).await;
+                launch::exit(&place)
+            }
+        })
+    }
+
+    /// Connects to the VMM and watches it; `None` if it ended before that.
+    async fn watch(&self, place: &Place, socket: &Path) -> Result<Option<Control>> {
+        let deadline = Instant::now() + SOCKET_LIMIT;
+        loop {
+            if let Ok(mut control) = Control::connect(socket).await {
+                match control.ask(Verb::Watch).await {
+                    Ok(_) => return Ok(Some(control)),
+                    Err(_) if !self.runs() => return Ok(None),
+                    Err(error) => return Err(error),
+                }
+            }
+            if matches!(lock::take(&place.run)?, lock::Lock::Free(_)) {
+                return Ok(None);
+            }
+            anyhow::ensure!(Instant::now() < deadline, "its VMM does not open {}", socket.display());
+            sleep(SOCKET_INTERVAL).await;
+        }
+    }
+
+    async fn tell_adoption(&self, socket: &Path) {
+        let status = async { Control::connect(socket).await?.ask(Verb::Status).await };
+        let pid = match status.await {
+            Ok(Answer::Status(status)) => status.pid.to_string(),
+            _ => "?".to_owned(),
+        };
+        say::note(&format!("guest {} adopted, VMM process {pid}", self.guest.name));
+    }
+
+    /// Follows the events to the end of the VMM; `None` if it ended without a word.
+    async fn follow(&mut self, watch: &mut Control, socket: &Path, adopted: bool) -> Option<Exit> {
+        let name = self.guest.name.clone();
+        // An adopted guest's first events repeat what was told by the daemon that started it.
+        let mut told_running = adopted;
+        let mut told_ready = adopted;
+        let mut stop = Stop::new(self.stopping.clone());
+        loop {
+            let event = tokio::select! {
+                event = watch.event() => event,
+                verb = stop.next() => {
+                    if let Err(error) = command(socket, verb).await {
+                        say::note(&format!("guest {name}: {verb:?}: {error:#}"));
+                    }
+                    continue;
+                }
+            };
+            match event {
+                Ok(Some(Event::State { state: State::Running })) if !told_running => {
+                    told_running = true;
+                    say::line(&Line::GuestRunning { name: &name });
+                }
+                Ok(Some(Event::Ready { seconds })) if !told_ready => {
+                    told_ready = true;
+                    let after = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+                    say::line(&Line::GuestReady { name: &name, after });
+                }
+                Ok(Some(Event::State { .. } | Event::Ready { .. })) => {}
+                Ok(Some(Event::Exited { exit })) => return Some(exit),
+                Ok(None) => return None,
+                Err(error) => {
+                    say::error(&format!("guest {name}: its VMM speaks nonsense ({error:#}); it is ended"));
+                    let _ = command(socket, Verb::Kill).await;
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Waits until the VMM's process is gone, so that its disk is free for the next one.
+    async fn gone(&self, place: &Place) {
+        let deadline = Instant::now() + KILL_LIMIT;
+        while matches!(lock::take(&place.run), Ok(lock::Lock::Taken)) && Instant::now() < deadline {
+            sleep(SOCKET_INTERVAL).await;
+        }
+    }
+}
+
+/// What a stopping host says to a guest, one after the other: shut down; after [`SHUTDOWN_LIMIT`], end.
+struct Stop {
+    stopping: watch::Receiver<bool>,
+    deadline: Option<Instant>,
+    killed: bool,
+}
+
+impl Stop {
+    fn new(stopping: watch::Receiver<bool>) -> Self {
+        Self { stopping, deadline: None, killed: false }
+    }
+
+    /// The next thing to say, when it is time; cancel-safe.
+    async fn next(&mut self) -> Verb {
+        match self.deadline {
+            None => {
+                // The sender lives as long as the daemon; without it there is nothing to wait for.
+                if self.stopping.wait_for(|stopping| *stopping).await.is_err() {
+                    return std::future::pending().await;
+                }
+                self.deadline = Some(Instant::now() + SHUTDOWN_LIMIT);
+                Verb::Shutdown
+            }
+            Some(_) if self.killed => std::future::pending().await,
+            Some(deadline) => {
+                sleep_until(deadline).await;
+                self.killed = true;
+                Verb::Kill
+            }
+        }
+    }
+}
+
+async fn command(socket: &Path, verb: Verb) -> Result<()> {
+    Control::connect(socket).await?.ask(verb).await.map(drop)
+}
+
+/// Copies the guest's console to the host's, each line behind the guest's name.
+async fn copy_console(name: String, socket: std::path::PathBuf) {
+    let Ok(mut control) = Control::connect(&socket).await else { return };
+    if control.ask(Verb::Console).await.is_err() {
+        return;
+    }
+    let mut stream = control.into_stream();
+    let mut line = Vec::new();
+    while let Ok(1..) = stream.read_until(b'\n', &mut line).await {
+        say::raw(&format!("[{name}] {}", String::from_utf8_lossy(&line).trim_end()));
+        line.clear();
+    }
+}

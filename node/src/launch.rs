@@ -1,0 +1,118 @@
+//! Starting a VMM process, in an order that can be cut anywhere: lock, disk, tap, configuration, process.
+
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use rtnetlink::Handle;
+use thimble_spec::appliance::{Bridge, Guest};
+use thimble_spec::paths;
+use thimble_spec::vmm::{CONFIG_FILE, CONTROL_FILE, EXIT_FILE, Exit, ExitReason};
+use tokio::process::{Child, Command};
+
+use crate::lock::{self, Lock};
+use crate::plan::{self, Place};
+use crate::{disk, tap};
+
+/// What the VMM printed: one sentence when it failed early.
+const LOG_FILE: &str = "vmm.log";
+/// How much of it is looked at.
+const LOG_TAIL: u64 = 4096;
+
+/// What came of the wish to start a guest.
+#[derive(Debug)]
+pub enum Start {
+    /// A VMM was started.
+    Started(Child),
+    /// One runs already, started by a daemon before us.
+    RunsAlready,
+}
+
+/// Starts the guest's VMM, unless it runs.
+///
+/// # Errors
+/// Its disk, its tap or its process cannot be made.
+pub async fn start(guest: &Guest, bridge: Option<&Bridge>, handle: &Handle) -> Result<Start> {
+    let place = Place::of(&guest.name);
+    fs::create_dir_all(&place.run).with_context(|| format!("making {}", place.run.display()))?;
+    fs::set_permissions(&place.run, Permissions::from_mode(0o700))?;
+    let lock = match lock::take(&place.run)? {
+        Lock::Free(lock) => lock,
+        Lock::Taken => return Ok(Start::RunsAlready),
+    };
+    disk::prepare(guest).await?;
+    if let (Some(network), Some(bridge)) = (&guest.network, bridge) {
+        tap::plug(handle, &plan::tap_name(&guest.name), network, bridge).await?;
+    }
+    let config = serde_json::to_vec_pretty(&plan::config(guest)?)?;
+    write_whole(&place.file(CONFIG_FILE), &config)?;
+    for stale in [EXIT_FILE, CONTROL_FILE] {
+        match fs::remove_file(place.file(stale)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    let log = File::create(place.file(LOG_FILE))?;
+    let inherited = lock::inheritable(&lock)?;
+    let mut command = Command::new(paths::VMM);
+    command.arg("--config").arg(place.file(CONFIG_FILE));
+    command.arg("--control").arg(place.file(CONTROL_FILE));
+    command.arg("--exit-file").arg(place.file(EXIT_FILE));
+    command.args(["--console", "none"]).current_dir("/").stdin(Stdio::null());
+    command.stdout(log.try_clone()?).stderr(log);
+    // A session of its own: no signal to the daemon's group reaches a guest.
+    // SAFETY: setsid(2) is async-signal-safe, and nothing else happens between fork and exec.
+    unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into)) };
+    let child = command.spawn().with_context(|| format!("starting {}", paths::VMM))?;
+    drop((inherited, lock));
+    Ok(Start::Started(child))
+}
+
+/// Why the guest's VMM ended, from what it left behind. One that left nothing is told by the last line that it printed.
+pub fn exit(place: &Place) -> Exit {
+    let left = fs::read(place.file(EXIT_FILE)).ok().and_then(|json| serde_json::from_slice(&json).ok());
+    left.unwrap_or_else(|| {
+        let reason = last_line(&place.file(LOG_FILE)).map_or(ExitReason::Lost, ExitReason::Error);
+        Exit { reason, after_s: 0.0 }
+    })
+}
+
+fn last_line(path: &Path) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(LOG_TAIL).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines().rev().find(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned())
+}
+
+/// Replaces a file in one step. The run directory is memory: there is nothing to sync.
+fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = File::create(&beside)?;
+    file.write_all(content)?;
+    fs::rename(&beside, path).with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_what_the_vmm_left_or_printed() {
+        let run = tempfile::tempdir().unwrap();
+        let place = Place { run: run.path().to_owned() };
+        assert_eq!(exit(&place).reason, ExitReason::Lost);
+        fs::write(place.file(LOG_FILE), "a warning\nopening /dev/kvm: there is none\n\n").unwrap();
+        assert_eq!(exit(&place).reason, ExitReason::Error("opening /dev/kvm: there is none".to_owned()));
+        let left = Exit { reason: ExitReason::Reboot, after_s: 2.0 };
+        fs::write(place.file(EXIT_FILE), serde_json::to_vec(&left).unwrap()).unwrap();
+        assert_eq!(exit(&place), left);
+        fs::write(place.file(EXIT_FILE), "{").unwrap();
+        assert!(matches!(exit(&place).reason, ExitReason::Error(_)));
+    }
+}

@@ -1,0 +1,51 @@
+//! The daemon as a whole: reads the appliance, keeps every guest, and stops them when it is told to.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use thimble_spec::appliance::Appliance;
+use thimble_spec::cmdline::Cmdline;
+use thimble_spec::paths;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::guest::Keeper;
+
+/// On the host's kernel command line: copy the guests' consoles to the host's. A guest can flood the console then, so
+/// it is for tests and for looking what is wrong.
+const COPY_CONSOLES: &str = "thimble.guest-consoles";
+
+/// Runs until SIGTERM or SIGINT, then shuts the guests down.
+///
+/// # Errors
+/// The appliance cannot be read; the kernel offers no netlink.
+pub async fn run(appliance: &Path) -> Result<()> {
+    let json = fs::read(appliance).with_context(|| format!("reading {}", appliance.display()))?;
+    let appliance: Appliance =
+        serde_json::from_slice(&json).with_context(|| format!("{} is no appliance", appliance.display()))?;
+    let copy_console = fs::read_to_string("/proc/cmdline").is_ok_and(|line| Cmdline::parse(&line).has(COPY_CONSOLES));
+    let (connection, network, _) = rtnetlink::new_connection().context("opening netlink")?;
+    tokio::spawn(connection);
+    let (stop, stopping) = watch::channel(false);
+
+    let mut keepers = JoinSet::new();
+    for guest in appliance.guests {
+        let bridge = guest.network.as_ref().and_then(|network| appliance.bridges.get(&network.bridge)).cloned();
+        let keeper = Keeper { guest, bridge, network: network.clone(), stopping: stopping.clone(), copy_console };
+        keepers.spawn(keeper.keep());
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    fs::write(paths::NODE_READY, "").with_context(|| format!("writing {}", paths::NODE_READY))?;
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    // Receivers are the keepers'; without any there is nobody to tell.
+    let _ = stop.send(true);
+    while keepers.join_next().await.is_some() {}
+    Ok(())
+}
