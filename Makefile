@@ -1,0 +1,49 @@
+# Thimble. `make` alone says what can be made; each target does its own set-up.
+
+TARGET  := target/x86_64-unknown-linux-gnu
+THIMBLE := $(TARGET)/release/thimble
+# The flags that are for every call of cargo.
+CARGO   ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup programs build run test lint unit system bench doctor clean
+
+help: ## say this
+	@echo "Thimble: one TOML file in, a bootable KVM appliance out."
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: ## install what the build and the tests need (Debian 12, apt)
+	@scripts/setup
+
+programs: setup ## compile thimble and the programs that an appliance carries
+	@scripts/programs
+
+build: programs ## build the demonstration, configs/demo.toml, into target/demo
+	@$(THIMBLE) build configs/demo.toml --out target/demo
+
+run: build ## boot the demonstration in QEMU; Ctrl-C powers it off, Ctrl-A x quits
+	@$(THIMBLE) run target/demo
+
+test: lint unit build system ## run every test: what CI runs
+
+lint: programs
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --quiet --package thimble-init --no-default-features --all-targets -- -D warnings
+
+unit: programs
+	$(CARGO) test --quiet --release --workspace --exclude thimble-tests
+
+# One machine at a time: each has as many processors as there are.
+system: build
+	$(CARGO) test --release --package thimble-tests -- --test-threads=1
+
+bench: build ## print sizes and boot times
+	@scripts/bench
+
+doctor: programs ## say what this machine lacks
+	@$(THIMBLE) doctor
+
+clean: ## remove what was built here; the cache of kernels and packages stays
+	rm -rf target

@@ -1,0 +1,196 @@
+//! One machine under `thimble run`.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use regex::Regex;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::qmp;
+use crate::thimble::thimble;
+
+/// How many lines of the console a failed test shows.
+const SHOWN_LINES: usize = 60;
+
+/// What to boot, and how.
+#[derive(Clone, Debug)]
+pub struct Boot<'a> {
+    /// The output directory of `thimble build`.
+    pub artefacts: &'a Path,
+    /// `flash-bios`, `flash-uefi` or `direct`.
+    pub by: &'a str,
+    /// Forwarded ports: ours, and what `thimble run` is told (`web1:80`).
+    pub forward: &'a [(u16, &'a str)],
+    /// Words for the host's kernel command line; only `direct` takes them.
+    pub append: &'a str,
+}
+
+/// A machine that runs; it is ended with the value.
+pub struct Machine {
+    process: Child,
+    input: Option<ChildStdin>,
+    console: Receiver<String>,
+    seen: Vec<String>,
+    directory: TempDir,
+    ended: bool,
+}
+
+impl Machine {
+    /// Starts a machine.
+    pub fn boot(boot: &Boot<'_>) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut command = thimble();
+        command.arg("run").arg(boot.artefacts).args(["--boot", boot.by]);
+        command.arg("--qmp").arg(directory.path().join("qmp"));
+        for (port, to) in boot.forward {
+            command.arg("--forward").arg(format!("{port}:{to}"));
+        }
+        if !boot.append.is_empty() {
+            command.arg("--append").arg(boot.append);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().expect("thimble starts");
+        let (lines, console) = channel();
+        let stdout: Box<dyn Read + Send> = Box::new(process.stdout.take().expect("it is piped"));
+        let stderr: Box<dyn Read + Send> = Box::new(process.stderr.take().expect("it is piped"));
+        for pipe in [stdout, stderr] {
+            let lines = lines.clone();
+            thread::spawn(move || {
+                let mut reader = BufReader::new(pipe);
+                let mut line = Vec::new();
+                while let Ok(1..) = reader.read_until(b'\n', &mut line) {
+                    let text = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
+                    if lines.send(text).is_err() {
+                        break;
+                    }
+                    line.clear();
+                }
+            });
+        }
+        let input = process.stdin.take();
+        Self { process, input, console, seen: Vec::new(), directory, ended: false }
+    }
+
+    /// Waits for a line that matches, from where the last wait ended, and gives it.
+    ///
+    /// # Panics
+    /// It does not come within `limit`, or the machine ends before: with the end of the console.
+    pub fn wait(&mut self, pattern: &str, limit: Duration) -> String {
+        self.wait_all(&[pattern], limit).remove(0)
+    }
+
+    /// Waits until each pattern has had its line, in any order, and gives the lines in the order of the patterns.
+    ///
+    /// # Panics
+    /// As [`Machine::wait`].
+    pub fn wait_all(&mut self, patterns: &[&str], limit: Duration) -> Vec<String> {
+        let expressions: Vec<Regex> = patterns.iter().map(|text| Regex::new(text).expect("a pattern")).collect();
+        let mut found: Vec<Option<String>> = vec![None; patterns.len()];
+        let deadline = Instant::now() + limit;
+        while found.iter().any(Option::is_none) {
+            match self.console.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    for (expression, found) in expressions.iter().zip(&mut found) {
+                        if found.is_none() && expression.is_match(&line) {
+                            *found = Some(line.clone());
+                        }
+                    }
+                    self.seen.push(line);
+                }
+                Err(error) => {
+                    let missing: Vec<&str> =
+                        patterns.iter().zip(&found).filter(|(_, line)| line.is_none()).map(|(text, _)| *text).collect();
+                    let why = if error == RecvTimeoutError::Timeout { "in time" } else { "before the machine ended" };
+                    panic!("no line matched {missing:?} {why}; the console's last lines:\n{}", self.tail());
+                }
+            }
+        }
+        found.into_iter().flatten().collect()
+    }
+
+    /// All lines that were read so far.
+    pub fn seen(&self) -> &[String] {
+        &self.seen
+    }
+
+    /// Types a line on the console.
+    pub fn type_line(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("the machine runs");
+        writeln!(input, "{line}").and_then(|()| input.flush()).expect("thimble reads its input");
+    }
+
+    /// Runs a QMP command.
+    pub fn qmp(&self, command: &str, arguments: Value) -> Value {
+        qmp::execute(&self.qmp_socket(), command, arguments).expect("QEMU obeys")
+    }
+
+    /// Presses Ctrl-Alt-Del on the machine's keyboard.
+    pub fn press_ctrl_alt_del(&self) {
+        let keys: Vec<Value> =
+            ["ctrl", "alt", "delete"].iter().map(|key| json!({ "type": "qcode", "data": key })).collect();
+        self.qmp("send-key", json!({ "keys": keys }));
+    }
+
+    /// Presses the power button.
+    pub fn press_power_button(&self) {
+        self.qmp("system_powerdown", json!({}));
+    }
+
+    /// What Ctrl-C does to `thimble run`.
+    pub fn interrupt(&self) {
+        kill(Pid::from_raw(self.process.id().cast_signed()), Signal::SIGINT).expect("thimble runs");
+    }
+
+    /// Waits for the end of `thimble run`.
+    ///
+    /// # Panics
+    /// It does not end within `limit`.
+    pub fn end(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
+        loop {
+            while let Ok(line) = self.console.try_recv() {
+                self.seen.push(line);
+            }
+            if let Some(status) = self.process.try_wait().expect("it is our child") {
+                self.ended = true;
+                while let Ok(line) = self.console.recv_timeout(Duration::from_secs(1)) {
+                    self.seen.push(line);
+                }
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the machine does not end; its last lines:\n{}", self.tail());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn qmp_socket(&self) -> PathBuf {
+        self.directory.path().join("qmp")
+    }
+
+    fn tail(&self) -> String {
+        self.seen[self.seen.len().saturating_sub(SHOWN_LINES)..].join("\n")
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if !self.ended {
+            // SIGTERM lets thimble end its QEMU and remove its files.
+            let _ = kill(Pid::from_raw(self.process.id().cast_signed()), Signal::SIGTERM);
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while matches!(self.process.try_wait(), Ok(None)) {
+                if Instant::now() >= deadline {
+                    let _ = self.process.kill();
+                }
+                thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The `thimble` command and what it builds.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The top of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The command, as `make programs` compiled it.
+pub fn thimble() -> Command {
+    let binary = repository().join("target/x86_64-unknown-linux-gnu/release/thimble");
+    assert!(binary.exists(), "{} is missing: run `make programs`", binary.display());
+    let mut command = Command::new(binary);
+    command.current_dir(repository());
+    command
+}
+
+/// The output directory of `configs/demo.toml`, built once a process.
+pub fn demo() -> &'static Path {
+    static DEMO: OnceLock<PathBuf> = OnceLock::new();
+    DEMO.get_or_init(|| {
+        let out = repository().join("target/demo");
+        let status = thimble().args(["build", "configs/demo.toml", "--quiet", "--out"]).arg(&out).status();
+        assert!(status.expect("thimble starts").success(), "the demonstration builds");
+        out
+    })
+}
