@@ -1,1 +1,238 @@
-//! The raw disk.
+//! `flash.img`: a raw GPT disk that boots by BIOS and by UEFI, made without root, loop devices or containers.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`layout`] | where everything lies: arithmetic |
+//! | [`identity`] | GUIDs and volume ids, from the build's seed |
+//! | [`grub`] | the boot loader's images and configuration |
+//! | [`table`] | MBR and GPT |
+//! | [`esp`] | the FAT with loader, kernel and initrd |
+//! | [`data`] | the ext4 that the node writes |
+//! | [`read`] | an image taken apart again |
+
+pub mod data;
+pub mod esp;
+pub mod grub;
+pub mod identity;
+pub mod layout;
+pub mod read;
+pub mod table;
+pub mod window;
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::{NamedTempFile, TempDir};
+use thimble_spec::manifest::Room;
+use thimble_spec::units::ByteSize;
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::tool::{self, Tool};
+use crate::{files, ledger};
+use esp::{Entry, Source};
+use grub::Platform;
+use identity::Identity;
+use layout::{BACKUP, FIRST_USABLE, Layout, Misfit, SECTOR};
+
+/// What goes onto the disk.
+#[derive(Debug)]
+pub struct Contents<'a> {
+    /// The appliance.
+    pub name: &'a str,
+    /// The host's kernel.
+    pub kernel: &'a Path,
+    /// The parts of its initramfs in the order in which they are loaded: file name, and the file.
+    pub initrd_parts: &'a [(String, PathBuf)],
+    /// The kernel's command line.
+    pub cmdline: &'a str,
+    /// Size of the disk.
+    pub budget: ByteSize,
+    /// What all GUIDs and volume ids come from.
+    pub seed: [u8; 32],
+    /// GRUB's modules: a directory with `i386-pc/` and `x86_64-efi/`.
+    pub grub_dir: &'a Path,
+}
+
+/// A line of the ledger: who spends how much of the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Which part of the appliance pays.
+    pub room: Room,
+    /// What it is: a path on the EFI system partition, or words.
+    pub name: String,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Space {
+    fn new(room: Room, name: impl Into<String>, bytes: u64) -> Self {
+        Self { room, name: name.into(), bytes }
+    }
+}
+
+/// Writes the disk. Returns who spends each of its bytes: the sum is the budget.
+///
+/// # Errors
+/// A tool or a file is missing, the disk of the workstation is full, or, with the ledger, the budget is too small.
+pub fn write(out: &Path, contents: &Contents<'_>, context: &Context) -> Result<Vec<Space>> {
+    tool::require(&["grub-mkimage", "mke2fs"])?;
+    let step = context.progress.step("flash image");
+    let identity = Identity::from_seed(&contents.seed);
+    let temp = files::temp_dir_in(&context.cache.temp_dir(), "flash-")?;
+    step.message("making the boot loader");
+    let loader = Loader::make(contents, &identity, &temp, context)?;
+    let entries = entries(contents, &loader)?;
+
+    let sizes: Vec<u64> = entries.iter().map(|entry| entry.size).collect();
+    let budget = contents.budget.bytes();
+    let layout = layout::plan(budget, loader.core.len() as u64, &sizes, esp::DIRECTORIES.len() as u64)
+        .map_err(|misfit| misfit_error(&misfit, contents, &loader, &entries))?;
+
+    let file = NamedTempFile::new_in(files::parent(out)).map_err(Error::io("create a file beside", out))?;
+    file.as_file().set_len(budget).map_err(Error::io("write", out))?;
+    let code = grub::boot_code(&loader.boot, layout.bios_boot)
+        .map_err(|reason| Error::environment(format!("{} {reason}", loader.boot_path.display())))?;
+    table::write(file.as_file(), out, &layout, &identity, code)?;
+    write_core(file.as_file(), out, &layout, loader.core.clone())?;
+    step.message("copying kernel and initramfs");
+    let free = esp::write(file.as_file(), out, &layout, &identity, &entries)?;
+    step.message("making the data partition");
+    data::write(file.path(), layout.data, &identity, context)?;
+    files::publish(file, out)?;
+    step.done();
+    Ok(account(budget, &layout, &loader, &entries, free))
+}
+
+/// GRUB, ready to be put in place.
+struct Loader {
+    boot_path: PathBuf,
+    boot: Vec<u8>,
+    core: Vec<u8>,
+    uefi: PathBuf,
+}
+
+impl Loader {
+    fn make(contents: &Contents<'_>, identity: &Identity, temp: &TempDir, context: &Context) -> Result<Self> {
+        let boot_path = contents.grub_dir.join(Platform::Bios.name()).join("boot.img");
+        for (platform, package) in [(Platform::Bios, "grub-pc-bin"), (Platform::Uefi, "grub-efi-amd64-bin")] {
+            let dir = contents.grub_dir.join(platform.name());
+            if !dir.join("normal.mod").is_file() {
+                let dir = dir.display();
+                return Err(Error::environment(format!("{dir} has no GRUB modules: install the package {package}")));
+            }
+        }
+        let early = temp.path().join("early.cfg");
+        files::write(&early, grub::early_config(&identity.volume_text()).as_bytes())?;
+        let image = |platform: Platform, name: &str| -> Result<PathBuf> {
+            let output = temp.path().join(name);
+            Tool::new("grub-mkimage")
+                .bare_environment()
+                .args(["-O", platform.name(), "-p", "/thimble", "-d"])
+                .arg(contents.grub_dir.join(platform.name()))
+                .arg("-c")
+                .arg(&early)
+                .arg("-o")
+                .arg(&output)
+                .args(platform.modules())
+                .run(context)?;
+            Ok(output)
+        };
+        Ok(Self {
+            boot: files::read(&boot_path)?,
+            boot_path,
+            core: files::read(&image(Platform::Bios, "core.img")?)?,
+            uefi: image(Platform::Uefi, "BOOTX64.EFI")?,
+        })
+    }
+}
+
+/// The files of the EFI system partition; what GRUB reads first stands first.
+fn entries(contents: &Contents<'_>, loader: &Loader) -> Result<Vec<Entry>> {
+    let names: Vec<&str> = contents.initrd_parts.iter().map(|(name, _)| name.as_str()).collect();
+    let config = grub::config(contents.name, contents.cmdline, &names).map_err(|word| {
+        Error::environment(format!(
+            "the host's kernel command line has the word `{word}`, which GRUB would change: \
+             leave out quotes, backslashes and letters beyond ASCII"
+        ))
+    })?;
+    let file = |path: String, source: &Path| -> Result<Entry> {
+        Ok(Entry { path, source: Source::File(source.to_owned()), size: files::size(source)? })
+    };
+    let config = Entry { path: "thimble/grub.cfg".to_owned(), size: config.len() as u64, source: Source::Text(config) };
+    let mut entries =
+        vec![file(esp::LOADER.to_owned(), &loader.uefi)?, config, file(KERNEL.to_owned(), contents.kernel)?];
+    for (name, path) in contents.initrd_parts {
+        entries.push(file(format!("thimble/{name}"), path)?);
+    }
+    Ok(entries)
+}
+
+/// The kernel on the EFI system partition.
+const KERNEL: &str = "thimble/vmlinuz";
+
+fn write_core(mut file: &File, out: &Path, layout: &Layout, mut core: Vec<u8>) -> Result<()> {
+    grub::point_core(&mut core, layout.bios_boot)
+        .map_err(|reason| Error::environment(format!("what grub-mkimage made {reason}")))?;
+    file.seek(SeekFrom::Start(layout.bios_boot.start()))
+        .and_then(|_| file.write_all(&core))
+        .map_err(Error::io("write", out))
+}
+
+/// The ledger's line for a file of the EFI system partition. Which of the appliance's parts an initramfs holds is the
+/// caller's to say; here it is the host's.
+fn space_of(entry: &Entry) -> Space {
+    let room = match entry.path.as_str() {
+        KERNEL => Room::HostKernel,
+        path if path == esp::LOADER || path.ends_with(".cfg") => Room::Boot,
+        _ => Room::Host,
+    };
+    Space::new(room, entry.path.clone(), entry.size)
+}
+
+fn account(budget: u64, layout: &Layout, loader: &Loader, entries: &[Entry], free: u64) -> Vec<Space> {
+    let core = loader.core.len() as u64;
+    let mut spaces = vec![
+        Space::new(Room::Boot, "MBR and GPT", FIRST_USABLE * SECTOR),
+        Space::new(Room::Boot, "GRUB for BIOS", core),
+        Space::new(Room::Boot, "BIOS boot partition, unused", layout.bios_boot.bytes() - core),
+    ];
+    spaces.extend(entries.iter().map(space_of));
+    let files: u64 = entries.iter().map(|entry| entry.size).sum();
+    spaces.extend([
+        Space::new(
+            Room::Boot,
+            "EFI system partition: FAT, directories, ends of clusters",
+            layout.esp.bytes() - files - free,
+        ),
+        Space::new(Room::Boot, "EFI system partition, free for upgrades", free),
+        Space::new(Room::Data, "data partition", layout.data.bytes()),
+        Space::new(Room::Boot, "backup GPT", BACKUP * SECTOR + budget % SECTOR),
+    ]);
+    spaces
+}
+
+fn misfit_error(misfit: &Misfit, contents: &Contents<'_>, loader: &Loader, entries: &[Entry]) -> Error {
+    let missing = match misfit {
+        Misfit::OverBudget { missing } => *missing,
+        Misfit::TooLargeForFat => {
+            return Error::environment("kernel and initramfs have more than 2 GiB, which no FAT16 holds");
+        }
+    };
+    let needed = contents.budget.bytes() + missing;
+    let mut spaces: Vec<Space> = entries.iter().map(space_of).collect();
+    spaces.push(Space::new(Room::Boot, "GRUB for BIOS", loader.core.len() as u64));
+    spaces.push(Space::new(Room::Data, "data partition, at least", layout::DATA_MIN));
+    let counted: u64 = spaces.iter().map(|space| space.bytes).sum();
+    spaces.push(Space::new(Room::Boot, "partition tables, FAT, alignment", needed.saturating_sub(counted)));
+    Error::Budget {
+        place: contents.name.to_owned(),
+        budget: contents.budget,
+        needed,
+        ledger: ledger::table(&spaces, contents.budget.bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! GRUB without its installer: the two images are made by `grub-mkimage`, and the few bytes that `grub-bios-setup` would
+//! write on a disk are written into the image file (GRUB 2.06, `util/setup.c`, `include/grub/i386/pc/boot.h`).
+
+use super::layout::{Extent, SECTOR};
+
+/// Bytes of the master boot record that hold code; disk signature and partition table follow (UEFI 2.10, 5.2.1).
+pub const BOOT_CODE: usize = 440;
+/// `GRUB_BOOT_MACHINE_KERNEL_SECTOR`: where boot.img looks for the LBA of core.img, 64 bits.
+const KERNEL_SECTOR: usize = 0x5c;
+/// `GRUB_BOOT_MACHINE_BOOT_DRIVE`: 0xff is the drive that the BIOS started from.
+const BOOT_DRIVE: usize = 0x64;
+/// `GRUB_BOOT_MACHINE_DRIVE_CHECK`: a jump over the workaround for BIOSes that pass a wrong drive number. Two `nop` in
+/// its place switch the workaround on, as `grub-bios-setup` does for hard disks.
+const DRIVE_CHECK: usize = 0x66;
+/// What boot.img has at [`DRIVE_CHECK`]: `jmp` over five bytes.
+const JUMP: [u8; 2] = [0xeb, 0x05];
+/// `nop` twice.
+const NOPS: [u8; 2] = [0x90, 0x90];
+/// `GRUB_BOOT_MACHINE_LIST_SIZE`: a block list at the end of core.img's first sector: start (64 bits), number of sectors
+/// (16), segment to load to (16).
+const LIST_SIZE: usize = 12;
+/// Behind core.img's first sector, which boot.img puts at segment 0x800 (`GRUB_BOOT_I386_PC_KERNEL_SEG`).
+const LOAD_SEGMENT: u16 = 0x820;
+
+/// Modules of both images: what finds the partition and loads a kernel from it, and says so when it can't.
+const MODULES: [&str; 9] =
+    ["part_gpt", "fat", "normal", "linux", "search_fs_uuid", "serial", "terminal", "echo", "sleep"];
+
+/// One of GRUB's platforms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Platform {
+    /// core.img, started by boot.img.
+    Bios,
+    /// BOOTX64.EFI.
+    Uefi,
+}
+
+impl Platform {
+    /// The name that `grub-mkimage` and the directory of its modules have.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bios => "i386-pc",
+            Self::Uefi => "x86_64-efi",
+        }
+    }
+
+    /// The modules of its image.
+    pub fn modules(self) -> impl Iterator<Item = &'static str> {
+        let own: &[&str] = match self {
+            Self::Bios => &["biosdisk", "reboot"],
+            // Without a video driver, Linux has no screen until its own driver is loaded.
+            Self::Uefi => &["efi_gop", "reboot"],
+        };
+        MODULES.iter().chain(own).copied()
+    }
+}
+
+/// The configuration inside the images: finds the partition by its volume id, and there grub.cfg.
+pub fn early_config(volume: &str) -> String {
+    format!("search.fs_uuid {volume} root\nset prefix=($root)/thimble\n")
+}
+
+/// `thimble/grub.cfg`. Scripts run on behind a command that fails, so that the last lines are reached only if the kernel
+/// was not started.
+///
+/// # Errors
+/// A word of `cmdline` that GRUB would change on its way to the kernel.
+pub fn config(name: &str, cmdline: &str, initrd_parts: &[&str]) -> Result<String, String> {
+    let mut linux = String::from("linux /thimble/vmlinuz");
+    for word in cmdline.split_ascii_whitespace() {
+        linux.push(' ');
+        linux.push_str(&quoted(word).ok_or(word)?);
+    }
+    let initrd: String = initrd_parts.iter().map(|part| format!(" /thimble/{part}")).collect();
+    Ok(format!(
+        "# {name}: starts at once, without a menu.\n\
+         serial --unit=0 --speed=115200\n\
+         terminal_output console serial\n\
+         {linux}\n\
+         initrd{initrd}\n\
+         boot\n\
+         echo \"{name}: the system on this disk could not be loaded; starting again in 10 seconds.\"\n\
+         sleep 10\n\
+         reboot\n"
+    ))
+}
+
+/// A word as GRUB's shell must read it. GRUB puts a backslash before quotes and backslashes that it hands to a kernel
+/// (`grub_create_loader_cmdline`), so that words with these cannot be passed on.
+fn quoted(word: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=.,:/@%+^~".contains(&byte);
+    if word.bytes().all(plain) {
+        Some(word.to_owned())
+    } else if word.bytes().any(|byte| matches!(byte, b'\'' | b'"' | b'\\') || !byte.is_ascii_graphic()) {
+        None
+    } else {
+        Some(format!("'{word}'"))
+    }
+}
+
+/// boot.img, made to load core.img from `core`: the first [`BOOT_CODE`] bytes of the disk.
+///
+/// # Errors
+/// A sentence's end, if this is no boot.img that we know.
+pub fn boot_code(image: &[u8], core: Extent) -> Result<[u8; BOOT_CODE], &'static str> {
+    let signed = image.len() as u64 == SECTOR && image.ends_with(&[0x55, 0xaa]);
+    if !signed || image[DRIVE_CHECK..DRIVE_CHECK + 2] != JUMP {
+        return Err("is not the boot.img of a GRUB 2: one sector that ends with 55 aa and jumps at 0x66");
+    }
+    let mut code = [0; BOOT_CODE];
+    code.copy_from_slice(&image[..BOOT_CODE]);
+    code[KERNEL_SECTOR..KERNEL_SECTOR + 8].copy_from_slice(&core.first.to_le_bytes());
+    code[BOOT_DRIVE] = 0xff;
+    code[DRIVE_CHECK..DRIVE_CHECK + 2].copy_from_slice(&NOPS);
+    Ok(code)
+}
+
+/// Tells core.img's first sector where the others lie: all in one run behind it.
+///
+/// # Errors
+/// A sentence's end, if it is no core.img or does not fit.
+pub fn point_core(image: &mut [u8], place: Extent) -> Result<(), &'static str> {
+    let sectors = (image.len() as u64).div_ceil(SECTOR);
+    if image.len() as u64 <= SECTOR || sectors > place.count {
+        return Err("is no core.img that fits into the BIOS boot partition");
+    }
+    let list = SECTOR as usize - LIST_SIZE;
+    if image[SECTOR as usize - 2..SECTOR as usize] != LOAD_SEGMENT.to_le_bytes() {
+        return Err("is no core.img: its first sector has no block list");
+    }
+    let count = u16::try_from(sectors - 1).map_err(|_| "is too large for one block list")?;
+    image[list..list + 8].copy_from_slice(&(place.first + 1).to_le_bytes());
+    image[list + 8..list + 10].copy_from_slice(&count.to_le_bytes());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: Extent = Extent { first: 34, count: 478 };
+
+    #[test]
+    fn the_configuration_is_as_promised() {
+        let text = config("demo", "console=ttyS0,115200  quiet thimble.x=a;b", &["modules", "host", "guest"]).unwrap();
+        assert_eq!(text, include_str!("golden/grub.cfg"));
+        assert_eq!(early_config("0A2B-00FF"), "search.fs_uuid 0A2B-00FF root\nset prefix=($root)/thimble\n");
+    }
+
+    #[test]
+    fn words_that_grub_would_change_are_refused() {
+        for word in ["a=\"b\"", "a='b'", "a\\b", "a=\u{e9}"] {
+            assert_eq!(config("demo", &format!("quiet {word}"), &[]), Err(word.to_owned()));
+        }
+        assert_eq!(quoted("a=${b}").as_deref(), Some("'a=${b}'"));
+    }
+
+    #[test]
+    fn boot_img_learns_where_core_img_lies() {
+        let mut image = [0x11; 512];
+        image[DRIVE_CHECK..DRIVE_CHECK + 2].copy_from_slice(&JUMP);
+        image[510..].copy_from_slice(&[0x55, 0xaa]);
+        let code = boot_code(&image, PLACE).unwrap();
+        assert_eq!(code[0x5c..0x64], [34, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(code[0x64..0x69], [0xff, 0x11, 0x90, 0x90, 0x11]);
+        assert!(boot_code(&image[..511], PLACE).is_err());
+        image[DRIVE_CHECK] = 0;
+        assert!(boot_code(&image, PLACE).is_err());
+    }
+
+    #[test]
+    fn core_img_learns_where_its_rest_lies() {
+        let mut image = vec![0; 1300];
+        image[510..512].copy_from_slice(&[0x20, 0x08]);
+        point_core(&mut image, PLACE).unwrap();
+        assert_eq!(image[500..512], [35, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0x20, 0x08]);
+        assert!(point_core(&mut image, Extent { first: 34, count: 2 }).is_err());
+        assert!(point_core(&mut [0; 1300], PLACE).is_err());
+        assert!(point_core(&mut [0; 12], PLACE).is_err());
+    }
+}
