@@ -40,7 +40,7 @@ system: build
 	$(CARGO) test --release --package thimble-tests -- --test-threads=1
 
 bench: build ## print sizes and boot times
-	@scripts/bench
+	@$(CARGO) run --quiet --release --package thimble-tests --bin bench
 
 doctor: programs ## say what this machine lacks
 	@$(THIMBLE) doctor
