@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
+use fatfs::{Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
 
+use super::dots;
 use super::identity::Identity;
 use super::layout::{Layout, ROOT_ENTRIES};
 use super::window::Window;
@@ -40,6 +41,21 @@ pub const LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
 /// Label of the volume, 11 bytes.
 const LABEL: [u8; 11] = *b"THIMBLE    ";
 
+/// The clock of all files: the first day that FAT knows. (Without its feature `chrono`, fatfs has one of its own, which
+/// writes a month 0.)
+#[derive(Debug)]
+struct FirstDay;
+
+impl TimeProvider for FirstDay {
+    fn get_current_date(&self) -> Date {
+        Date { year: 1980, month: 1, day: 1 }
+    }
+
+    fn get_current_date_time(&self) -> DateTime {
+        DateTime { date: self.get_current_date(), time: Time { hour: 0, min: 0, sec: 0, millis: 0 } }
+    }
+}
+
 /// Makes the file system and copies the entries into it. Returns the bytes of its free clusters.
 ///
 /// # Errors
@@ -60,12 +76,19 @@ pub fn write(image: &File, path: &Path, layout: &Layout, identity: &Identity, en
         .volume_label(LABEL);
     fatfs::format_volume(window(), options).map_err(io("make the FAT file system of"))?;
 
-    // Without its feature `chrono`, fatfs stamps every file with the first second of 1980.
-    let fat = FileSystem::new(window(), FsOptions::new()).map_err(io("open the FAT file system of"))?;
-    let root = fat.root_dir();
+    let open = || {
+        let options = FsOptions::new().time_provider(&FirstDay);
+        FileSystem::new(window(), options).map_err(io("open the FAT file system of"))
+    };
+    let fat = open()?;
     for directory in DIRECTORIES {
-        root.create_dir(directory).map_err(io("write a directory of"))?;
+        fat.root_dir().create_dir(directory).map_err(io("write a directory of"))?;
     }
+    fat.unmount().map_err(io("write"))?;
+    dots::put_right(&mut window(), layout.cluster, DIRECTORIES.len() as u64).map_err(io("write a directory of"))?;
+
+    let fat = open()?;
+    let root = fat.root_dir();
     for entry in entries {
         let mut file = root.create_file(&entry.path).map_err(io("write a file of"))?;
         match &entry.source {

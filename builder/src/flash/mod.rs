@@ -7,10 +7,12 @@
 //! | [`grub`] | the boot loader's images and configuration |
 //! | [`table`] | MBR and GPT |
 //! | [`esp`] | the FAT with loader, kernel and initrd |
+//! | [`dots`] | a detail of its directories |
 //! | [`data`] | the ext4 that the node writes |
 //! | [`read`] | an image taken apart again |
 
 pub mod data;
+pub mod dots;
 pub mod esp;
 pub mod grub;
 pub mod identity;
