@@ -1,0 +1,94 @@
+//! The listening socket.
+
+use std::fs;
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode, umask};
+
+use crate::error::{Error, Result};
+
+/// A listening socket that goes away with its owner.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Listens at `path`, for this user alone. A socket that a dead VMM left there is replaced, one at which somebody
+    /// listens is not.
+    ///
+    /// # Errors
+    /// Somebody listens there; something else is there; the host refuses.
+    pub fn bind(path: &Path) -> Result<Self> {
+        let error = |source| Error::File { action: "listen at", path: path.to_owned(), source };
+        match UnixStream::connect(path) {
+            Ok(_) => {
+                let message = format!("a VMM listens at {} already: stop it, or use another socket", path.display());
+                return Err(Error::Config(message));
+            }
+            Err(failure) if failure.kind() == io::ErrorKind::ConnectionRefused => {
+                use std::os::unix::fs::FileTypeExt;
+                if !fs::symlink_metadata(path).map_err(error)?.file_type().is_socket() {
+                    return Err(error(io::Error::from_raw_os_error(libc::EEXIST)));
+                }
+                fs::remove_file(path).map_err(error)?;
+            }
+            // Nothing is there, or something that `bind` has a word for.
+            Err(_) => {}
+        }
+        // The mode must be right from the first moment; no other thread makes files yet.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let bound = UnixListener::bind(path);
+        umask(before);
+        let listener = bound.map_err(error)?;
+        listener.set_nonblocking(true).map_err(error)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// The next connection, if there is one.
+    pub fn accept(&self) -> Option<UnixStream> {
+        self.listener.accept().ok().map(|(stream, _)| stream)
+    }
+
+    /// To be watched for connections.
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Somebody who removed it already did our work.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let socket = Socket::bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(Socket::bind(&path).unwrap_err().sentence().contains("listens at"));
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("precious");
+        fs::write(&path, "data").unwrap();
+        assert!(Socket::bind(&path).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"data");
+    }
+}

@@ -1,0 +1,217 @@
+//! One guest: put together from its description, then started, asked, held and ended.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use thimble_spec::vmm::{AGENT_SHUTDOWN, ExitReason, GuestConfig, State, Status};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::agent::Agent;
+use crate::bus::Bus;
+use crate::console::Console;
+use crate::error::{Error, Result};
+use crate::exit::Ending;
+use crate::kvm::Machine;
+use crate::serial::{SerialPort, Sink};
+use crate::sync::lock;
+use crate::vcpu::gang::Gang;
+use crate::vcpu::{cpuid, registers};
+use crate::virtio::VirtioDevice;
+use crate::virtio::block::Block;
+use crate::virtio::net::Net;
+use crate::virtio::rng::Rng;
+use crate::virtio::transport::Transport;
+use crate::virtio::worker::Worker;
+use crate::{boot, layout, memory};
+
+/// A guest that runs. Dropped, it is no more: the fields go in this order, first the vCPUs, then the devices, then the
+/// virtual machine and with the last device its memory.
+pub struct Guest {
+    gang: Gang,
+    _workers: Vec<Worker>,
+    _machine: Machine,
+    console: Arc<Console>,
+    console_port: Arc<Mutex<SerialPort>>,
+    agent: Arc<Agent>,
+    agent_port: Arc<Mutex<SerialPort>>,
+    ending: Arc<Ending>,
+    started: Instant,
+    name: String,
+    vcpus: u8,
+    memory_mib: u32,
+    ready_s: Option<f64>,
+    paused: bool,
+    asked: bool,
+}
+
+impl Guest {
+    /// Builds the guest that `config` describes and lets it run. `ending` is told when it is over.
+    ///
+    /// # Errors
+    /// A file, an interface or KVM cannot be used, or the description makes no sense.
+    pub fn start(config: &GuestConfig, ending: Arc<Ending>, started: Instant) -> Result<Self> {
+        let memory = memory::map(config.memory_mib)?;
+        let devices = devices(config)?;
+        let cmdline = boot::cmdline::with_devices(&config.cmdline, devices.len())?;
+        let machine = Machine::new(&memory, config.vcpus)?;
+        let (kernel, initrd) = (&config.kernel, config.initrd.as_deref().map(Path::new));
+        let entry = boot::load(&memory, config.memory_mib, config.vcpus, kernel, initrd, &cmdline)?;
+
+        let console = Arc::new(Console::new()?);
+        let agent = Arc::new(Agent::new()?);
+        let console_port = serial_port(&machine, layout::CONSOLE_IRQ, console.clone())?;
+        let agent_port = serial_port(&machine, layout::AGENT_IRQ, agent.clone())?;
+
+        let mut transports = Vec::new();
+        let mut workers = Vec::new();
+        for (index, (name, device)) in devices.into_iter().enumerate() {
+            let transport = Arc::new(Transport::new(device, memory.clone())?);
+            let base = layout::VIRTIO_BASE + index as u64 * layout::VIRTIO_SIZE;
+            machine.connect(&transport, base, layout::VIRTIO_IRQS[index])?;
+            workers.push(Worker::start(&name, transport.clone())?);
+            transports.push(transport);
+        }
+
+        let host_cpuid = machine.cpuid()?;
+        let mut vcpus = Vec::new();
+        for index in 0..config.vcpus {
+            let vcpu = machine.add_vcpu(index)?;
+            let cpuid = cpuid::for_vcpu(&host_cpuid, index, config.vcpus, machine.has_tsc_deadline());
+            vcpu.set_cpuid2(&cpuid).map_err(Error::kvm("set a vCPU's CPUID"))?;
+            registers::set_common(&vcpu)?;
+            if index == 0 {
+                registers::set_entry(&vcpu, entry)?;
+            }
+            vcpus.push(vcpu);
+        }
+        let bus = Arc::new(Bus::new(console_port.clone(), agent_port.clone(), transports));
+        Ok(Self {
+            gang: Gang::start(vcpus, &bus, &ending)?,
+            _workers: workers,
+            _machine: machine,
+            console,
+            console_port,
+            agent,
+            agent_port,
+            ending,
+            started,
+            name: config.name.clone(),
+            vcpus: config.vcpus,
+            memory_mib: config.memory_mib,
+            ready_s: None,
+            paused: false,
+            asked: false,
+        })
+    }
+
+    /// What it wrote to its console.
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// Where input to its console goes.
+    pub fn console_port(&self) -> &Mutex<SerialPort> {
+        &self.console_port
+    }
+
+    /// Who listens to its PID 1.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// How it does.
+    pub fn status(&self) -> Status {
+        Status {
+            name: self.name.clone(),
+            pid: std::process::id(),
+            state: self.state(),
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            ready_s: self.ready_s,
+            vcpus: self.vcpus,
+            memory_mib: self.memory_mib,
+        }
+    }
+
+    /// What it does.
+    pub fn state(&self) -> State {
+        match (self.paused, self.asked) {
+            (true, _) => State::Paused,
+            (false, true) => State::ShuttingDown,
+            (false, false) => State::Running,
+        }
+    }
+
+    /// Seconds from the start to its first word that it is ready.
+    pub fn ready_s(&self) -> Option<f64> {
+        self.ready_s
+    }
+
+    /// Its PID 1 says that it is ready; the seconds, if this is news.
+    pub fn mark_ready(&mut self) -> Option<f64> {
+        if self.asked {
+            // The first request may have come before anybody listened.
+            self.tell_shutdown();
+        }
+        if self.ready_s.is_some() {
+            return None;
+        }
+        self.ready_s = Some(self.started.elapsed().as_secs_f64());
+        self.ready_s
+    }
+
+    /// Asks its PID 1 to power off. A guest that is held is let go, for it cannot hear otherwise.
+    pub fn shutdown(&mut self) {
+        self.asked = true;
+        self.tell_shutdown();
+        self.resume();
+    }
+
+    fn tell_shutdown(&self) {
+        lock(&self.agent_port).input(format!("{AGENT_SHUTDOWN}\n").as_bytes());
+    }
+
+    /// Whether it was asked to power off.
+    pub fn is_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self) {
+        self.ending.end(ExitReason::Killed);
+    }
+
+    /// Holds its vCPUs.
+    pub fn pause(&mut self) {
+        if !std::mem::replace(&mut self.paused, true) {
+            self.gang.hold();
+        }
+    }
+
+    /// Lets its vCPUs go on.
+    pub fn resume(&mut self) {
+        if std::mem::replace(&mut self.paused, false) {
+            self.gang.release();
+        }
+    }
+}
+
+/// The devices of `config` with the names of their threads, in the order in which the guest meets them.
+fn devices(config: &GuestConfig) -> Result<Vec<(String, Box<dyn VirtioDevice>)>> {
+    let mut devices: Vec<(String, Box<dyn VirtioDevice>)> = Vec::new();
+    for (index, disk) in config.disks.iter().enumerate() {
+        devices.push((format!("disk{index}"), Box::new(Block::open(&disk.path, disk.read_only, index)?)));
+    }
+    for (index, net) in config.nets.iter().enumerate() {
+        devices.push((format!("net{index}"), Box::new(Net::open(&net.tap, net.mac)?)));
+    }
+    devices.push(("rng".to_owned(), Box::new(Rng)));
+    Ok(devices)
+}
+
+fn serial_port(machine: &Machine, irq: u32, sink: Arc<dyn Sink>) -> Result<Arc<Mutex<SerialPort>>> {
+    let line =
+        EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(Error::host("make a serial port's eventfd"))?;
+    machine.connect_irq(&line, irq)?;
+    Ok(Arc::new(Mutex::new(SerialPort::new(line, sink))))
+}

@@ -1,0 +1,56 @@
+//! What a block device tells its driver about itself (virtio 1.2, sections 5.2.3 and 5.2.4).
+
+/// Most segments of a request are given (section 5.2.3).
+pub const F_SEG_MAX: u64 = 1 << 2;
+/// The device is read-only.
+pub const F_RO: u64 = 1 << 5;
+/// The optimal block size is given.
+pub const F_BLK_SIZE: u64 = 1 << 6;
+/// Flush is supported, which makes the device one with a volatile write cache.
+pub const F_FLUSH: u64 = 1 << 9;
+/// Discard is supported.
+pub const F_DISCARD: u64 = 1 << 13;
+/// Write zeroes is supported.
+pub const F_WRITE_ZEROES: u64 = 1 << 14;
+
+/// Bytes of a sector: the unit of the capacity and of all positions, whatever the block size (section 5.2.4).
+pub const SECTOR: u64 = 512;
+/// Descriptors of the request queue.
+pub const QUEUE_SIZE: u16 = 256;
+/// Most sectors that one discard or write-zeroes segment names: 1 GiB.
+pub const MAX_ERASE_SECTORS: u32 = (1 << 30) / SECTOR as u32;
+
+/// `struct virtio_blk_config` up to `write_zeroes_may_unmap` and its padding (section 5.2.4).
+pub fn space(sectors: u64) -> [u8; 60] {
+    let mut space = [0; 60];
+    let mut put = |at: usize, bytes: &[u8]| space[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, &sectors.to_le_bytes());
+    // seg_max: a header and a status take two descriptors.
+    put(12, &u32::from(QUEUE_SIZE - 2).to_le_bytes());
+    // blk_size
+    put(20, &(SECTOR as u32).to_le_bytes());
+    // max_discard_sectors, max_discard_seg, discard_sector_alignment
+    put(36, &MAX_ERASE_SECTORS.to_le_bytes());
+    put(40, &1u32.to_le_bytes());
+    put(44, &1u32.to_le_bytes());
+    // max_write_zeroes_sectors, max_write_zeroes_seg, write_zeroes_may_unmap
+    put(48, &MAX_ERASE_SECTORS.to_le_bytes());
+    put(52, &1u32.to_le_bytes());
+    put(56, &[1]);
+    space
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_where_the_specification_puts_them() {
+        let space = space(0x0102_0304_0506);
+        assert_eq!(space[..8], [6, 5, 4, 3, 2, 1, 0, 0]);
+        assert_eq!(space[12..16], [254, 0, 0, 0]);
+        assert_eq!(space[20..24], [0, 2, 0, 0]);
+        assert_eq!(space[36..40], [0, 0, 0x20, 0]);
+        assert_eq!(space[56], 1);
+    }
+}

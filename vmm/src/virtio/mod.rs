@@ -1,0 +1,24 @@
+//! virtio devices over MMIO (virtio 1.2; section 4.2 for the transport), version 2 ("modern") only.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`device`] | the trait that a device implements, with its life as a picture |
+//! | [`transport`] | the MMIO window: widths, offsets, who may touch what without a lock |
+//! | [`registers`] | the state behind the registers: negotiation, queues, reset |
+//! | [`ring`], [`buffers`] | a virtqueue whose chains are checked; their memory as I/O vectors |
+//! | [`interrupt`] | status register and irqfd |
+//! | [`worker`] | the thread that a device works on |
+//! | [`block`], [`net`], [`rng`] | the devices: `device`, `queues` and, where there is one, `config` each |
+
+pub mod block;
+pub mod buffers;
+pub mod device;
+pub mod interrupt;
+pub mod net;
+pub mod registers;
+pub mod ring;
+pub mod rng;
+pub mod transport;
+pub mod worker;
+
+pub use device::{Progress, Service, VirtioDevice, Wake};
