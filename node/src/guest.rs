@@ -86,19 +86,18 @@ impl Keeper {
     async fn live(&mut self) -> Result<Exit> {
         let place = Place::of(&self.guest.name);
         let socket = place.file(CONTROL_FILE);
-        // Dropped at the end, when the process is gone or will be adopted: its exit is PID 1's or the runtime's to reap.
-        let (child, adopted) = match launch::start(&self.guest, self.bridge.as_ref(), &self.network).await? {
-            Start::Started(child) => (Some(child), false),
-            Start::RunsAlready => (None, true),
+        let child = match launch::start(&self.guest, self.bridge.as_ref(), &self.network).await? {
+            Start::Started(child) => Some(child),
+            Start::RunsAlready => None,
         };
         let Some(mut watch) = self.watch(&place, &socket).await? else {
             return Ok(launch::exit(&place));
         };
-        if adopted {
+        if child.is_none() {
             self.tell_adoption(&socket).await;
         }
         let copy = self.copy_console.then(|| tokio::spawn(copy_console(self.guest.name.clone(), socket.clone())));
-        let exit = self.follow(&mut watch, &socket, adopted).await;
+        let exit = self.follow(&mut watch, &socket, &place).await;
         if let Some(copy) = copy {
             // It ends with the connection; what it still holds is printed first.
             let _ = timeout(Duration::from_secs(1), copy).await;
@@ -106,13 +105,8 @@ impl Keeper {
         if let Some(mut child) = child {
             let _ = timeout(KILL_LIMIT, child.wait()).await;
         }
-        Ok(match exit {
-            Some(exit) => exit,
-            None => {
-                self.gone(&place).await;
-                launch::exit(&place)
-            }
-        })
+        self.gone(&place).await;
+        Ok(exit.unwrap_or_else(|| launch::exit(&place)))
     }
 
     /// Connects to the VMM and watches it; `None` if it ended before that.
@@ -144,11 +138,8 @@ impl Keeper {
     }
 
     /// Follows the events to the end of the VMM; `None` if it ended without a word.
-    async fn follow(&mut self, watch: &mut Control, socket: &Path, adopted: bool) -> Option<Exit> {
+    async fn follow(&mut self, watch: &mut Control, socket: &Path, place: &Place) -> Option<Exit> {
         let name = self.guest.name.clone();
-        // An adopted guest's first events repeat what was told by the daemon that started it.
-        let mut told_running = adopted;
-        let mut told_ready = adopted;
         let mut stop = Stop::new(self.stopping.clone());
         loop {
             let event = tokio::select! {
@@ -161,12 +152,10 @@ impl Keeper {
                 }
             };
             match event {
-                Ok(Some(Event::State { state: State::Running })) if !told_running => {
-                    told_running = true;
+                Ok(Some(Event::State { state: State::Running })) if launch::first_time(place, launch::TOLD_RUNNING) => {
                     say::line(&Line::GuestRunning { name: &name });
                 }
-                Ok(Some(Event::Ready { seconds })) if !told_ready => {
-                    told_ready = true;
+                Ok(Some(Event::Ready { seconds })) if launch::first_time(place, launch::TOLD_READY) => {
                     let after = Duration::try_from_secs_f64(seconds).unwrap_or_default();
                     say::line(&Line::GuestReady { name: &name, after });
                 }

@@ -17,6 +17,11 @@ use crate::lock::{self, Lock};
 use crate::plan::{self, Place};
 use crate::{disk, tap};
 
+/// A file that says: the console was told that the guest runs, or is ready. A daemon that adopts the guest tells only what
+/// the one before it had no time to tell.
+pub const TOLD_RUNNING: &str = "told.running";
+/// See [`TOLD_RUNNING`].
+pub const TOLD_READY: &str = "told.ready";
 /// What the VMM printed: one sentence when it failed early.
 const LOG_FILE: &str = "vmm.log";
 /// How much of it is looked at.
@@ -49,7 +54,7 @@ pub async fn start(guest: &Guest, bridge: Option<&Bridge>, handle: &Handle) -> R
     }
     let config = serde_json::to_vec_pretty(&plan::config(guest)?)?;
     write_whole(&place.file(CONFIG_FILE), &config)?;
-    for stale in [EXIT_FILE, CONTROL_FILE] {
+    for stale in [EXIT_FILE, CONTROL_FILE, TOLD_RUNNING, TOLD_READY] {
         match fs::remove_file(place.file(stale)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
@@ -69,6 +74,11 @@ pub async fn start(guest: &Guest, bridge: Option<&Bridge>, handle: &Handle) -> R
     let child = command.spawn().with_context(|| format!("starting {}", paths::VMM))?;
     drop((inherited, lock));
     Ok(Start::Started(child))
+}
+
+/// Whether this life of the guest sees `what` for the first time; from then on it doesn't, whichever daemon asks.
+pub fn first_time(place: &Place, what: &str) -> bool {
+    File::create_new(place.file(what)).is_ok()
 }
 
 /// Why the guest's VMM ended, from what it left behind. One that left nothing is told by the last line that it printed.
