@@ -59,6 +59,12 @@ pub enum Error {
         /// Who spends each byte, a line each.
         ledger: String,
     },
+    /// A machine did not say in time what was waited for.
+    #[error("{0}")]
+    TimeLimit(String),
+    /// A machine ended before it said what was waited for.
+    #[error("{0}")]
+    MachineEnded(String),
     /// The user, or the machine on its way down, asked to stop.
     #[error("interrupted: nothing half-done is left behind")]
     Interrupted,
@@ -70,6 +76,8 @@ impl Error {
         match self {
             Self::Definition(_) | Self::Usage(_) => 2,
             Self::Environment(_) | Self::Io { .. } | Self::Tool { .. } | Self::Budget { .. } => 1,
+            Self::TimeLimit(_) => 3,
+            Self::MachineEnded(_) => 4,
             Self::Interrupted => 130,
         }
     }

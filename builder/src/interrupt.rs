@@ -39,6 +39,11 @@ pub fn requested() -> bool {
     flag().load(Ordering::Relaxed)
 }
 
+/// Takes the request back: for whoever has an orderly way to obey the first one, and wants to see the second.
+pub fn forget() {
+    flag().store(false, Ordering::Relaxed);
+}
+
 /// Stops here if somebody asked to: for loops that take longer than a moment.
 ///
 /// # Errors

@@ -1,15 +1,194 @@
 //! `thimble inspect`.
 
-use crate::error::Result;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
-/// To be written.
+use serde::Serialize;
+use thimble_spec::manifest::{Manifest, Object, Room};
+
+use crate::error::{Error, Result};
+use crate::flash::Space;
+use crate::flash::read::{self, Image};
+use crate::run::artefacts::Artefacts;
+use crate::{files, ledger};
+
+/// Say who spends each byte of an appliance.
+///
+/// For a build's directory: what each part of the appliance and each of its objects takes of the budget; all artefacts are
+/// compared with the manifest. For a flash.img alone: its partitions and boot files; all checksums of its tables are
+/// compared.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(after_help = "Exit codes: 0 everything is as it should be, 1 something differs or is damaged.")]
+pub struct Args {
+    /// The output directory of `thimble build`, or a flash.img
+    #[arg(value_name = "DIR|FILE")]
+    what: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
-/// To be written.
+/// What is said about a directory.
+#[derive(Serialize)]
+struct Report<'a> {
+    budget: u64,
+    /// What no object accounts for.
+    unaccounted: u64,
+    rooms: Vec<RoomTotal>,
+    manifest: &'a Manifest,
+    /// Artefacts that are not what the manifest says, a sentence each.
+    differences: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct RoomTotal {
+    room: Room,
+    bytes: u64,
+}
+
+/// Prints it.
 ///
 /// # Errors
-/// None.
-pub fn run(_args: Args) -> Result<()> {
-    Ok(())
+/// It is neither; it is damaged; an artefact differs from the manifest.
+pub fn run(args: Args) -> Result<()> {
+    if args.what.is_dir() {
+        return directory(&args.what, args.json);
+    }
+    if !args.what.exists() {
+        return Err(Error::Usage(format!("{}: there is no such file or directory", args.what.display())));
+    }
+    let image = read::open(&args.what)?;
+    print(&if args.json { json(&image)? } else { partitions(&image) })
+}
+
+fn directory(dir: &Path, as_json: bool) -> Result<()> {
+    let artefacts = Artefacts::open(dir)?;
+    let manifest = &artefacts.manifest;
+    let spaces = spaces(&manifest.objects);
+    let spent: u64 = spaces.iter().map(|space| space.bytes).sum();
+    let unaccounted = manifest.budget.saturating_sub(spent);
+    let differences = differences(dir, &manifest.artefacts)?;
+    if as_json {
+        let rooms = ledger::by_room(&spaces).into_iter().map(|(room, bytes)| RoomTotal { room, bytes }).collect();
+        let report = Report { budget: manifest.budget, unaccounted, rooms, manifest, differences: differences.clone() };
+        print(&json(&report)?)?;
+    } else {
+        let (name, budget) = (&manifest.appliance, manifest.budget);
+        let mut text = format!("{name}: flash.img takes {budget} bytes, and this is who spends them\n\n");
+        text.push_str(&ledger::table(&spaces, budget));
+        if unaccounted > 0 {
+            text.push_str(&format!("\n{unaccounted} bytes of the budget belong to no object\n"));
+        }
+        print(&text)?;
+    }
+    if differences.is_empty() { Ok(()) } else { Err(Error::environment(differences.join("\n"))) }
+}
+
+/// What the flash holds of the objects.
+fn spaces(objects: &[Object]) -> Vec<Space> {
+    let on_flash = objects.iter().filter(|object| object.room != Room::Artefact && object.packed > 0);
+    on_flash.map(|object| Space { room: object.room, name: object.name.clone(), bytes: object.packed }).collect()
+}
+
+fn differences(dir: &Path, artefacts: &[Object]) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for artefact in artefacts {
+        let path = dir.join(&artefact.name);
+        let name = path.display();
+        if !path.is_file() {
+            found.push(format!("{name} is missing"));
+            continue;
+        }
+        let size = files::size(&path)?;
+        if size != artefact.size {
+            found.push(format!("{name} has {size} bytes, and the manifest says {}", artefact.size));
+        } else if files::sha256_of(&path)? != artefact.sha256 {
+            found.push(format!("{name} is not what the manifest says: its SHA-256 differs"));
+        }
+    }
+    Ok(found)
+}
+
+fn partitions(image: &Image) -> String {
+    let mut text = format!("a GPT disk of {} bytes, both tables sound\n\n", image.bytes);
+    text.push_str("       start         bytes  partition\n");
+    for part in &image.partitions {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{:>12}  {:>12}  {}", part.start, part.bytes, part.name);
+        for file in part.files.iter().flatten() {
+            let _ = writeln!(text, "{:>12}  {:>12}    {}", "", file.bytes, file.path);
+        }
+    }
+    text
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Error::environment(error.to_string()))?;
+    Ok(text + "\n")
+}
+
+fn print(text: &str) -> Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(Error::io("write", "standard output"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use thimble_spec::manifest::Origin;
+
+    fn artefact(name: &str, content: &[u8]) -> Object {
+        Object {
+            name: name.to_owned(),
+            room: Room::Artefact,
+            size: content.len() as u64,
+            packed: 0,
+            sha256: files::sha256(content),
+            origin: Origin::Thimble,
+        }
+    }
+
+    #[test]
+    fn artefacts_that_differ_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["same", "longer", "other"] {
+            std::fs::write(dir.path().join(name), b"content").unwrap();
+        }
+        let artefacts = [
+            artefact("same", b"content"),
+            artefact("longer", b"con"),
+            artefact("other", b"CONTENT"),
+            artefact("gone", b""),
+        ];
+        let found = differences(dir.path(), &artefacts).unwrap();
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[0].contains("longer has 7 bytes, and the manifest says 3"));
+        assert!(found[1].contains("other is not what the manifest says"));
+        assert!(found[2].contains("gone is missing"));
+    }
+
+    #[test]
+    fn a_partition_table_is_shown_with_its_files() {
+        let part = |name: &str, files| read::Part {
+            name: name.to_owned(),
+            guid: String::new(),
+            start: 512,
+            bytes: 4096,
+            files,
+        };
+        let kernel = read::FoundFile { path: "thimble/vmlinuz".to_owned(), bytes: 42 };
+        let image = Image {
+            bytes: 8192,
+            guid: String::new(),
+            partitions: vec![part("esp", Some(vec![kernel])), part("d", None)],
+        };
+        assert_eq!(
+            partitions(&image),
+            "a GPT disk of 8192 bytes, both tables sound\n\n\
+             \x20      start         bytes  partition\n\
+             \x20        512          4096  esp\n\
+             \x20                       42    thimble/vmlinuz\n\
+             \x20        512          4096  d\n"
+        );
+    }
 }

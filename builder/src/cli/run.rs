@@ -1,15 +1,93 @@
 //! `thimble run`.
 
-use crate::error::Result;
+use std::path::PathBuf;
+use std::time::Duration;
 
-/// To be written.
+use regex::Regex;
+use thimble_spec::units::ByteSize;
+
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::run::accel::Wish;
+use crate::run::artefacts::Artefacts;
+use crate::run::forward::Forward;
+use crate::run::{self, Boot, Request};
+
+/// How long a line is waited for unless the user says it.
+const TIMEOUT: u64 = 600;
+
+/// Boot an appliance in QEMU.
+///
+/// Without --until, the console is yours: Ctrl-C powers the machine off (guests first), Ctrl-A x ends it at once, Ctrl-A c
+/// is a Ctrl-C for the machine. Each guest with an address gets a port of 127.0.0.1, which is printed.
+///
+/// The flash disk is not modified: what the machine writes is gone when it ends, unless --disk names a file for it.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(after_help = "Exit codes: 0 the line came, or the machine was powered off; 1 failed; 2 wrong usage; \
+    3 time is up; 4 the machine ended before the line came; 130 interrupted.")]
+pub struct Args {
+    /// The output directory of `thimble build`
+    #[arg(value_name = "DIR")]
+    what: PathBuf,
+    /// How to boot
+    #[arg(long, value_enum, default_value_t)]
+    boot: Boot,
+    /// Who runs the machine's code
+    #[arg(long, value_enum, default_value_t)]
+    accel: Wish,
+    /// End when a line of the console matches, with exit code 0
+    #[arg(long, value_name = "REGEX")]
+    until: Option<Regex>,
+    /// How long to wait for that line
+    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT, requires = "until")]
+    timeout: u64,
+    /// Lead a port of 127.0.0.1 to a guest's (`host`: the node's own); may be repeated
+    #[arg(long, value_name = "PORT:GUEST:PORT")]
+    forward: Vec<Forward>,
+    /// Write the console to a file, too
+    #[arg(long, value_name = "FILE")]
+    serial: Option<PathBuf>,
+    /// Memory of the machine [default: the definition's, else what its guests need and 384MiB]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<ByteSize>,
+    /// Processors of the machine
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
+    cpus: u8,
+    /// Keep the disk in this file, which is made from flash.img if it is not there
+    #[arg(long, value_name = "FILE")]
+    disk: Option<PathBuf>,
+    /// Let QEMU listen for QMP on this socket
+    #[arg(long, value_name = "SOCKET")]
+    qmp: Option<PathBuf>,
+    /// Let the machine reach what this one reaches; without it, only the forwarded ports work
+    #[arg(long)]
+    internet: bool,
+    /// More words for the host's kernel (only with --boot direct)
+    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    append: String,
+}
 
-/// To be written.
+/// Runs it.
 ///
 /// # Errors
-/// None.
-pub fn run(_args: Args) -> Result<()> {
-    Ok(())
+/// See [`run::run`].
+pub fn run(args: Args) -> Result<()> {
+    if !args.append.is_empty() && args.boot != Boot::Direct {
+        return Err(Error::Usage("--append goes with --boot direct: a flash disk has its own command line".to_owned()));
+    }
+    let artefacts = Artefacts::open(&args.what)?;
+    let request = Request {
+        boot: args.boot,
+        accel: args.accel,
+        until: args.until.map(|pattern| (pattern, Duration::from_secs(args.timeout))),
+        forwards: args.forward,
+        serial: args.serial,
+        memory: args.memory,
+        cpus: args.cpus,
+        disk: args.disk,
+        qmp: args.qmp,
+        internet: args.internet,
+        append: args.append,
+    };
+    run::run(&artefacts, request, &Progress::new(false))
 }

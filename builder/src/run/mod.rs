@@ -1,1 +1,231 @@
-//! An appliance in QEMU.
+//! An appliance in QEMU: the same artefacts that hardware boots.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`artefacts`] | the output directory of a build |
+//! | [`accel`] | KVM or translation |
+//! | [`net`], [`forward`] | the user network and its forwarded ports |
+//! | [`qemu`] | the command line |
+//! | [`process`], [`qmp`] | QEMU as our child, and its power button |
+//! | [`session`], [`console`], [`keys`], [`terminal`] | the machine and its user |
+
+pub mod accel;
+pub mod artefacts;
+pub mod console;
+pub mod forward;
+pub mod keys;
+pub mod net;
+pub mod process;
+pub mod qemu;
+pub mod qmp;
+pub mod session;
+pub mod terminal;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use regex::Regex;
+use tempfile::NamedTempFile;
+use thimble_spec::appliance::Appliance;
+use thimble_spec::units::{ByteSize, MIB};
+
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::{files, tool};
+use accel::{Accel, Wish};
+use artefacts::Artefacts;
+use forward::Forward;
+use net::UserNet;
+use process::Running;
+use qemu::{Firmware, Machine};
+use session::Sink;
+
+/// First port that is tried when the user names none.
+const FIRST_PORT: u16 = 8081;
+/// The guests' port that is forwarded when the user names none: HTTP.
+const GUEST_PORT: u16 = 80;
+/// What the host needs besides its guests' memory, and the least that it boots in.
+const HOST_MEMORY: u64 = 384 * MIB;
+/// See [`HOST_MEMORY`].
+const MEMORY_MIN: u64 = 512 * MIB;
+
+/// How to boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Boot {
+    /// flash.img, by a BIOS.
+    #[default]
+    FlashBios,
+    /// flash.img, by UEFI.
+    FlashUefi,
+    /// netboot/vmlinuz and netboot/initrd, loaded by QEMU itself.
+    Direct,
+}
+
+/// What to run, and how.
+#[derive(Debug)]
+pub struct Request {
+    /// How to boot.
+    pub boot: Boot,
+    /// Who runs the code.
+    pub accel: Wish,
+    /// A line to wait for, and for how long.
+    pub until: Option<(Regex, Duration)>,
+    /// Forwarded ports.
+    pub forwards: Vec<Forward>,
+    /// A copy of the console.
+    pub serial: Option<PathBuf>,
+    /// Memory, if not what the appliance needs.
+    pub memory: Option<ByteSize>,
+    /// Processors.
+    pub cpus: u8,
+    /// A disk that stays.
+    pub disk: Option<PathBuf>,
+    /// A QMP socket for somebody else.
+    pub qmp: Option<PathBuf>,
+    /// Whether the machine may reach more than its forwarded ports.
+    pub internet: bool,
+    /// More words for the kernel.
+    pub append: String,
+}
+
+/// Runs an appliance to its end, or to the line that is waited for.
+///
+/// # Errors
+/// Something is missing or in use, which is told before anything starts; else see [`session`].
+pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Result<()> {
+    tool::require(&[process::QEMU])?;
+    if request.boot == Boot::FlashUefi {
+        tool::require(&[qemu::OVMF_CODE])?;
+    }
+    let appliance = &artefacts.appliance;
+    let net = UserNet::plan(appliance).map_err(Error::Usage)?;
+    let mut forwards = request.forwards;
+    if forwards.is_empty() && request.until.is_none() {
+        forwards = net.default_forwards(appliance, FIRST_PORT, GUEST_PORT);
+    }
+    let machine = Machine {
+        name: appliance.name.clone(),
+        firmware: firmware(artefacts, request.boot, &request.append)?,
+        accel: accelerate(request.accel, progress),
+        cpus: request.cpus,
+        memory_mib: request.memory.unwrap_or_else(|| memory(appliance)).bytes().div_ceil(MIB),
+        disk: disk(artefacts, request.disk.as_deref())?,
+        keep: request.disk.is_some(),
+        forwards: targets(&net, appliance, &forwards)?,
+        net,
+        internet: request.internet,
+        // Who waits for a line has no use for a machine that starts again and again.
+        ends_on_reboot: request.until.is_some(),
+        qmp: request.qmp,
+    };
+    let sink = Sink::open(request.serial.as_deref())?;
+    let running = Running::start(&machine)?;
+    match request.until {
+        Some((pattern, limit)) => session::until(running, &pattern, limit, sink),
+        None => session::interactive(running, &forwards, sink),
+    }
+}
+
+fn accelerate(wish: Wish, progress: &Progress) -> Accel {
+    let choice = accel::choose(wish);
+    if wish == Wish::Auto && choice.accel == Accel::Tcg {
+        progress.warn(&format!("QEMU translates, which is slow: {}", choice.reason));
+    }
+    choice.accel
+}
+
+fn firmware(artefacts: &Artefacts, boot: Boot, append: &str) -> Result<Firmware> {
+    Ok(match boot {
+        Boot::FlashBios => Firmware::Bios,
+        Boot::FlashUefi => Firmware::Uefi,
+        Boot::Direct => Firmware::Direct {
+            kernel: artefacts.file("netboot/vmlinuz")?,
+            initrd: artefacts.file("netboot/initrd")?,
+            cmdline: format!("{} {append}", artefacts.manifest.cmdline).trim_end().to_owned(),
+        },
+    })
+}
+
+/// The disk to attach: the build's own, which stays as it is, or one that is kept and made from it at the first time.
+fn disk(artefacts: &Artefacts, kept: Option<&Path>) -> Result<PathBuf> {
+    let flash = artefacts.file("flash.img")?;
+    let Some(kept) = kept else { return Ok(flash) };
+    if !kept.exists() {
+        let parent = files::parent(kept);
+        let mut copy = NamedTempFile::new_in(parent).map_err(Error::io("create a file in", parent))?;
+        let mut source = fs::File::open(&flash).map_err(Error::io("read", &flash))?;
+        io::copy(&mut source, &mut copy).map_err(Error::io("write", kept))?;
+        files::publish(copy, kept)?;
+    }
+    Ok(kept.to_owned())
+}
+
+/// What the appliance needs: what its definition says, else what its guests and the host take.
+fn memory(appliance: &Appliance) -> ByteSize {
+    appliance.node_memory.unwrap_or_else(|| {
+        let guests: u64 =
+            appliance.guests.iter().filter(|guest| guest.autostart).map(|guest| guest.memory.bytes()).sum();
+        ByteSize((guests + HOST_MEMORY).max(MEMORY_MIN))
+    })
+}
+
+/// Addresses and ports that the forwards lead to; each port is free.
+fn targets(net: &UserNet, appliance: &Appliance, forwards: &[Forward]) -> Result<Vec<(u16, std::net::Ipv4Addr, u16)>> {
+    let mut targets: Vec<(u16, std::net::Ipv4Addr, u16)> = Vec::new();
+    for forward in forwards {
+        let port = forward.port;
+        let wrong =
+            |why: String| Error::Usage(format!("--forward {port}:{}:{}: {why}", forward.name, forward.guest_port));
+        let address = net.target(appliance, &forward.name).map_err(wrong)?;
+        if targets.iter().any(|(taken, ..)| *taken == port) || !net::is_free(port) {
+            return Err(wrong(format!("port {port} of 127.0.0.1 is in use")));
+        }
+        targets.push((port, address, forward.guest_port));
+    }
+    Ok(targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use thimble_spec::definition;
+
+    const DEMO: &str = "[appliance]\nname = \"demo\"\n\
+        [kernel.host]\npackage = \"linux-image-amd64\"\nhardware = []\n\
+        [kernel.guest]\nsource = \"linux-source-6.12\"\nfragments = []\n\
+        [network.bridges.br0]\nports = [\"eth0\"]\n\
+        [[guest]]\nname = \"web1\"\nimage = \"web\"\nmemory = \"96MiB\"\n\
+        network = { bridge = \"br0\", address = \"10.1.1.11/24\" }\n\
+        [[guest]]\nname = \"big\"\nimage = \"web\"\nmemory = \"1GiB\"\nautostart = false\n";
+
+    #[test]
+    fn memory_is_what_the_guests_that_start_need() {
+        let mut demo = definition::parse("demo.toml", DEMO).unwrap();
+        assert_eq!(memory(&demo), ByteSize::mib(512));
+        demo.guests[1].autostart = true;
+        assert_eq!(memory(&demo), ByteSize::mib(96 + 1024 + 384));
+        demo.node_memory = Some(ByteSize::mib(2048));
+        assert_eq!(memory(&demo), ByteSize::mib(2048));
+    }
+
+    #[test]
+    fn a_port_in_use_is_told_before_anything_starts() {
+        let demo = definition::parse("demo.toml", DEMO).unwrap();
+        let net = UserNet::plan(&demo).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let forward = |name: &str| [Forward { port, name: name.to_owned(), guest_port: 80 }];
+        let error = targets(&net, &demo, &forward("web1")).unwrap_err();
+        assert_eq!(error.to_string(), format!("--forward {port}:web1:80: port {port} of 127.0.0.1 is in use"));
+        assert_eq!(error.exit_code(), 2);
+        let error = targets(&net, &demo, &forward("web2")).unwrap_err().to_string();
+        assert!(error.contains("web2 is no guest of demo"), "{error}");
+        drop(listener);
+        assert_eq!(targets(&net, &demo, &forward("web1")).unwrap(), [(port, [10, 1, 1, 11].into(), 80)]);
+        let twice = [forward("web1"), forward("web1")].concat();
+        assert!(targets(&net, &demo, &twice).unwrap_err().to_string().contains("in use"));
+    }
+}
