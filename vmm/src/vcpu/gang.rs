@@ -142,8 +142,13 @@ fn obey(vcpu: &mut VcpuFd, parade: &Parade, bus: &Bus) -> Option<ExitReason> {
                 vcpu.set_kvm_immediate_exit(0);
                 std::sync::atomic::fence(Ordering::SeqCst);
                 let mut order = lock(&parade.order);
+                let held = *order == Order::Hold;
                 while *order == Order::Hold {
                     order = parade.changed.wait(order).unwrap_or_else(PoisonError::into_inner);
+                }
+                if held {
+                    // Its clock went on: the guest's watchdogs are told not to wonder. One without that clock has none.
+                    let _ = vcpu.kvmclock_ctrl();
                 }
                 if *order == Order::End {
                     return None;

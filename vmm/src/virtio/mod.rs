@@ -18,6 +18,8 @@ pub mod net;
 pub mod registers;
 pub mod ring;
 pub mod rng;
+#[cfg(test)]
+mod testing;
 pub mod transport;
 pub mod worker;
 

@@ -1,6 +1,6 @@
 //! The device: opens its disk, offers its features.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::path::Path;
 
@@ -60,7 +60,7 @@ impl Block {
 
     /// A device on an open file, for tests.
     #[cfg(test)]
-    pub fn on(file: File, sectors: u64, read_only: bool) -> Self {
+    pub fn on(file: std::fs::File, sectors: u64, read_only: bool) -> Self {
         Self { disk: Disk::new(file, sectors, read_only, "disk0"), config: config::space(sectors) }
     }
 }

@@ -74,11 +74,12 @@ impl Disk {
         let sector = u64::from_le_bytes(sector);
         match u32::from_le_bytes([k0, k1, k2, k3]) {
             request::IN => {
-                let offset = self.position(sector, writable.len())?;
+                let wanted = writable.len();
+                let offset = self.position(sector, wanted)?;
                 let count = writable.read_at(self.file.as_fd(), offset).map_err(failed)?;
                 // Behind the end of an image that does not fill its last sector there are zeros.
                 writable.split_off(count).ok_or(S_IOERR)?.clear();
-                Ok(writable.len())
+                Ok(wanted)
             }
             request::OUT => {
                 self.writable()?;

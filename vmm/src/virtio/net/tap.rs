@@ -40,9 +40,7 @@ impl Tap {
     pub fn open(name: &str) -> Result<Self> {
         thimble_spec::names::check_interface(name).map_err(|error| Error::Config(error.to_string()))?;
         let error = |action| move |source| Error::Tap { action, tap: name.to_owned(), source };
-        if !std::path::Path::new("/sys/class/net").join(name).exists() {
-            return Err(error("find")(io::Error::from_raw_os_error(libc::ENODEV)));
-        }
+        nix::net::if_::if_nametoindex(name).map_err(|errno| error("find")(errno.into()))?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
