@@ -15,14 +15,22 @@
 //! Beneath them: [`cache`] (what was made before, by the hash of what it was made from), [`tool`] (external programs),
 //! [`progress`], [`interrupt`], [`files`].
 
+pub mod apt;
+pub mod build;
 pub mod cache;
 pub mod cli;
 pub mod context;
 pub mod error;
 pub mod files;
 pub mod flash;
+pub mod image;
+pub mod initrd;
 pub mod interrupt;
+pub mod kernel;
+pub mod ledger;
 pub mod library;
+pub mod nearest;
+pub mod place;
 pub mod progress;
 pub mod run;
 pub mod tool;

@@ -1,7 +1,9 @@
 //! The command line: a verb a file. Each has `Args` and `run`.
 
+pub mod build;
 pub mod doctor;
 pub mod inspect;
+pub mod kernel;
 pub mod run;
 
 use std::error::Error as _;
@@ -24,6 +26,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Build(build::Args),
+    Kernel(kernel::Args),
     Run(run::Args),
     Inspect(inspect::Args),
     Doctor(doctor::Args),
@@ -46,6 +50,8 @@ pub fn main() -> ExitCode {
 
 fn dispatch(verb: Verb) -> Result<()> {
     match verb {
+        Verb::Build(args) => build::run(args),
+        Verb::Kernel(args) => kernel::run(args),
         Verb::Run(args) => run::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Doctor(args) => doctor::run(args),

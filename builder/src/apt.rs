@@ -1,0 +1,272 @@
+//! Packages of the distribution, from the machine's own sources.
+//!
+//! apt works here in a root of its own below the cache: its own lists, its own archive, an empty dpkg status, and from
+//! the machine nothing but sources, keyrings and configuration. No root is needed, nothing is installed, nothing on the
+//! machine changes. That a package is what its signer published is apt's to check; [`Package::sha256`] is what apt says.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::tool::Tool;
+
+/// Lists older than this are fetched again.
+const LISTS_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The version of a package that apt would install.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its section, without the archive's area.
+    pub section: String,
+    /// What it needs: alternatives, each a name.
+    pub depends: Vec<Vec<String>>,
+    /// SHA-256 of the package file.
+    pub sha256: String,
+    /// Size of the package file in bytes.
+    pub size: u64,
+}
+
+impl Package {
+    /// `NAME=VERSION`, as apt reads it.
+    pub fn exact(&self) -> String {
+        format!("{}={}", self.name, self.version)
+    }
+}
+
+/// apt in a root of its own.
+#[derive(Debug)]
+pub struct Apt<'a> {
+    context: &'a Context,
+    root: PathBuf,
+    known: RefCell<BTreeMap<String, Option<Package>>>,
+    updated: RefCell<bool>,
+}
+
+impl<'a> Apt<'a> {
+    /// Prepares the root, and fetches the lists if there are none or they are old.
+    ///
+    /// # Errors
+    /// There are no lists and none can be fetched.
+    pub fn open(context: &'a Context) -> Result<Self> {
+        let root = context.cache.root().join("apt");
+        for dir in ["lists/partial", "archives/partial", "dpkg"] {
+            files::make_dir(&root.join(dir))?;
+        }
+        let status = root.join("dpkg/status");
+        if !status.exists() {
+            files::write(&status, b"")?;
+        }
+        let apt = Self { context, root, known: RefCell::default(), updated: RefCell::new(false) };
+        let age = fs::metadata(apt.stamp())
+            .and_then(|data| data.modified())
+            .ok()
+            .map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
+        match age {
+            Some(age) if age <= LISTS_MAX_AGE => {}
+            Some(_) => apt.update_or_warn()?,
+            None => apt.update()?,
+        }
+        Ok(apt)
+    }
+
+    /// Packages by name; a name that is not found makes the lists be fetched again, once.
+    ///
+    /// # Errors
+    /// A package that no source has.
+    pub fn find(&self, names: &[&str]) -> Result<Vec<Package>> {
+        self.look_up(names)?;
+        let missing = |apt: &Self| {
+            let known = apt.known.borrow();
+            names.iter().find(|name| !matches!(known.get(**name), Some(Some(_)))).map(|name| (*name).to_owned())
+        };
+        if missing(self).is_some() && !*self.updated.borrow() {
+            self.update_or_warn()?;
+            self.look_up(names)?;
+        }
+        if let Some(name) = missing(self) {
+            return Err(Error::Environment(format!(
+                "the package {name} is in none of this machine's package sources: check its name, or the sources in \
+                 /etc/apt"
+            )));
+        }
+        let known = self.known.borrow();
+        Ok(names.iter().filter_map(|name| known.get(*name)?.clone()).collect())
+    }
+
+    /// Packages by name, as far as the sources have them.
+    ///
+    /// # Errors
+    /// apt fails.
+    pub fn find_some(&self, names: &[&str]) -> Result<Vec<Package>> {
+        self.look_up(names)?;
+        let known = self.known.borrow();
+        Ok(names.iter().filter_map(|name| known.get(*name)?.clone()).collect())
+    }
+
+    /// The files of a package.
+    ///
+    /// # Errors
+    /// It cannot be fetched or unpacked.
+    pub fn unpacked(&self, package: &Package) -> Result<PathBuf> {
+        let entry = self.context.cache.dir_for("packages", &package.sha256, |tmp| self.unpack_into(package, tmp))?;
+        Ok(entry.path)
+    }
+
+    /// Fetches a package and unpacks it into a directory.
+    ///
+    /// # Errors
+    /// It cannot be fetched or unpacked.
+    pub fn unpack_into(&self, package: &Package, dir: &Path) -> Result<()> {
+        let megabytes = package.size as f64 / 1e6;
+        let step = self.context.progress.step(format!("package {} {}", package.name, package.version));
+        step.message(&format!("fetching {megabytes:.1} MB"));
+        let download = files::temp_dir_in(&self.context.cache.temp_dir(), "package-")?;
+        self.tool("apt-get").dir(download.path()).arg("download").arg(package.exact()).run(self.context)?;
+        let fetched = files::list(download.path())?;
+        let file = fetched.first().ok_or_else(|| {
+            Error::Environment(format!("apt-get fetched nothing for {}: run it again", package.exact()))
+        })?;
+        let sha256 = files::sha256_of(file)?;
+        if sha256 != package.sha256 {
+            return Err(Error::Environment(format!(
+                "{} has the hash {sha256}, apt's list says {}: the package source is inconsistent, try again later",
+                package.exact(),
+                package.sha256
+            )));
+        }
+        step.message("unpacking");
+        Tool::new("dpkg-deb").arg("-x").arg(file).arg(dir).run(self.context)?;
+        step.done();
+        Ok(())
+    }
+
+    /// Asks apt for those names that have not been asked for yet.
+    fn look_up(&self, names: &[&str]) -> Result<()> {
+        let mut known = self.known.borrow_mut();
+        let mut unknown: Vec<&str> = names.iter().copied().filter(|name| !known.contains_key(*name)).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let tool = self.tool("apt-cache").args(["show", "--no-all-versions", "--"]).args(&unknown);
+        let shown = match tool.output(self.context) {
+            Ok(shown) => shown,
+            // apt-cache fails when it finds none of the names, which is an answer.
+            Err(Error::Tool { said, .. }) if said.contains("No packages found") => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        known.extend(unknown.iter().map(|name| ((*name).to_owned(), None)));
+        for package in parse(&String::from_utf8_lossy(&shown)) {
+            known.insert(package.name.clone(), Some(package));
+        }
+        Ok(())
+    }
+
+    fn update(&self) -> Result<()> {
+        self.updated.replace(true);
+        let _lock = self.context.cache.lock("apt-lists")?;
+        let step = self.context.progress.step("package lists");
+        // Without this, apt calls a failed fetch a warning and keeps whatever it has.
+        self.tool("apt-get").args(["-o", "APT::Update::Error-Mode=any", "update"]).run(self.context)?;
+        files::write(&self.stamp(), b"")?;
+        self.known.borrow_mut().clear();
+        step.done();
+        Ok(())
+    }
+
+    /// Old lists are better than none.
+    fn update_or_warn(&self) -> Result<()> {
+        match self.update() {
+            Err(Error::Tool { said, .. }) => {
+                let reason = said.lines().last().unwrap_or("apt-get update failed").to_owned();
+                self.context
+                    .progress
+                    .warn(&format!("the package lists could not be renewed, the old ones do: {reason}"));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Its time is when the lists were fetched.
+    fn stamp(&self) -> PathBuf {
+        self.root.join("fetched")
+    }
+
+    fn tool(&self, program: &str) -> Tool {
+        let option = |name: &str, value: String| ["-o".to_owned(), format!("{name}={value}")];
+        let below = |path: &str| self.root.join(path).display().to_string();
+        Tool::new(program)
+            .arg("-q")
+            .args(option("Dir::State", below("")))
+            .args(option("Dir::State::lists", below("lists")))
+            .args(option("Dir::State::status", below("dpkg/status")))
+            .args(option("Dir::Cache", below("")))
+            .args(option("Dir::Cache::archives", below("archives")))
+            // Some machines (container images) switch these off; with them a question takes a fraction of a second.
+            .args(option("Dir::Cache::pkgcache", below("pkgcache.bin")))
+            .args(option("Dir::Cache::srcpkgcache", below("srcpkgcache.bin")))
+            // Fetching as another user needs directories that he may read.
+            .args(option("APT::Sandbox::User", String::new()))
+    }
+}
+
+/// Reads what `apt-cache show` says.
+fn parse(shown: &str) -> Vec<Package> {
+    shown.split("\n\n").map(stanza).filter(|package| !package.name.is_empty()).collect()
+}
+
+fn stanza(text: &str) -> Package {
+    let mut package = Package::default();
+    // Lines that start with a space go on with the field before; none of ours does.
+    for (field, value) in text.lines().filter_map(|line| line.split_once(':')) {
+        let value = value.trim();
+        match field {
+            "Package" => value.clone_into(&mut package.name),
+            "Version" => value.clone_into(&mut package.version),
+            "Section" => value.rsplit('/').next().unwrap_or(value).clone_into(&mut package.section),
+            "Depends" | "Pre-Depends" => package.depends.extend(depends(value)),
+            "SHA256" => value.clone_into(&mut package.sha256),
+            "Size" => package.size = value.parse().unwrap_or(0),
+            _ => {}
+        }
+    }
+    package
+}
+
+/// `a (>= 1), b:any | c` as names.
+fn depends(value: &str) -> Vec<Vec<String>> {
+    let name = |text: &str| {
+        let end = text.find([' ', '(', ':', '[', '<']).unwrap_or(text.len());
+        text[..end].to_owned()
+    };
+    value.split(',').map(|group| group.split('|').map(|one| name(one.trim())).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_apt_cache_shows() {
+        let shown = "Package: libssl3\nVersion: 3.0.1-1\nSection: non-free/libs\nSize: 12\nSHA256: ab\n\
+                     Pre-Depends: dpkg (>= 1.1)\nDepends: libc6 (>= 2.34), debconf:any | cdebconf\n\
+                     Description: toolkit\n it has: colons\n\nPackage: zlib1g\nVersion: 1:1.2\n\n";
+        let packages = parse(shown);
+        assert_eq!(packages.len(), 2);
+        assert_eq!(packages[0].exact(), "libssl3=3.0.1-1");
+        assert_eq!((packages[0].section.as_str(), packages[0].size, packages[0].sha256.as_str()), ("libs", 12, "ab"));
+        assert_eq!(packages[0].depends, [vec!["dpkg"], vec!["libc6"], vec!["debconf", "cdebconf"]]);
+        assert_eq!(packages[1].exact(), "zlib1g=1:1.2");
+    }
+}

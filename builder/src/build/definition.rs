@@ -1,0 +1,162 @@
+//! Phase 1: everything that the definition says or names is read and checked before anything is fetched or compiled.
+
+use std::path::Path;
+
+use thimble_spec::appliance::{Appliance, GuestDisk};
+use thimble_spec::definition::{self, Mistake};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::image::recipe::{self, Image};
+use crate::kernel::config::Setting;
+use crate::kernel::guest;
+use crate::kernel::hardware::{self, Set};
+use crate::library::Library;
+use crate::nearest::hint;
+use crate::place::{Source, refuse};
+
+/// A definition with all the files that it names.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// The definition's file.
+    pub source: Source,
+    /// What it says.
+    pub appliance: Appliance,
+    /// The hardware sets, the base set first.
+    pub sets: Vec<Set>,
+    /// The guest kernel's configuration.
+    pub settings: Vec<Setting>,
+    /// The recipes that guests name, each once.
+    pub images: Vec<Image>,
+}
+
+impl Inputs {
+    /// Reads a definition and all that it names.
+    ///
+    /// # Errors
+    /// All mistakes in all those files, as [`Error::Definition`]; a file that cannot be read.
+    pub fn read(config: &Path, library: Option<&Path>) -> Result<Self> {
+        let text = match std::fs::read_to_string(config) {
+            Ok(text) => text,
+            Err(error) => {
+                return Err(Error::Usage(format!("cannot read the definition {}: {error}", config.display())));
+            }
+        };
+        let source = Source { file: config.display().to_string(), text };
+        let appliance = definition::parse(&source.file, &source.text).map_err(Error::Definition)?;
+        let library = Library::find(library, config)?;
+        let mut mistakes = unsupported(&source, &appliance);
+        let sets = hardware::read(&library, &appliance.host_kernel.hardware, &source, &mut mistakes)?;
+        let settings = guest::fragments(&library, &appliance.guest_kernel.fragments, &source, &mut mistakes)?;
+        let images = images(&library, &appliance, &source, &mut mistakes)?;
+        refuse(mistakes)?;
+        Ok(Self { source, appliance, sets, settings, images })
+    }
+}
+
+/// What a definition may say and this version does not do.
+fn unsupported(source: &Source, appliance: &Appliance) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    if !appliance.raids.is_empty() {
+        let message =
+            "this version of Thimble assembles no arrays: leave [[storage.raid]] out, or use a RAID controller";
+        mistakes.push(source.mistake("storage.raid[0]", message));
+    }
+    for (index, guest) in appliance.guests.iter().enumerate() {
+        if let Some(GuestDisk::File(file)) = &guest.disk
+            && file.starts_with("nfs:")
+        {
+            let message = "this version of Thimble mounts no NFS export: use { size = ... } or { device = ... }";
+            mistakes.push(source.mistake(&format!("guest[{index}].disk.file"), message));
+        }
+    }
+    mistakes
+}
+
+fn images(
+    library: &Library,
+    appliance: &Appliance,
+    source: &Source,
+    mistakes: &mut Vec<Mistake>,
+) -> Result<Vec<Image>> {
+    let mut images: Vec<Image> = Vec::new();
+    for (index, guest) in appliance.guests.iter().enumerate() {
+        if images.iter().any(|image| image.name == guest.image) {
+            continue;
+        }
+        let dir = library.image(&guest.image);
+        let path = dir.join("recipe.toml");
+        if !path.is_file() {
+            let known = Library::siblings(&dir);
+            let hint = hint(&guest.image, known.iter().map(String::as_str));
+            let message = format!("there is no image {}: {} does not exist{hint}", guest.image, path.display());
+            mistakes.push(source.mistake(&format!("guest[{index}].image"), message));
+            continue;
+        }
+        let text = files::read_text(&path)?;
+        match recipe::read(&guest.image, &dir, Source { file: path.display().to_string(), text }) {
+            Ok(image) => images.push(image),
+            Err(wrong) => mistakes.extend(wrong),
+        }
+    }
+    Ok(images)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFINITION: &str = r#"[appliance]
+name = "demo"
+[kernel.host]
+package = "linux-image-amd64"
+hardware = ["virtoi"]
+[kernel.guest]
+source = "linux-source-6.12"
+fragments = ["guest/bace"]
+[[storage.raid]]
+name = "data"
+level = 1
+members = ["/dev/sda", "/dev/sdb"]
+[[guest]]
+name = "web1"
+image = "wep"
+memory = "64MiB"
+disk = { file = "nfs:a" }
+"#;
+
+    #[test]
+    fn everything_that_is_not_there_is_told_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            files::make_dir(files::parent(&path)).unwrap();
+            files::write(&path, text.as_bytes()).unwrap();
+        };
+        write("configs/hardware/base.toml", "summary = \"s\"\nmodules = []\n");
+        write("configs/hardware/virtio.toml", "summary = \"s\"\nmodules = []\n");
+        write("configs/kernel/guest/base.config", "CONFIG_A=y\n");
+        write("images/web/recipe.toml", "summary = \"s\"\n");
+        write("configs/demo.toml", DEFINITION);
+        let error = Inputs::read(&root.join("configs/demo.toml"), None).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let text = error.to_string().replace(&format!("{}/", root.canonicalize().unwrap().display()), "");
+        let text = text.replace(&format!("{}/", root.display()), "");
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [
+                "configs/demo.toml:5: kernel.host.hardware[0]: there is no hardware set virtoi: \
+                 configs/hardware/virtoi.toml does not exist; did you mean virtio?",
+                "configs/demo.toml:8: kernel.guest.fragments[0]: there is no fragment guest/bace: \
+                 configs/kernel/guest/bace.config does not exist; did you mean guest/base?",
+                "configs/demo.toml:9: storage.raid[0]: this version of Thimble assembles no arrays: leave \
+                 [[storage.raid]] out, or use a RAID controller",
+                "configs/demo.toml:15: guest[0].image: there is no image wep: images/wep/recipe.toml does not exist; \
+                 did you mean web?",
+                "configs/demo.toml:17: guest[0].disk.file: this version of Thimble mounts no NFS export: use { size = \
+                 ... } or { device = ... }",
+            ]
+        );
+    }
+}

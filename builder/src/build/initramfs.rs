@@ -1,0 +1,127 @@
+//! Phase 4: the host's initramfs, in the parts that change together.
+
+use thimble_spec::appliance::Appliance;
+use thimble_spec::manifest::{Object, Origin, Room};
+use thimble_spec::paths;
+
+use super::objects::Objects;
+use super::programs::Programs;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::initrd::archive::Content;
+use crate::initrd::compress::Method;
+use crate::initrd::guest;
+use crate::initrd::parts::{Part, Plan, manifest_hash};
+use crate::kernel::host;
+
+/// Where the host's PID 1 and its daemon mount and write.
+const DIRS: [(&str, u32); 9] = [
+    ("/data", 0o755),
+    ("/dev", 0o755),
+    ("/etc", 0o755),
+    ("/proc", 0o755),
+    ("/root", 0o700),
+    ("/run", 0o755),
+    ("/sys", 0o755),
+    ("/tmp", 0o1777),
+    ("/var", 0o755),
+];
+
+/// The host's initramfs.
+#[derive(Clone, Debug)]
+pub struct Initramfs {
+    /// Its parts, in the order of loading.
+    pub parts: Vec<Part>,
+    /// Hash over all that they hold.
+    pub hash: String,
+}
+
+impl Initramfs {
+    /// All that the parts hold.
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.parts.iter().flat_map(|part| &part.objects)
+    }
+}
+
+/// Packs all parts.
+///
+/// # Errors
+/// A file cannot be read, the cache cannot be written, the user interrupts.
+pub fn pack(context: &Context, appliance: &Appliance, objects: &Objects, programs: &Programs) -> Result<Initramfs> {
+    let plans = [modules(objects)?, own_programs(programs), guest(context, objects, programs)?, images(objects)];
+    let mut parts = plans.iter().map(|plan| plan.pack(context)).collect::<Result<Vec<_>>>()?;
+
+    let mut node = Plan::new("node", Method::None);
+    node.file(paths::APPLIANCE, 0o444, Content::Bytes(json(appliance)?), Room::Host, Origin::Thimble);
+    // The marker holds the hash of everything else, so that hash is made first.
+    let mut all: Vec<Object> = parts.iter().flat_map(|part| part.objects.clone()).collect();
+    all.extend(node.objects(0)?);
+    let hash = manifest_hash(&all);
+    node.archive().last(paths::END_MARKER, format!("{hash}\n").into_bytes());
+    parts.push(node.pack(context)?);
+    for part in parts.iter().filter(|part| part.reused) {
+        context.progress.reused(&part.name);
+    }
+    Ok(Initramfs { parts, hash })
+}
+
+fn modules(objects: &Objects) -> Result<Plan> {
+    let mut plan = Plan::new("modules", Method::Zstd);
+    let package = &objects.host.package;
+    let origin = Origin::Package { package: package.name.clone(), version: package.version.clone() };
+    for (name, path) in &objects.modules.files {
+        let source = objects.host.modules_dir.join(path);
+        // Compressed ones are unpacked: PID 1 loads them as they are.
+        let plain = source.extension().is_some_and(|extension| extension == "ko");
+        let content = if plain { Content::File(source) } else { Content::Bytes(host::content(&source)?) };
+        plan.file(&format!("{}/{name}.ko", paths::MODULES_DIR), 0o444, content, Room::HostModules, origin.clone());
+    }
+    let index = Content::Bytes(json(&objects.modules.index)?);
+    plan.file(paths::MODULES_INDEX, 0o444, index, Room::HostModules, Origin::Thimble);
+    Ok(plan)
+}
+
+fn own_programs(programs: &Programs) -> Plan {
+    let mut plan = Plan::new("programs", Method::Zstd);
+    for (path, mode) in DIRS {
+        plan.archive().dir(path, mode);
+    }
+    plan.archive().console();
+    for (path, source) in [(paths::INIT, &programs.init), (paths::NODE, &programs.node), (paths::VMM, &programs.vmm)] {
+        plan.file(path, 0o755, Content::File(source.clone()), Room::Host, Origin::Thimble);
+    }
+    plan
+}
+
+fn guest(context: &Context, objects: &Objects, programs: &Programs) -> Result<Plan> {
+    let mut plan = Plan::new("guest", Method::Xz);
+    let kernel = &objects.guest;
+    let origin = Origin::Source {
+        package: kernel.package.name.clone(),
+        version: kernel.package.version.clone(),
+        hash: kernel.hash.clone(),
+    };
+    plan.file(paths::GUEST_KERNEL, 0o444, Content::File(kernel.vmlinux.clone()), Room::GuestKernel, origin);
+    let initrd = guest::make(context, &programs.init_guest)?;
+    plan.file(paths::GUEST_INITRD, 0o444, Content::Bytes(initrd), Room::GuestInitrd, Origin::Thimble);
+    Ok(plan)
+}
+
+/// Images are compressed inside, block by block: once more would gain nothing.
+fn images(objects: &Objects) -> Plan {
+    let mut plan = Plan::new("images", Method::None);
+    plan.archive().dir(paths::IMAGES_DIR, 0o755);
+    for image in &objects.images {
+        let origin = Origin::Image { recipe: image.name.clone(), packages: image.packages.clone() };
+        let path = format!("{}/{}.erofs", paths::IMAGES_DIR, image.name);
+        plan.file(&path, 0o444, Content::File(image.path.clone()), Room::Images, origin);
+    }
+    plan
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let mut json =
+        serde_json::to_vec_pretty(value).map_err(|error| Error::environment(format!("cannot write JSON: {error}")))?;
+    json.push(b'\n');
+    Ok(json)
+}

@@ -1,0 +1,222 @@
+//! The phases of a build, in order: [`definition`], [`programs`], [`objects`], [`initramfs`], the flash disk
+//! ([`crate::flash`]), [`output`].
+//!
+//! The first two open what the user named and nothing else, so that a mistake is told before anything is fetched or
+//! compiled. All others take from the cache what did not change.
+
+pub mod definition;
+pub mod initramfs;
+pub mod objects;
+pub mod output;
+pub mod programs;
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use thimble_spec::cmdline::{Cmdline, MAX_BYTES};
+use thimble_spec::manifest::{Manifest, Object, Origin, Room};
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::flash::{self, Contents, Space};
+use crate::kernel::guest;
+use crate::{files, tool};
+use definition::Inputs;
+use initramfs::Initramfs;
+use objects::Objects;
+use output::Output;
+use programs::Programs;
+
+/// The host's console is wherever somebody looks: the screen, and the serial port that is PID 1's own. A kernel that
+/// panics starts anew: nobody stands beside the machine.
+const CMDLINE: &str = "console=tty0 console=ttyS0,115200 quiet panic=10";
+/// Programs that a build runs, besides those that compile the kernel.
+const TOOLS: &[&str] = &["apt-get", "apt-cache", "dpkg-deb", "mkfs.erofs", "mke2fs", "grub-mkimage"];
+/// Version of the manifest's format.
+const MANIFEST_VERSION: u32 = 1;
+
+/// What to build.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The definition.
+    pub config: &'a Path,
+    /// Where the artefacts go.
+    pub out: &'a Path,
+    /// Where our programs are.
+    pub programs: Option<&'a Path>,
+    /// Where fragments, hardware sets and recipes are.
+    pub library: Option<&'a Path>,
+}
+
+/// What a build made.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Everything, by name.
+    pub manifest: Manifest,
+    /// Who spends each byte of `flash.img`.
+    pub spaces: Vec<Space>,
+}
+
+/// Builds an appliance.
+///
+/// # Errors
+/// The definition is wrong, something is missing, a tool fails, the budget is exceeded, the user interrupts. In each case
+/// the output directory is as it was.
+pub fn build(context: &Context, request: &Request<'_>) -> Result<Outcome> {
+    let inputs = Inputs::read(request.config, request.library)?;
+    let cmdline = cmdline(&inputs)?;
+    let programs = Programs::find(request.programs)?;
+    tool::require(&[TOOLS, guest::TOOLS].concat())?;
+
+    let objects = objects::gather(context, &inputs)?;
+    let initramfs = initramfs::pack(context, &inputs.appliance, &objects, &programs)?;
+
+    let output = Output::begin(context, request.out)?;
+    let parts: Vec<(String, PathBuf)> =
+        initramfs.parts.iter().map(|part| (part.name.clone(), part.path.clone())).collect();
+    let contents = Contents {
+        name: &inputs.appliance.name,
+        kernel: &objects.host.vmlinuz,
+        initrd_parts: &parts,
+        cmdline: &cmdline,
+        budget: inputs.appliance.budget,
+        seed: seed(&inputs.appliance.name, &initramfs.hash),
+        grub_dir: &objects.grub_dir,
+    };
+    let spaces = flash::write(&output.path(output::FLASH), &contents, context).map_err(|error| match error {
+        Error::Budget { budget, needed, ledger, .. } => {
+            Error::Budget { place: inputs.source.place("appliance.budget"), budget, needed, ledger }
+        }
+        other => other,
+    })?;
+    output.copy(&objects.host.vmlinuz, output::VMLINUZ)?;
+    let paths: Vec<&Path> = parts.iter().map(|(_, path)| path.as_path()).collect();
+    output.concatenate(&paths, output::INITRD)?;
+    output.json(&inputs.appliance, output::APPLIANCE)?;
+    let manifest = manifest(&inputs, &objects, &initramfs, cmdline, &output)?;
+    output.json(&manifest, output::MANIFEST)?;
+    output.publish()?;
+    Ok(Outcome { spaces: by_object(spaces, &initramfs), manifest })
+}
+
+/// The host's command line: ours, then the definition's, so that the definition wins.
+fn cmdline(inputs: &Inputs) -> Result<String> {
+    let line = format!("{CMDLINE} {}", inputs.appliance.host_kernel.cmdline).trim_end().to_owned();
+    if line.len() > MAX_BYTES {
+        let message =
+            format!("the whole command line has {} bytes, the kernel keeps {MAX_BYTES}: shorten it", line.len());
+        return Err(inputs.source.error("kernel.host.cmdline", message));
+    }
+    // Only what the kernel reads as it stands here.
+    Cmdline::parse(&line)
+        .render()
+        .map_err(|error| inputs.source.error("kernel.host.cmdline", error.to_string()))
+        .map(|_| line)
+}
+
+/// What GUIDs and volume ids come from: the same appliance gives the same, another build of it others.
+fn seed(name: &str, hash: &str) -> [u8; 32] {
+    Sha256::digest(format!("thimble flash\n{name}\n{hash}\n")).into()
+}
+
+fn manifest(
+    inputs: &Inputs,
+    objects: &Objects,
+    initramfs: &Initramfs,
+    cmdline: String,
+    output: &Output<'_>,
+) -> Result<Manifest> {
+    let artefact = |name: &str| -> Result<Object> {
+        let path = output.path(name);
+        let size = files::size(&path)?;
+        let sha256 = files::sha256_of(&path)?;
+        Ok(Object { name: name.to_owned(), room: Room::Artefact, size, packed: size, sha256, origin: Origin::Thimble })
+    };
+    let artefacts = [output::FLASH, output::VMLINUZ, output::INITRD, output::APPLIANCE];
+    let package = &objects.host.package;
+    let size = files::size(&objects.host.vmlinuz)?;
+    let kernel = Object {
+        name: "vmlinuz".to_owned(),
+        room: Room::HostKernel,
+        size,
+        packed: size,
+        sha256: files::sha256_of(&objects.host.vmlinuz)?,
+        origin: Origin::Package { package: package.name.clone(), version: package.version.clone() },
+    };
+    Ok(Manifest {
+        version: MANIFEST_VERSION,
+        appliance: inputs.appliance.name.clone(),
+        budget: inputs.appliance.budget.bytes(),
+        cmdline,
+        hash: initramfs.hash.clone(),
+        artefacts: artefacts.into_iter().map(artefact).collect::<Result<_>>()?,
+        objects: std::iter::once(kernel).chain(initramfs.objects().cloned()).collect(),
+        firmware: objects.modules.firmware.clone(),
+    })
+}
+
+/// The disk knows files; who pays for an initramfs part is whoever has something in it.
+fn by_object(spaces: Vec<Space>, initramfs: &Initramfs) -> Vec<Space> {
+    let mut split = Vec::new();
+    for space in spaces {
+        let part = initramfs.parts.iter().find(|part| space.name.ends_with(&format!("/{}", part.name)));
+        let Some(part) = part.filter(|part| !part.objects.is_empty()) else {
+            split.push(space);
+            continue;
+        };
+        let mut rooms: Vec<Space> = Vec::new();
+        for object in &part.objects {
+            // Modules are many and small: one line for all of them.
+            let name = match object.room {
+                Room::HostModules => space.name.clone(),
+                _ => format!("{} {}", space.name, object.name),
+            };
+            match rooms.iter_mut().find(|room| room.name == name && room.room == object.room) {
+                Some(room) => room.bytes += object.packed,
+                None => rooms.push(Space { room: object.room, name, bytes: object.packed }),
+            }
+        }
+        // Headers and rounding go with the first.
+        let shared: u64 = rooms.iter().map(|room| room.bytes).sum();
+        if let Some(first) = rooms.first_mut() {
+            first.bytes += space.bytes.saturating_sub(shared);
+        }
+        split.extend(rooms);
+    }
+    split
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::initrd::parts::Part;
+
+    #[test]
+    fn a_part_is_paid_for_by_those_that_are_in_it() {
+        let object = |name: &str, room, packed| Object {
+            name: name.into(),
+            room,
+            size: packed * 2,
+            packed,
+            sha256: String::new(),
+            origin: Origin::Thimble,
+        };
+        let part = Part {
+            name: "guest.cpio.xz".into(),
+            path: PathBuf::new(),
+            objects: vec![object("/k", Room::GuestKernel, 70), object("/i", Room::GuestInitrd, 20)],
+            reused: false,
+        };
+        let initramfs = Initramfs { parts: vec![part], hash: String::new() };
+        let space = |room, name: &str, bytes| Space { room, name: name.into(), bytes };
+        let spaces = vec![space(Room::Boot, "GRUB", 5), space(Room::Host, "thimble/guest.cpio.xz", 100)];
+        assert_eq!(
+            by_object(spaces, &initramfs),
+            [
+                space(Room::Boot, "GRUB", 5),
+                space(Room::GuestKernel, "thimble/guest.cpio.xz /k", 80),
+                space(Room::GuestInitrd, "thimble/guest.cpio.xz /i", 20),
+            ]
+        );
+    }
+}

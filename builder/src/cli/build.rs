@@ -1,0 +1,97 @@
+//! `thimble build`: the definition becomes artefacts.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::Serialize;
+use thimble_spec::manifest::{Manifest, Room};
+
+use crate::build::{self, Outcome, Request, output};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::ledger;
+
+/// Builds an appliance: kernels, images, initramfs, the flash disk and the files for netboot.
+///
+/// What did not change since an earlier build comes from the cache. DIR is replaced when everything is whole, and stays
+/// as it is when anything fails.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The appliance's definition
+    config: PathBuf,
+    /// Where the artefacts go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Directory with init, init-guest, thimble-node and thimble-vmm [default: beside this program]
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
+    /// Directory with configs/ and images/ [default: found above CONFIG]
+    #[arg(long, value_name = "DIR")]
+    library: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    out: &'a PathBuf,
+    seconds: f64,
+    /// Bytes of `flash.img` by who spends them.
+    flash: Vec<Line<'a>>,
+    manifest: &'a Manifest,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    room: Room,
+    name: &'a str,
+    bytes: u64,
+}
+
+/// Does it.
+///
+/// # Errors
+/// See [`build::build`].
+pub fn run(args: Args) -> Result<()> {
+    let started = Instant::now();
+    let context = Context::open(args.quiet)?;
+    let request = Request {
+        config: &args.config,
+        out: &args.out,
+        programs: args.programs.as_deref(),
+        library: args.library.as_deref(),
+    };
+    let outcome = build::build(&context, &request)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let text = if args.json { json(&args.out, &outcome, seconds)? } else { summary(&args.out, &outcome, seconds) };
+    std::io::stdout().write_all(text.as_bytes()).map_err(Error::io("write to", "standard output"))
+}
+
+fn json(out: &PathBuf, outcome: &Outcome, seconds: f64) -> Result<String> {
+    let flash = outcome.spaces.iter().map(|space| Line { room: space.room, name: &space.name, bytes: space.bytes });
+    let report = Report { out, seconds, flash: flash.collect(), manifest: &outcome.manifest };
+    let text = serde_json::to_string_pretty(&report)
+        .map_err(|error| Error::environment(format!("cannot write JSON: {error}")))?;
+    Ok(text + "\n")
+}
+
+/// The artefacts, then who spends the flash.
+fn summary(out: &std::path::Path, outcome: &Outcome, seconds: f64) -> String {
+    let mut text = String::new();
+    for artefact in &outcome.manifest.artefacts {
+        text.push_str(&format!("{:>12}  {}\n", artefact.size, out.join(&artefact.name).display()));
+    }
+    text.push_str(&format!("{:>12}  {}\n\n", "", out.join(output::MANIFEST).display()));
+    text.push_str(&ledger::table(&outcome.spaces, outcome.manifest.budget));
+    text.push_str(&format!(
+        "\n{} {} built in {seconds:.1} s\n",
+        outcome.manifest.appliance,
+        &outcome.manifest.hash[..12]
+    ));
+    text
+}

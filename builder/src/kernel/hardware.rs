@@ -1,0 +1,99 @@
+//! Hardware sets: `configs/hardware/NAME.toml`, the modules that some kind of machine needs.
+
+use serde::Deserialize;
+use thimble_spec::definition::Mistake;
+
+use crate::error::Result;
+use crate::files;
+use crate::library::Library;
+use crate::nearest::hint;
+use crate::place::Source;
+
+/// The set that every host has, whatever its definition says.
+pub const BASE: &str = "base";
+
+/// A set as it stands in its file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    /// Said for whoever reads the file.
+    #[serde(rename = "summary")]
+    _summary: String,
+    modules: Vec<String>,
+    #[serde(default)]
+    always: Vec<String>,
+}
+
+/// A hardware set.
+#[derive(Clone, Debug)]
+pub struct Set {
+    /// Its name.
+    pub name: String,
+    /// Modules that it names.
+    pub modules: Vec<String>,
+    /// Modules to load whatever hardware is there; all of them are among `modules`.
+    pub always: Vec<String>,
+    /// Its file, for mistakes.
+    pub source: Source,
+}
+
+/// Reads the base set and the named ones. Names that have no file are mistakes of `definition`.
+///
+/// # Errors
+/// A set's file is wrong or cannot be read.
+pub fn read(library: &Library, names: &[String], definition: &Source, mistakes: &mut Vec<Mistake>) -> Result<Vec<Set>> {
+    let mut sets = Vec::new();
+    let base = (BASE.to_owned(), "kernel.host.hardware".to_owned());
+    let named = names.iter().enumerate().filter(|(_, name)| *name != BASE);
+    let named = named.map(|(index, name)| (name.clone(), format!("kernel.host.hardware[{index}]")));
+    for (name, key) in std::iter::once(base).chain(named) {
+        let path = library.hardware(&name);
+        if !path.is_file() {
+            let known = Library::siblings(&path);
+            let hint = hint(&name, known.iter().map(String::as_str));
+            let message = format!("there is no hardware set {name}: {} does not exist{hint}", path.display());
+            mistakes.push(definition.mistake(&key, message));
+            continue;
+        }
+        let source = Source { file: path.display().to_string(), text: files::read_text(&path)? };
+        match parse(&name, source) {
+            Ok(set) => sets.push(set),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    Ok(sets)
+}
+
+fn parse(name: &str, source: Source) -> std::result::Result<Set, Mistake> {
+    let table: Table = toml::from_str(&source.text).map_err(|error| {
+        let span = error.span().unwrap_or(0..0);
+        Mistake::at(&source.file, &source.text, span, String::new(), error.message())
+    })?;
+    if let Some((index, stray)) = table.always.iter().enumerate().find(|(_, name)| !table.modules.contains(name)) {
+        return Err(
+            source.mistake(&format!("always[{index}]"), format!("{stray} is not among `modules`: add it there"))
+        );
+    }
+    Ok(Set { name: name.to_owned(), modules: table.modules, always: table.always, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> Source {
+        Source { file: "set.toml".into(), text: text.into() }
+    }
+
+    #[test]
+    fn reads_a_set() {
+        let set = parse("usb", source("summary = \"s\"\nmodules = [\"a\", \"b\"]\nalways = [\"b\"]")).unwrap();
+        assert_eq!((set.modules.len(), set.always), (2, vec!["b".to_owned()]));
+    }
+
+    #[test]
+    fn what_is_loaded_always_must_be_packed() {
+        let mistake = parse("usb", source("summary = \"s\"\nmodules = [\"a\"]\nalways = [\n\"b\"]")).unwrap_err();
+        assert_eq!(mistake.to_string(), "set.toml:4: always[0]: b is not among `modules`: add it there");
+    }
+}

@@ -1,0 +1,160 @@
+//! The host's kernel: the distribution's own signed package.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::hardware::Set;
+use super::modinfo::{self, canonical};
+use super::modules::{Catalog, Known, Selection, select};
+use crate::apt::{Apt, Package};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::files::{self, Key};
+use crate::interrupt;
+
+/// How many packages may stand between the one that the definition names and the kernel.
+const META_DEPTH: usize = 4;
+/// Changes when [`Catalog`] does.
+const CATALOG_FORMAT: &str = "module catalog 1";
+
+/// A kernel package, unpacked.
+#[derive(Clone, Debug)]
+pub struct HostKernel {
+    /// The package that holds the kernel.
+    pub package: Package,
+    /// The kernel.
+    pub vmlinuz: PathBuf,
+    /// `lib/modules/RELEASE` of the package.
+    pub modules_dir: PathBuf,
+    /// All that it has.
+    pub catalog: Catalog,
+}
+
+/// The package with the kernel: `name` itself or one that it depends on.
+///
+/// # Errors
+/// No source has it.
+pub fn resolve(apt: &Apt<'_>, name: &str) -> Result<Package> {
+    let mut package = one(apt, name)?;
+    for _ in 0..META_DEPTH {
+        let next = package.depends.iter().flatten().find(|depends| depends.starts_with("linux-image-"));
+        match next {
+            Some(next) => package = one(apt, &next.clone())?,
+            None => return Ok(package),
+        }
+    }
+    Err(Error::Environment(format!("the package {name} leads to no kernel: name one such as linux-image-amd64")))
+}
+
+fn one(apt: &Apt<'_>, name: &str) -> Result<Package> {
+    apt.find(&[name])?.pop().ok_or_else(|| Error::Environment(format!("there is no package {name}")))
+}
+
+/// Fetches and unpacks a kernel package, and reads what its modules say of themselves.
+///
+/// # Errors
+/// It cannot be fetched, or it is no kernel.
+pub fn fetch(context: &Context, apt: &Apt<'_>, package: Package) -> Result<HostKernel> {
+    let tree = apt.unpacked(&package)?;
+    let strange = |what: &str| {
+        Error::Environment(format!(
+            "the package {} is no kernel: {what}; name one such as linux-image-amd64",
+            package.name
+        ))
+    };
+    let vmlinuz = only(&tree.join("boot"), "vmlinuz-").ok_or_else(|| strange("it has no /boot/vmlinuz-*"))?;
+    let modules_dir = ["lib/modules", "usr/lib/modules"]
+        .iter()
+        .find_map(|dir| only(&tree.join(dir), ""))
+        .ok_or_else(|| strange("it has no /lib/modules"))?;
+    let key = Key::new(CATALOG_FORMAT).with(&package.sha256).finish();
+    let entry = context.cache.dir_for("modules", &key, |tmp| {
+        let step = context.progress.step("reading the host kernel's modules");
+        let json = serde_json::to_vec(&catalog(&modules_dir)?).map_err(|error| strange(&error.to_string()))?;
+        files::write(&tmp.join("catalog.json"), &json)?;
+        step.done();
+        Ok(())
+    })?;
+    let catalog = serde_json::from_slice(&files::read(&entry.path.join("catalog.json"))?)
+        .map_err(|error| strange(&format!("its catalogue in the cache is damaged ({error})")))?;
+    Ok(HostKernel { package, vmlinuz, modules_dir, catalog })
+}
+
+/// The modules of the sets, with all that they need.
+///
+/// # Errors
+/// A set names a module that the package does not have.
+pub fn modules(kernel: &HostKernel, sets: &[Set]) -> Result<Selection> {
+    select(&kernel.catalog, sets, &kernel.package.name).map_err(|mistakes| Error::Definition(mistakes.into()))
+}
+
+/// The first entry of a directory with this prefix.
+fn only(dir: &Path, prefix: &str) -> Option<PathBuf> {
+    let starts = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+    files::list(dir).ok()?.into_iter().find(starts)
+}
+
+/// Reads all modules of a package.
+fn catalog(dir: &Path) -> Result<Catalog> {
+    let mut catalog = Catalog {
+        release: dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        ..Catalog::default()
+    };
+    let builtin = dir.join("modules.builtin");
+    for line in files::read_text(&builtin)?.lines() {
+        let file = line.rsplit('/').next().unwrap_or(line);
+        catalog.builtin.insert(canonical(file.trim_end_matches(".ko")));
+    }
+    let mut todo = vec![dir.join("kernel")];
+    while let Some(dir_now) = todo.pop() {
+        interrupt::check()?;
+        for path in files::list(&dir_now)? {
+            if path.is_dir() {
+                todo.push(path);
+                continue;
+            }
+            let Some(name) = module_name(&path) else { continue };
+            let content = content(&path)?;
+            let info = modinfo::read(&content).ok_or_else(|| {
+                Error::Environment(format!("{} is no kernel module: unpack the package again", path.display()))
+            })?;
+            let path = path.strip_prefix(dir).unwrap_or(&path).display().to_string();
+            catalog.modules.insert(name, Known { path, info });
+        }
+    }
+    Ok(catalog)
+}
+
+/// `e1000e` of `.../e1000e.ko` or `.../e1000e.ko.xz`.
+fn module_name(path: &Path) -> Option<String> {
+    let file = path.file_name()?.to_str()?;
+    let name = file.strip_suffix(".xz").unwrap_or(file).strip_suffix(".ko")?;
+    Some(canonical(name))
+}
+
+/// A module's content; newer distributions compress them, and PID 1 loads them plain.
+///
+/// # Errors
+/// It cannot be read.
+pub fn content(path: &Path) -> Result<Vec<u8>> {
+    if path.extension().is_none_or(|extension| extension != "xz") {
+        return files::read(path);
+    }
+    let file = fs::File::open(path).map_err(Error::io("read", path))?;
+    let mut plain = Vec::new();
+    std::io::Read::read_to_end(&mut liblzma::read::XzDecoder::new(file), &mut plain)
+        .map_err(Error::io("unpack", path))?;
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_are_named_as_the_kernel_names_them() {
+        assert_eq!(module_name(Path::new("/a/hid-generic.ko")), Some("hid_generic".to_owned()));
+        assert_eq!(module_name(Path::new("/a/md-mod.ko.xz")), Some("md_mod".to_owned()));
+        assert_eq!(module_name(Path::new("/a/modules.order")), None);
+    }
+}
