@@ -1,5 +1,8 @@
 //! Small bare-metal guests on the host's KVM. Where `/dev/kvm` does not open, they say so and are skipped.
 
+// Helpers of tests are tests too; clippy knows it only of functions marked so.
+#![allow(clippy::unwrap_used)]
+
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

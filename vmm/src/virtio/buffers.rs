@@ -20,7 +20,7 @@ pub struct Buffers<'m> {
 impl<'m> Buffers<'m> {
     /// Adds a piece behind the others.
     pub fn push(&mut self, piece: VolatileSlice<'m>) {
-        if piece.len() > 0 {
+        if !piece.is_empty() {
             self.pieces.push(piece);
         }
     }
