@@ -1,0 +1,129 @@
+//! The guest's root: the shared image below, the guest's own disk above, and the move into it.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+use nix::unistd::{chdir, chroot};
+use thimble_spec::cmdline::GuestParams;
+use thimble_spec::paths::{DATA_DIR, DISK_TEMPLATE};
+
+use super::disk;
+use crate::clock::wait_until;
+use crate::console;
+use crate::early::make_directory;
+use crate::error::{Doing, Error, Result};
+use crate::power;
+
+/// Where the image is mounted before it is the root.
+const IMAGE_DIR: &str = "/image";
+/// Where the two are put together.
+const ROOT_DIR: &str = "/root";
+/// How long a block device may take to appear.
+const DEVICE_LIMIT: Duration = Duration::from_secs(10);
+/// Mounts of the early boot that the new root keeps.
+const KEPT: [&str; 5] = ["/dev", "/proc", "/sys", "/run", "/tmp"];
+
+/// The root once it is in place.
+pub struct Root {
+    /// The guest's own file system, which has no path any more; none if it lives in memory.
+    own: Option<File>,
+}
+
+/// Mounts the root from what the command line names, and moves into it.
+pub fn enter(params: &GuestParams) -> Result<Root> {
+    for path in [IMAGE_DIR, DATA_DIR, ROOT_DIR] {
+        make_directory(path, 0o755)?;
+    }
+    let image = device(&params.image, "image")?;
+    let read_only = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
+    mount(Some(&image), IMAGE_DIR, Some("erofs"), read_only, None::<&str>)
+        .doing(|| format!("mount the guest's image {} as EROFS", image.display()))?;
+    let own = match &params.disk {
+        Some(name) => {
+            let template = fs::read(DISK_TEMPLATE).doing(|| format!("read {DISK_TEMPLATE}"))?;
+            disk::mount_own(&device(name, "disk")?, Path::new(DATA_DIR), &template)?;
+            Some(File::open(DATA_DIR).doing(|| format!("open {DATA_DIR}"))?)
+        }
+        None => {
+            let flags = MsFlags::MS_NOATIME;
+            mount(Some("tmpfs"), DATA_DIR, Some("tmpfs"), flags, Some("mode=755"))
+                .doing(|| format!("mount a tmpfs at {DATA_DIR}"))?;
+            None
+        }
+    };
+    // The upper directory becomes the root directory: its mode is the root's.
+    make_directory(format!("{DATA_DIR}/upper"), 0o755)?;
+    make_directory(format!("{DATA_DIR}/work"), 0o755)?;
+    let options = format!("lowerdir={IMAGE_DIR},upperdir={DATA_DIR}/upper,workdir={DATA_DIR}/work");
+    mount(Some("overlay"), ROOT_DIR, Some("overlay"), MsFlags::MS_NOATIME, Some(options.as_str()))
+        .doing(|| "put the guest's root together with overlayfs".to_owned())?;
+    switch()?;
+    Ok(Root { own })
+}
+
+/// Waits for the node of a block device.
+fn device(name: &str, what: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(name);
+    if wait_until(DEVICE_LIMIT, || path.exists()) {
+        return Ok(path);
+    }
+    Err(Error::Said(format!("{name} did not appear in {} s: give the guest its {what}", DEVICE_LIMIT.as_secs())))
+}
+
+/// Makes the file system at [`ROOT_DIR`] the root of this process: what switch_root(8) does, without the exec.
+fn switch() -> Result<()> {
+    for path in KEPT {
+        let target = format!("{ROOT_DIR}{path}");
+        if !Path::new(&target).is_dir() {
+            make_directory(&target, 0o755)?;
+        }
+        mount(Some(path), target.as_str(), None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+            .doing(|| format!("move {path} to the new root"))?;
+    }
+    free(Path::new("/"));
+    chdir(ROOT_DIR)
+        .and_then(|()| mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>))
+        .and_then(|()| chroot("."))
+        .and_then(|()| chdir("/"))
+        .doing(|| "move into the new root".to_owned())
+}
+
+/// Removes the initramfs's files, which only take memory now. Mounted file systems are left alone: they are on other
+/// devices. What cannot be removed stays.
+fn free(root: &Path) {
+    let Ok(device) = fs::metadata(root).map(|metadata| metadata.dev()) else { return };
+    remove(root, device, 0);
+}
+
+fn remove(directory: &Path, device: u64, depth: usize) {
+    /// The initramfs is three levels deep.
+    const DEEPEST: usize = 16;
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let Ok(metadata) = entry.path().symlink_metadata() else { continue };
+        if metadata.dev() != device || depth > DEEPEST || entry.file_name() == OsStr::new("..") {
+            continue;
+        }
+        if metadata.is_dir() {
+            remove(&entry.path(), device, depth + 1);
+            let _ = fs::remove_dir(entry.path());
+        } else {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+impl Root {
+    /// Makes everything that is on a disk consistent and read-only: the overlay first, the disk below it then.
+    pub fn settle(&self) {
+        let overlay = power::remount_read_only(Path::new("/"));
+        let own = self.own.as_ref().map_or(Ok(()), power::remount_read_only_by);
+        for error in [overlay, own].into_iter().filter_map(Result::err) {
+            console::failed(&error);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The words that PID 1 understands on the console, when the kernel command line allows it: for tests and for rescue.
+
+/// On the kernel command line, it lets the console command PID 1. Whoever can write there owns the node anyway.
+pub const ALLOWED: &str = "thimble.console-commands";
+
+/// One command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Lists the commands.
+    Help,
+    /// What runs, and which addresses there are.
+    Status,
+    /// Ends in order, and starts again.
+    Reboot,
+    /// Ends in order.
+    PowerOff,
+    /// Kills the node daemon, which PID 1 starts again.
+    KillNode,
+    /// Processes.
+    Processes,
+    /// The end of the kernel's log.
+    Log,
+    /// A file.
+    Cat(String),
+}
+
+/// Word and explanation of each command.
+pub const HELP: [(&str, &str); 8] = [
+    ("help", "this list"),
+    ("status", "what runs, and which addresses there are"),
+    ("reboot", "stop the guests, then start the host again"),
+    ("poweroff", "stop the guests, then switch the host off"),
+    ("kill-node", "kill the node daemon; it is started again, guests keep running"),
+    ("ps", "processes"),
+    ("log", "the end of the kernel's log"),
+    ("cat FILE", "the text of a file"),
+];
+
+impl Command {
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn parse(line: &str) -> Result<Self, String> {
+        let line = line.trim();
+        let (word, argument) =
+            line.split_once(char::is_whitespace).map_or((line, ""), |(word, rest)| (word, rest.trim()));
+        let command = match (word, argument) {
+            ("help", "") => Self::Help,
+            ("status", "") => Self::Status,
+            ("reboot", "") => Self::Reboot,
+            ("poweroff", "") => Self::PowerOff,
+            ("kill-node", "") => Self::KillNode,
+            ("ps", "") => Self::Processes,
+            ("log", "") => Self::Log,
+            ("cat", path) if path.starts_with('/') => Self::Cat(path.to_owned()),
+            ("cat", _) => return Err("cat takes the absolute path of a file".to_owned()),
+            ("help" | "status" | "reboot" | "poweroff" | "kill-node" | "ps" | "log", _) => {
+                return Err(format!("{word} stands alone"));
+            }
+            _ => return Err(format!("`{}` is no command, try help", word.escape_debug())),
+        };
+        Ok(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_command_in_the_help_is_understood() {
+        for (word, _) in HELP {
+            assert!(Command::parse(&word.replace("FILE", "/etc/hosts")).is_ok(), "{word}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert_eq!(Command::parse(" cat  /proc/cmdline \r"), Ok(Command::Cat("/proc/cmdline".to_owned())));
+        assert_eq!(Command::parse("cat etc").unwrap_err(), "cat takes the absolute path of a file");
+        assert_eq!(Command::parse("reboot now").unwrap_err(), "reboot stands alone");
+        assert_eq!(Command::parse("rm -rf").unwrap_err(), "`rm` is no command, try help");
+        assert!(Command::parse("").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_safe(line in ".*") {
+            let _ = Command::parse(&line);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The host's role: modules, network, storage, the node daemon, and an orderly end.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `start` | the boot, in order |
+//! | `end` | the shutdown, in order |
+//! | `modules`, `uevent` | drivers for what is there and for what comes later |
+//! | `network`, `dhcp` | bonds, bridges, addresses |
+//! | `storage` | the data partition |
+//! | `node` | the daemon and when it is started again |
+//! | `buttons` | the power button |
+//! | `commands`, `answers` | the console, where it may command |
+//!
+//! Everything happens in one loop ([`Host::turn`]); a phase of the boot that has to wait takes turns until what it waits
+//! for is there or its time is over.
+
+mod answers;
+mod buttons;
+mod commands;
+mod dhcp;
+mod end;
+mod modules;
+mod network;
+mod node;
+mod start;
+mod storage;
+mod uevent;
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signalfd::SignalFd;
+use nix::unistd::Pid;
+use thimble_spec::appliance::Appliance;
+use thimble_spec::cmdline::Cmdline;
+use thimble_spec::console::Line;
+
+use answers::Commander;
+use buttons::Buttons;
+use dhcp::Dhcp;
+use modules::Modules;
+use node::Node;
+use uevent::{Heard, Uevent, Uevents};
+
+use crate::clock::since_boot;
+use crate::console;
+use crate::events;
+use crate::net::{self, Network};
+use crate::power::Ending;
+use crate::process;
+use crate::signals;
+
+/// How long the daemon may take to be ready before somebody is told.
+const NODE_LIMIT: Duration = Duration::from_secs(10);
+
+/// All that PID 1 holds.
+pub struct Host<'a> {
+    signals: &'a SignalFd,
+    uevents: Option<Uevents>,
+    modules: Modules,
+    appliance: Appliance,
+    network: Option<Network>,
+    dhcp: Vec<Dhcp>,
+    node: Node,
+    buttons: Buttons,
+    commander: Option<Commander>,
+    /// When the kernel last announced something.
+    last_event: Duration,
+    /// A network card came, and the declared devices are to be looked at again.
+    network_changed: bool,
+    /// What was asked for first; nothing that comes later changes it.
+    ending: Option<Ending>,
+    announcement: Announcement,
+}
+
+/// Whether people were told that the host is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Announcement {
+    /// The boot goes on.
+    Early,
+    /// The daemon was started and has until then.
+    Until(Duration),
+    /// It took too long, and that was said.
+    Late,
+    /// Yes.
+    Made,
+}
+
+/// Runs the host to its end.
+pub fn run(line: &Cmdline, signals: &SignalFd) -> ! {
+    let mut host = Host::start(line, signals);
+    while host.ending.is_none() {
+        host.turn(None);
+    }
+    let ending = host.ending.unwrap_or(Ending::Reboot);
+    host.end(ending)
+}
+
+impl Host<'_> {
+    /// Waits for something to happen, not longer than until `limit`, and does what follows from it.
+    fn turn(&mut self, limit: Option<Duration>) {
+        // The daemon waits for the network and for its data.
+        let booted = self.announcement != Announcement::Early;
+        if booted {
+            self.node.run(&self.appliance.name, since_boot());
+        }
+        let deadlines = [
+            limit,
+            self.node.deadline().filter(|_| booted),
+            self.dhcp.iter().filter_map(Dhcp::deadline).min(),
+            match self.announcement {
+                Announcement::Until(end) => Some(end),
+                _ => None,
+            },
+        ];
+        let fixed = [
+            Some(self.signals.as_fd()),
+            self.uevents.as_ref().map(AsFd::as_fd),
+            self.node.descriptor(),
+            self.commander.as_ref().map(AsFd::as_fd),
+        ];
+        let others = self.dhcp.iter().map(Dhcp::descriptor).chain(self.buttons.descriptors());
+        events::wait(fixed.into_iter().flatten().chain(others), deadlines.into_iter().flatten().min());
+        self.look();
+    }
+
+    /// Looks at everything once.
+    fn look(&mut self) {
+        let mut ending = signals::read(self.signals);
+        while let Some((pid, exit)) = process::reap() {
+            self.node.ended(pid, exit, since_boot());
+        }
+        self.hear();
+        self.run_dhcp();
+        if self.buttons.pressed() {
+            ending = ending.or(Some(Ending::PowerOff));
+        }
+        ending = self.command().or(ending);
+        self.ending = self.ending.or(ending);
+        self.announce();
+    }
+
+    /// The kernel's announcements.
+    fn hear(&mut self) {
+        while let Some(heard) = self.uevents.as_ref().and_then(Uevents::next) {
+            self.last_event = since_boot();
+            match heard {
+                Heard::Event(event) => self.device(&event),
+                Heard::Lost => {
+                    self.modules.load_all();
+                    self.buttons.scan();
+                    self.network_changed = true;
+                }
+            }
+        }
+        if std::mem::take(&mut self.network_changed) && self.announcement != Announcement::Early {
+            self.apply_network();
+        }
+    }
+
+    fn device(&mut self, event: &Uevent) {
+        if event.action != "add" {
+            return;
+        }
+        if let Some(modalias) = &event.modalias {
+            self.modules.load_for(modalias);
+        }
+        match (event.subsystem.as_str(), &event.device_name) {
+            ("input", Some(name)) => self.buttons.add(name),
+            ("net", _) => self.network_changed |= event.interface.as_deref().is_some_and(|name| self.is_card(name)),
+            _ => {}
+        }
+    }
+
+    fn is_card(&self, name: &str) -> bool {
+        network::cards(&self.appliance).contains(&name)
+    }
+
+    fn apply_network(&mut self) {
+        let Some(network) = &mut self.network else { return };
+        for error in network::apply(network, &self.appliance) {
+            console::failed(&error);
+        }
+    }
+
+    fn run_dhcp(&mut self) {
+        let Some(network) = &mut self.network else { return };
+        let now = since_boot();
+        let mut changed = false;
+        for client in &mut self.dhcp {
+            changed |= client.run(network, now);
+        }
+        if changed {
+            self.write_dns();
+        }
+    }
+
+    /// Declared name servers come first, then those that DHCP servers named.
+    fn write_dns(&self) {
+        let mut servers = network::fixed_dns(&self.appliance);
+        servers.extend(self.dhcp.iter().flat_map(|client| client.dns().iter().copied()));
+        if let Err(error) = net::write_resolv_conf(Path::new("/"), &servers) {
+            console::failed(&error);
+        }
+    }
+
+    /// Says once that the host is up, or that it is not.
+    fn announce(&mut self) {
+        let ready = match self.announcement {
+            Announcement::Until(_) | Announcement::Late => self.node.is_ready(),
+            Announcement::Early | Announcement::Made => return,
+        };
+        let after = since_boot();
+        if ready {
+            self.announcement = Announcement::Made;
+            console::line(&Line::HostUp { name: &self.appliance.name, after });
+        } else if matches!(self.announcement, Announcement::Until(end) if end <= after) {
+            self.announcement = Announcement::Late;
+            let seconds = NODE_LIMIT.as_secs();
+            console::error(&format!("the node daemon is not ready after {seconds} s: see its messages above"));
+        }
+    }
+
+    /// The daemon's process, for those who ask.
+    fn node_pid(&self) -> Option<Pid> {
+        self.node.pid()
+    }
+}

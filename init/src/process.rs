@@ -1,0 +1,144 @@
+//! Children: starting them in a session of their own, and reaping everything.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus, Stdio};
+use std::{fmt, io};
+
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{Pid, setsid};
+
+use crate::error::{Doing, Error, Result};
+
+/// Where programs are looked for by those who were told no path.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A program to start.
+pub struct Program<'a> {
+    /// Absolute path and arguments.
+    pub exec: &'a [String],
+    /// User.
+    pub uid: u32,
+    /// Group; there are no further ones.
+    pub gid: u32,
+    /// For `HOSTNAME`.
+    pub host: &'a str,
+    /// Besides `PATH`, `HOME` and `HOSTNAME`.
+    pub environment: &'a BTreeMap<String, String>,
+}
+
+/// Starts a program in its own session: input from nowhere, output to the console, no signal blocked.
+pub fn start(program: &Program) -> Result<Pid> {
+    let Some((path, arguments)) = program.exec.split_first() else {
+        return Err(Error::Said("cannot start a program without a name".to_owned()));
+    };
+    let mut command = Command::new(path);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("HOME", if program.uid == 0 { "/root" } else { "/" })
+        .env("HOSTNAME", program.host)
+        .envs(program.environment)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .gid(program.gid)
+        // As root, this drops all supplementary groups too.
+        .uid(program.uid);
+    // SAFETY: between fork and exec the closure only makes two system calls; it allocates nothing.
+    unsafe { command.pre_exec(leave) };
+    let child = command.spawn().doing(|| format!("start {path}"))?;
+    i32::try_from(child.id())
+        .map(Pid::from_raw)
+        .map_err(|_| Error::Said(format!("{path} has an impossible process id")))
+}
+
+/// In the child: out of PID 1's session and with its own signals.
+fn leave() -> io::Result<()> {
+    setsid()?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    Ok(())
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// Whether all went well.
+    pub fn success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with {code}"),
+            Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
+        }
+    }
+}
+
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Code(code),
+            (None, signal) => Self::Signal(signal.unwrap_or_default()),
+        }
+    }
+}
+
+/// Reaps one process that ended, ours or an orphan, without waiting.
+pub fn reap() -> Option<(Pid, Exit)> {
+    loop {
+        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => return Some((pid, Exit::Code(code))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => return Some((pid, Exit::Signal(signal as i32))),
+            Ok(WaitStatus::StillAlive) | Err(_) => return None,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Whether any child is left, dead or alive.
+pub fn any_child() -> bool {
+    waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_has_its_own_session_and_environment() {
+        let place = tempfile::tempdir().unwrap();
+        let out = place.path().join("out");
+        // Given a program that writes down how it runs,
+        let script = format!("echo $0 $A $HOSTNAME $(cut -d' ' -f1,6 /proc/$$/stat) >{}", out.display());
+        let exec = ["/bin/sh", "-c", &script, "me"].map(str::to_owned);
+        let environment = [("A".to_owned(), "b".to_owned())].into();
+        // when it is started,
+        let pid = start(&Program { exec: &exec, uid: 0, gid: 0, host: "h", environment: &environment });
+        let pid = pid.unwrap();
+        let status = waitpid(pid, None).unwrap();
+        // then it leads its own session and knows what it was told.
+        assert_eq!(status, WaitStatus::Exited(pid, 0));
+        assert_eq!(std::fs::read_to_string(out).unwrap(), format!("me b h {pid} {pid}\n"));
+    }
+
+    #[test]
+    fn what_cannot_start_is_named() {
+        let environment = BTreeMap::new();
+        let start = |exec: &[String]| start(&Program { exec, uid: 0, gid: 0, host: "h", environment: &environment });
+        let error = start(&["/nonexistent/program".to_owned()]).unwrap_err();
+        assert!(error.sentence().starts_with("cannot start /nonexistent/program: "), "{}", error.sentence());
+        assert!(start(&[]).is_err());
+    }
+}
