@@ -178,7 +178,7 @@ mod tests {
         write(&path, b"old").unwrap();
         write(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(list(dir.path()).unwrap(), [path.clone()], "nothing temporary is left");
+        assert_eq!(list(dir.path()).unwrap(), std::slice::from_ref(&path), "nothing temporary is left");
         assert_eq!(sha256_of(&path).unwrap(), sha256(b"new"));
     }
 
