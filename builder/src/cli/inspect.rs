@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use thimble_spec::manifest::{Manifest, Object, Room};
+use thimble_spec::paths::DATA_PARTITION;
 
+use crate::build::output::FLASH;
 use crate::error::{Error, Result};
 use crate::flash::Space;
+use crate::flash::esp::LOADER;
 use crate::flash::read::{self, Image};
 use crate::run::artefacts::Artefacts;
 use crate::{files, ledger};
@@ -33,9 +36,8 @@ pub struct Args {
 #[derive(Serialize)]
 struct Report<'a> {
     budget: u64,
-    /// What no object accounts for.
-    unaccounted: u64,
     rooms: Vec<RoomTotal>,
+    spaces: &'a [Space],
     manifest: &'a Manifest,
     /// Artefacts that are not what the manifest says, a sentence each.
     differences: Vec<String>,
@@ -65,30 +67,52 @@ pub fn run(args: Args) -> Result<()> {
 fn directory(dir: &Path, as_json: bool) -> Result<()> {
     let artefacts = Artefacts::open(dir)?;
     let manifest = &artefacts.manifest;
-    let spaces = spaces(&manifest.objects);
-    let spent: u64 = spaces.iter().map(|space| space.bytes).sum();
-    let unaccounted = manifest.budget.saturating_sub(spent);
+    let spaces = spaces(&manifest.objects, &read::open(&artefacts.file(FLASH)?)?);
     let differences = differences(dir, &manifest.artefacts)?;
     if as_json {
         let rooms = ledger::by_room(&spaces).into_iter().map(|(room, bytes)| RoomTotal { room, bytes }).collect();
-        let report = Report { budget: manifest.budget, unaccounted, rooms, manifest, differences: differences.clone() };
+        let report =
+            Report { budget: manifest.budget, rooms, spaces: &spaces, manifest, differences: differences.clone() };
         print(&json(&report)?)?;
     } else {
         let (name, budget) = (&manifest.appliance, manifest.budget);
         let mut text = format!("{name}: flash.img takes {budget} bytes, and this is who spends them\n\n");
         text.push_str(&ledger::table(&spaces, budget));
-        if unaccounted > 0 {
-            text.push_str(&format!("\n{unaccounted} bytes of the budget belong to no object\n"));
-        }
         print(&text)?;
     }
     if differences.is_empty() { Ok(()) } else { Err(Error::environment(differences.join("\n"))) }
 }
 
-/// What the flash holds of the objects.
-fn spaces(objects: &[Object]) -> Vec<Space> {
+/// Who spends each byte of the disk: the objects of the manifest, and what the disk itself has around them.
+fn spaces(objects: &[Object], image: &Image) -> Vec<Space> {
+    let space = |room, name: &str, bytes| Space { room, name: name.to_owned(), bytes };
     let on_flash = objects.iter().filter(|object| object.room != Room::Artefact && object.packed > 0);
-    on_flash.map(|object| Space { room: object.room, name: object.name.clone(), bytes: object.packed }).collect()
+    let mut spaces: Vec<Space> = on_flash.map(|object| space(object.room, &object.name, object.packed)).collect();
+    let of_objects: u64 = spaces.iter().map(|space| space.bytes).sum();
+
+    let (mut in_partitions, mut payload) = (0, 0);
+    for part in &image.partitions {
+        in_partitions += part.bytes;
+        let Some(files) = &part.files else {
+            let room = if part.name == DATA_PARTITION { Room::Data } else { Room::Boot };
+            spaces.push(space(room, &format!("partition {}", part.name), part.bytes));
+            continue;
+        };
+        let (boot, rest): (Vec<_>, Vec<_>) =
+            files.iter().partition(|file| file.path == LOADER || file.path.ends_with(".cfg"));
+        spaces.extend(boot.iter().map(|file| space(Room::Boot, &file.path, file.bytes)));
+        payload += rest.iter().map(|file| file.bytes).sum::<u64>();
+        let free = part.bytes - files.iter().map(|file| file.bytes).sum::<u64>();
+        spaces.push(space(Room::Boot, &format!("partition {}: FAT, ends of clusters, free", part.name), free));
+    }
+    spaces.push(space(Room::Boot, "MBR, GPT and its backup", image.bytes - in_partitions));
+    // The objects of an archive are counted without what holds them together.
+    spaces.push(space(
+        Room::Host,
+        "initramfs: headers and padding of its archives",
+        payload.saturating_sub(of_objects),
+    ));
+    spaces
 }
 
 fn differences(dir: &Path, artefacts: &[Object]) -> Result<Vec<String>> {
@@ -165,6 +189,30 @@ mod tests {
         assert!(found[0].contains("longer has 7 bytes, and the manifest says 3"));
         assert!(found[1].contains("other is not what the manifest says"));
         assert!(found[2].contains("gone is missing"));
+    }
+
+    #[test]
+    fn every_byte_of_the_disk_has_its_line() {
+        let part = |name: &str, bytes, files| read::Part {
+            name: name.to_owned(),
+            guid: String::new(),
+            start: 0,
+            bytes,
+            files,
+        };
+        let file = |path: &str, bytes| read::FoundFile { path: path.to_owned(), bytes };
+        let files =
+            vec![file(LOADER, 10), file("thimble/grub.cfg", 1), file("thimble/vmlinuz", 100), file("thimble/a", 60)];
+        let partitions =
+            vec![part("bios-boot", 50, None), part("esp", 200, Some(files)), part(DATA_PARTITION, 700, None)];
+        let image = Image { bytes: 1000, guid: String::new(), partitions };
+        let object = |name: &str, room, packed| Object { room, packed, ..artefact(name, b"") };
+        let objects =
+            [object("vmlinuz", Room::HostKernel, 100), object("init", Room::Host, 55), artefact("flash.img", b"x")];
+        let spaces = spaces(&objects, &image);
+        let rooms = ledger::by_room(&spaces);
+        assert_eq!(rooms.values().sum::<u64>(), 1000, "{spaces:#?}");
+        assert_eq!((rooms[&Room::Data], rooms[&Room::Boot], rooms[&Room::Host]), (700, 140, 60));
     }
 
     #[test]

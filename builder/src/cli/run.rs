@@ -1,12 +1,15 @@
 //! `thimble run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use regex::Regex;
 use thimble_spec::units::ByteSize;
 
+use crate::build;
+use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::progress::Progress;
 use crate::run::accel::Wish;
 use crate::run::artefacts::Artefacts;
@@ -26,8 +29,8 @@ const TIMEOUT: u64 = 600;
 #[command(after_help = "Exit codes: 0 the line came, or the machine was powered off; 1 failed; 2 wrong usage; \
     3 time is up; 4 the machine ended before the line came; 130 interrupted.")]
 pub struct Args {
-    /// The output directory of `thimble build`
-    #[arg(value_name = "DIR")]
+    /// The output directory of `thimble build`, or a definition, which is built first
+    #[arg(value_name = "DIR|CONFIG")]
     what: PathBuf,
     /// How to boot
     #[arg(long, value_enum, default_value_t)]
@@ -65,17 +68,56 @@ pub struct Args {
     /// More words for the host's kernel (only with --boot direct)
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     append: String,
+    /// With CONFIG: keep here what was built [default: it goes away with the machine]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// With CONFIG: see `thimble build`
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
+    /// With CONFIG: see `thimble build`
+    #[arg(long, value_name = "DIR")]
+    library: Option<PathBuf>,
 }
 
 /// Runs it.
 ///
 /// # Errors
-/// See [`run::run`].
+/// See [`build::build`] and [`run::run`].
 pub fn run(args: Args) -> Result<()> {
     if !args.append.is_empty() && args.boot != Boot::Direct {
         return Err(Error::Usage("--append goes with --boot direct: a flash disk has its own command line".to_owned()));
     }
-    let artefacts = Artefacts::open(&args.what)?;
+    if args.what.is_file() {
+        return build_and_start(args);
+    }
+    let what = args.what.display();
+    if !args.what.exists() {
+        return Err(Error::Usage(format!("{what}: there is no such directory or definition")));
+    }
+    if args.out.is_some() || args.programs.is_some() || args.library.is_some() {
+        return Err(Error::Usage(format!("--out, --programs and --library go with a definition, and {what} is built")));
+    }
+    let dir = args.what.clone();
+    start(args, &dir, &Progress::new(false))
+}
+
+/// Builds the definition, and runs that.
+fn build_and_start(args: Args) -> Result<()> {
+    let context = Context::open(false)?;
+    let temp = files::temp_dir_in(&context.cache.temp_dir(), "run-")?;
+    let out = args.out.clone().unwrap_or_else(|| temp.path().join("out"));
+    let request = build::Request {
+        config: &args.what,
+        out: &out,
+        programs: args.programs.as_deref(),
+        library: args.library.as_deref(),
+    };
+    build::build(&context, &request)?;
+    start(args, &out, &context.progress)
+}
+
+fn start(args: Args, dir: &Path, progress: &Progress) -> Result<()> {
+    let artefacts = Artefacts::open(dir)?;
     let request = Request {
         boot: args.boot,
         accel: args.accel,
@@ -89,5 +131,5 @@ pub fn run(args: Args) -> Result<()> {
         internet: args.internet,
         append: args.append,
     };
-    run::run(&artefacts, request, &Progress::new(false))
+    run::run(&artefacts, request, progress)
 }

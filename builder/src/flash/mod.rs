@@ -25,6 +25,7 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use tempfile::{NamedTempFile, TempDir};
 use thimble_spec::manifest::Room;
 use thimble_spec::units::ByteSize;
@@ -58,7 +59,7 @@ pub struct Contents<'a> {
 }
 
 /// A line of the ledger: who spends how much of the disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Space {
     /// Which part of the appliance pays.
     pub room: Room,
