@@ -40,7 +40,7 @@ pub const PACKAGES: &[(&str, &str, &str)] = &[
     ("mke2fs", "e2fsprogs", "makes the guests' disks"),
     ("grub-mkimage", "grub-common", "makes the boot loader"),
     ("qemu-system-x86_64", "qemu-system-x86", "runs an appliance (thimble run)"),
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", "runs an appliance by UEFI (thimble run --uefi)"),
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", "runs an appliance by UEFI (thimble run --boot flash-uefi)"),
 ];
 
 /// How many of a program's last lines an error tells.

@@ -109,7 +109,6 @@ pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Resu
     let machine = Machine {
         name: appliance.name.clone(),
         firmware: firmware(artefacts, request.boot, &request.append)?,
-        accel: accelerate(request.accel, progress),
         cpus: request.cpus,
         memory_mib: request.memory.unwrap_or_else(|| memory(appliance)).bytes().div_ceil(MIB),
         disk: disk(artefacts, request.disk.as_deref())?,
@@ -120,6 +119,8 @@ pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Resu
         // Who waits for a line has no use for a machine that starts again and again.
         ends_on_reboot: request.until.is_some(),
         qmp: request.qmp,
+        // Last, so that its notice stands alone: whatever could be wrong has been told.
+        accel: accelerate(request.accel, progress),
     };
     let sink = Sink::open(request.serial.as_deref())?;
     let running = Running::start(&machine)?;
