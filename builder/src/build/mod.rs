@@ -48,6 +48,8 @@ pub struct Request<'a> {
     pub programs: Option<&'a Path>,
     /// Where fragments, hardware sets and recipes are.
     pub library: Option<&'a Path>,
+    /// Whether progress is kept to oneself.
+    pub quiet: bool,
 }
 
 /// What a build made.
@@ -64,8 +66,10 @@ pub struct Outcome {
 /// # Errors
 /// The definition is wrong, something is missing, a tool fails, the budget is exceeded, the user interrupts. In each case
 /// the output directory is as it was.
-pub fn build(context: &Context, request: &Request<'_>) -> Result<Outcome> {
+pub fn build(request: &Request<'_>) -> Result<Outcome> {
+    // First of all: a mistake is told before anything is touched, the cache included.
     let inputs = Inputs::read(request.config, request.library)?;
+    let context = &Context::open(request.quiet)?;
     let cmdline = cmdline(&inputs)?;
     let programs = Programs::find(request.programs)?;
     tool::require(&[TOOLS, guest::TOOLS].concat())?;

@@ -8,7 +8,6 @@ use serde::Serialize;
 use thimble_spec::manifest::{Manifest, Room};
 
 use crate::build::{self, Outcome, Request, output};
-use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::ledger;
 
@@ -32,7 +31,7 @@ pub struct Args {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
-    /// Show no progress
+    /// Show no progress, and of the result one line
     #[arg(short, long)]
     quiet: bool,
 }
@@ -59,16 +58,16 @@ struct Line<'a> {
 /// See [`build::build`].
 pub fn run(args: Args) -> Result<()> {
     let started = Instant::now();
-    let context = Context::open(args.quiet)?;
     let request = Request {
         config: &args.config,
         out: &args.out,
         programs: args.programs.as_deref(),
         library: args.library.as_deref(),
+        quiet: args.quiet,
     };
-    let outcome = build::build(&context, &request)?;
+    let outcome = build::build(&request)?;
     let seconds = started.elapsed().as_secs_f64();
-    let text = if args.json { json(&args.out, &outcome, seconds)? } else { summary(&args.out, &outcome, seconds) };
+    let text = if args.json { json(&args.out, &outcome, seconds)? } else { summary(&args, &outcome, seconds) };
     std::io::stdout().write_all(text.as_bytes()).map_err(Error::io("write to", "standard output"))
 }
 
@@ -81,17 +80,17 @@ fn json(out: &PathBuf, outcome: &Outcome, seconds: f64) -> Result<String> {
 }
 
 /// The artefacts, then who spends the flash.
-fn summary(out: &std::path::Path, outcome: &Outcome, seconds: f64) -> String {
-    let mut text = String::new();
-    for artefact in &outcome.manifest.artefacts {
-        text.push_str(&format!("{:>12}  {}\n", artefact.size, out.join(&artefact.name).display()));
+fn summary(args: &Args, outcome: &Outcome, seconds: f64) -> String {
+    let Outcome { manifest, spaces } = outcome;
+    let built = format!("{} {} built in {seconds:.1} s\n", manifest.appliance, &manifest.hash[..12]);
+    if args.quiet {
+        return built;
     }
-    text.push_str(&format!("{:>12}  {}\n\n", "", out.join(output::MANIFEST).display()));
-    text.push_str(&ledger::table(&outcome.spaces, outcome.manifest.budget));
-    text.push_str(&format!(
-        "\n{} {} built in {seconds:.1} s\n",
-        outcome.manifest.appliance,
-        &outcome.manifest.hash[..12]
-    ));
-    text
+    let mut text = String::new();
+    for artefact in &manifest.artefacts {
+        text.push_str(&format!("{:>12}  {}\n", artefact.size, args.out.join(&artefact.name).display()));
+    }
+    text.push_str(&format!("{:>12}  {}\n\n", "", args.out.join(output::MANIFEST).display()));
+    text.push_str(&ledger::table(spaces, manifest.budget));
+    text + "\n" + &built
 }

@@ -7,7 +7,6 @@ use regex::Regex;
 use thimble_spec::units::ByteSize;
 
 use crate::build;
-use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::progress::Progress;
@@ -103,17 +102,17 @@ pub fn run(args: Args) -> Result<()> {
 
 /// Builds the definition, and runs that.
 fn build_and_start(args: Args) -> Result<()> {
-    let context = Context::open(false)?;
-    let temp = files::temp_dir_in(&context.cache.temp_dir(), "run-")?;
+    let temp = files::temp_dir_in(&std::env::temp_dir(), "thimble-run-")?;
     let out = args.out.clone().unwrap_or_else(|| temp.path().join("out"));
     let request = build::Request {
         config: &args.what,
         out: &out,
         programs: args.programs.as_deref(),
         library: args.library.as_deref(),
+        quiet: false,
     };
-    build::build(&context, &request)?;
-    start(args, &out, &context.progress)
+    build::build(&request)?;
+    start(args, &out, &Progress::new(false))
 }
 
 fn start(args: Args, dir: &Path, progress: &Progress) -> Result<()> {
