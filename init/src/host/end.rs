@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use thimble_spec::paths::DATA_DIR;
 
-use super::Host;
+use super::{Announcement, Host};
 use crate::clock::since_boot;
 use crate::console;
 use crate::power::{self, Ending};
@@ -20,6 +20,7 @@ impl Host<'_> {
     /// Ends the host. Whatever is asked for meanwhile changes nothing.
     pub fn end(mut self, ending: Ending) -> ! {
         console::notice(&format!("the end begins: {ending:?}"));
+        self.announcement = Announcement::Made;
         self.stop_node();
         power::end_all_processes(REST_LIMIT);
         if let Some(network) = &mut self.network {

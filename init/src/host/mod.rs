@@ -83,7 +83,7 @@ enum Announcement {
     Until(Duration),
     /// It took too long, and that was said.
     Late,
-    /// Yes.
+    /// Yes, or nobody waits for it any more.
     Made,
 }
 
@@ -125,12 +125,13 @@ impl Host<'_> {
         self.look();
     }
 
-    /// Looks at everything once.
+    /// Looks at everything once, and leaves nothing unread: what is left would end the next wait at once.
     fn look(&mut self) {
         let mut ending = signals::read(self.signals);
         while let Some((pid, exit)) = process::reap() {
             self.node.ended(pid, exit, since_boot());
         }
+        self.node.drain();
         self.hear();
         self.run_dhcp();
         if self.buttons.pressed() {

@@ -125,12 +125,15 @@ impl Node {
         }
     }
 
-    /// Whether it has done its start-up.
-    pub fn is_ready(&self) -> bool {
-        // The events only wake PID 1 up; what counts is the file.
+    /// Takes the events about its sign off the queue: they only wake PID 1 up, what counts is the file.
+    pub fn drain(&self) {
         if let Some(watch) = &self.watch {
             while watch.read_events().is_ok() {}
         }
+    }
+
+    /// Whether it has done its start-up.
+    pub fn is_ready(&self) -> bool {
         self.pid().is_some() && Path::new(NODE_READY).exists()
     }
 
