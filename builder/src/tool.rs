@@ -338,6 +338,19 @@ mod tests {
     }
 
     #[test]
+    fn the_set_up_installs_all_that_is_needed() {
+        let setup = include_str!("../../scripts/setup");
+        // Always there, or part of build-essential, which the set-up names.
+        let given = ["apt", "dpkg", "tar", "make", "gcc", "libc6-dev"];
+        for (program, package, _) in PACKAGES.iter().filter(|(_, package, _)| !given.contains(package)) {
+            let named = setup.lines().any(|line| {
+                line.split('#').next().is_some_and(|names| names.split_whitespace().any(|name| name == *package))
+            });
+            assert!(named, "scripts/setup does not install {package}, which has {program}");
+        }
+    }
+
+    #[test]
     fn a_missing_program_names_its_package() {
         assert_eq!(
             missing("mkfs.erofs").to_string(),

@@ -8,7 +8,7 @@ mod thimble;
 
 pub use http::get;
 pub use machine::{Boot, Machine};
-pub use thimble::{demo, repository, thimble};
+pub use thimble::{cache, demo, repository, thimble};
 
 use std::net::TcpListener;
 use std::time::Duration;

@@ -28,3 +28,12 @@ pub fn demo() -> &'static Path {
         out
     })
 }
+
+/// Where `thimble` keeps what it made before: as it decides itself.
+pub fn cache() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("THIMBLE_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|home| home.join("thimble")))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache/thimble")))
+        .expect("HOME is set")
+}
