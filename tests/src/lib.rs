@@ -8,6 +8,7 @@ mod thimble;
 
 pub use http::get;
 pub use machine::{Boot, Machine};
+pub use qmp::execute;
 pub use thimble::{cache, demo, repository, thimble};
 
 use std::net::TcpListener;
