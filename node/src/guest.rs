@@ -226,7 +226,10 @@ async fn copy_console(name: String, socket: std::path::PathBuf) {
     let mut stream = control.into_stream();
     let mut line = Vec::new();
     while let Ok(1..) = stream.read_until(b'\n', &mut line).await {
-        say::raw(&format!("[{name}] {}", String::from_utf8_lossy(&line).trim_end()));
+        let text = String::from_utf8_lossy(&line);
+        if !text.trim_end().is_empty() {
+            say::raw(&format!("[{name}] {}", text.trim_end()));
+        }
         line.clear();
     }
 }
