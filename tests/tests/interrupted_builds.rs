@@ -76,7 +76,7 @@ fn a_full_disk_is_told_and_nothing_is_half_written() {
     let output = output.expect("thimble starts");
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("No space left on device") && told.contains("out"), "{told}");
+    assert!(told.contains("No space left on device") && told.contains("flash.img"), "{told}");
     assert!(left.is_empty(), "{left:?}");
 }
 
