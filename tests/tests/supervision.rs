@@ -33,8 +33,8 @@ fn guests_outlive_the_node_daemon_and_are_adopted() {
         machine.seen().iter().filter(|seen| **seen == line).count()
     };
     assert_eq!((running("web1"), running("web2")), (1, 1));
-    // and the daemon that adopted them also shuts them down.
-    machine.press_power_button();
+    // and when the host is told to stop in the moment in which there is no daemon, the next one shuts them down in order.
+    machine.type_line("kill-node\npoweroff");
     machine.wait_all(&[r"^thimble: guest web1 exited power-off$", r"^thimble: guest web2 exited power-off$"], LIMIT);
     assert!(machine.end(LIMIT).success());
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use thimble_spec::paths::DATA_DIR;
 
 use super::{Announcement, Host};
@@ -20,8 +20,11 @@ impl Host<'_> {
     /// Ends the host. Whatever is asked for meanwhile changes nothing.
     pub fn end(mut self, ending: Ending) -> ! {
         console::notice(&format!("the end begins: {ending:?}"));
-        self.announcement = Announcement::Made;
-        self.stop_node();
+        // Before the daemon was started for the first time there are no guests.
+        if self.announcement != Announcement::Early {
+            self.announcement = Announcement::Made;
+            self.stop_node();
+        }
         power::end_all_processes(REST_LIMIT);
         if let Some(network) = &mut self.network {
             for client in &mut self.dhcp {
@@ -35,17 +38,22 @@ impl Host<'_> {
         power::end(ending)
     }
 
-    /// The daemon stops the guests, and then itself.
+    /// The daemon stops the guests, and then itself. One that dies instead, or that died a moment ago, left its guests
+    /// running: the next one finds them, and is told the same as soon as it is ready.
     fn stop_node(&mut self) {
-        self.node.signal(Signal::SIGTERM);
-        let Some(pid) = self.node.retire() else { return };
         let end = since_boot() + NODE_LIMIT;
-        // Its process is gone when it was reaped.
-        while kill(pid, None).is_ok() {
+        let mut told = None;
+        self.node.stop_for_good();
+        while !self.node.is_off() {
             if since_boot() >= end {
                 console::error(&format!("the node daemon did not stop in {} s and is killed", NODE_LIMIT.as_secs()));
-                let _ = kill(pid, Signal::SIGKILL);
+                self.node.signal(Signal::SIGKILL);
+                self.node.retire();
                 return;
+            }
+            if self.node.is_ready() && told != self.node.pid() {
+                self.node.signal(Signal::SIGTERM);
+                told = self.node.pid();
             }
             self.turn(Some(end));
         }

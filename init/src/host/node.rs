@@ -71,6 +71,7 @@ impl Policy {
 /// The daemon and its sign of readiness.
 pub struct Node {
     policy: Policy,
+    stopping: bool,
     watch: Option<Inotify>,
 }
 
@@ -78,7 +79,7 @@ impl Node {
     /// Ready to be started.
     pub fn new() -> Self {
         let watch = watch().map_err(|error| console::failed(&error)).ok();
-        Self { policy: Policy::new(), watch }
+        Self { policy: Policy::new(), stopping: false, watch }
     }
 
     /// Its process, while it runs.
@@ -105,7 +106,12 @@ impl Node {
 
     /// A process ended; it may be the daemon.
     pub fn ended(&mut self, pid: Pid, exit: Exit, now: Duration) {
-        if self.pid() == Some(pid) {
+        if self.pid() != Some(pid) {
+            return;
+        }
+        if self.stopping && exit.success() {
+            self.retire();
+        } else {
             self.report(&format!("the node daemon {exit}"), now);
         }
     }
@@ -149,11 +155,19 @@ impl Node {
         }
     }
 
-    /// From now on it is not started again. Gives back its process.
-    pub fn retire(&mut self) -> Option<Pid> {
-        let pid = self.pid();
+    /// From now on it is started again only if it fails.
+    pub fn stop_for_good(&mut self) {
+        self.stopping = true;
+    }
+
+    /// From now on it is not started again.
+    pub fn retire(&mut self) {
         self.policy.state = State::Off;
-        pid
+    }
+
+    /// Whether it has ended and is not started again.
+    pub fn is_off(&self) -> bool {
+        self.policy.state == State::Off
     }
 }
 
