@@ -105,7 +105,7 @@ impl Keeper {
         if let Some(mut child) = child {
             let _ = timeout(KILL_LIMIT, child.wait()).await;
         }
-        self.gone(&place).await;
+        self.gone().await;
         Ok(exit.unwrap_or_else(|| launch::exit(&place)))
     }
 
@@ -172,9 +172,9 @@ impl Keeper {
     }
 
     /// Waits until the VMM's process is gone, so that its disk is free for the next one.
-    async fn gone(&self, place: &Place) {
+    async fn gone(&self) {
         let deadline = Instant::now() + KILL_LIMIT;
-        while matches!(lock::take(&place.run), Ok(lock::Lock::Taken)) && Instant::now() < deadline {
+        while self.runs() && Instant::now() < deadline {
             sleep(SOCKET_INTERVAL).await;
         }
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use thimble_spec::appliance::{Guest, GuestDisk};
 use thimble_spec::cmdline::{Cmdline, CmdlineError, DEFAULT_IMAGE, GuestParams};
-use thimble_spec::names::INTERFACE_NAME_MAX;
+use thimble_spec::names::{INTERFACE_NAME_MAX, fnv1a};
 use thimble_spec::paths;
 use thimble_spec::vmm::{Disk, GuestConfig, Net};
 
@@ -79,11 +79,8 @@ pub fn tap_name(guest: &str) -> String {
     if PREFIX.len() + guest.len() <= INTERFACE_NAME_MAX {
         return format!("{PREFIX}{guest}");
     }
-    // FNV-1a, 64 bits; its lower 40 print as ten digits, `.` keeps them apart from any guest's real name.
-    let hash = guest
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{PREFIX}.{:010x}", hash & 0xff_ffff_ffff)
+    // Its lower 40 bits print as ten digits, `.` keeps them apart from any guest's real name.
+    format!("{PREFIX}.{:010x}", fnv1a(guest.bytes()) & 0xff_ffff_ffff)
 }
 
 #[cfg(test)]

@@ -48,6 +48,14 @@ pub fn check_interface(name: &str) -> Result<(), InterfaceNameError> {
 #[error("`{0}` is not an interface name: use 1 to 15 letters, digits, `-`, `_` and `.`")]
 pub struct InterfaceNameError(String);
 
+/// A number made from bytes, for names that must come out the same every time: FNV-1a, 64 bits
+/// (draft-eastlake-fnv, section 2). Not for anything that an attacker must not predict.
+pub fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    bytes.into_iter().fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+}
+
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
@@ -61,12 +69,9 @@ pub struct MacError(String);
 
 impl Mac {
     /// The address that a guest has when its definition gives none: locally administered (IEEE 802, bit 1 of the first
-    /// octet), and the same at every build, for it comes from the two names alone (FNV-1a, 64 bits).
+    /// octet), and the same at every build, for it comes from the two names alone ([`fnv1a`]).
     pub fn derived(appliance: &str, guest: &str) -> Self {
-        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        for byte in appliance.bytes().chain([0]).chain(guest.bytes()) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        let hash = fnv1a(appliance.bytes().chain([0]).chain(guest.bytes()));
         let [a, b, c, d, e, ..] = hash.to_le_bytes();
         Self([0x02, a, b, c, d, e])
     }
