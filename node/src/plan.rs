@@ -59,6 +59,7 @@ pub fn config(guest: &Guest) -> Result<GuestConfig, CmdlineError> {
     }
     .write(&mut cmdline);
     let image = Path::new(paths::IMAGES_DIR).join(format!("{}.erofs", guest.image));
+    let disk = |(path, read_only)| Disk { path, read_only, ..Disk::default() };
     let disks = [Some((image, true)), own.map(|path| (path, false))];
     Ok(GuestConfig {
         name: guest.name.clone(),
@@ -68,8 +69,9 @@ pub fn config(guest: &Guest) -> Result<GuestConfig, CmdlineError> {
         kernel: paths::GUEST_KERNEL.into(),
         initrd: Some(paths::GUEST_INITRD.into()),
         cmdline: cmdline.render()?,
-        disks: disks.into_iter().flatten().map(|(path, read_only)| Disk { path, read_only }).collect(),
-        nets: network.map(|network| Net { tap: tap_name(&guest.name), mac: network.mac }).into_iter().collect(),
+        disks: disks.into_iter().flatten().map(disk).collect(),
+        nets: network.map(|network| Net::new(tap_name(&guest.name), network.mac)).into_iter().collect(),
+        ..GuestConfig::default()
     })
 }
 

@@ -49,7 +49,7 @@ pub const AGENT_READY: &str = "ready";
 pub const AGENT_SHUTDOWN: &str = "shutdown";
 
 /// One guest, as its VMM is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuestConfig {
     /// The guest.
@@ -65,23 +65,175 @@ pub struct GuestConfig {
     pub initrd: Option<PathBuf>,
     /// Kernel command line; the VMM adds what names its devices.
     pub cmdline: String,
+    /// How its kernel learns of processors and devices.
+    #[serde(default)]
+    pub discovery: Discovery,
+    /// What its processors are like and where they run.
+    #[serde(default)]
+    pub cpu: Cpu,
+    /// What its memory is made of.
+    #[serde(default)]
+    pub memory: Memory,
     /// Block devices: the first is `/dev/vda` in the guest.
     #[serde(default)]
     pub disks: Vec<Disk>,
     /// Network interfaces: the first is `eth0` in the guest.
     #[serde(default)]
     pub nets: Vec<Net>,
+    /// A virtio console, `/dev/hvc0` in the guest, beside its serial port; both write to the same ring.
+    #[serde(default)]
+    pub virtio_console: bool,
+    /// A memory balloon.
+    #[serde(default)]
+    pub balloon: Option<Balloon>,
+    /// A socket device between guest and host.
+    #[serde(default)]
+    pub vsock: Option<Vsock>,
+    /// What holds the VMM; none for a developer who wants none.
+    #[serde(default)]
+    pub jail: Option<Jail>,
 }
 
-/// A block device of a guest: a raw file or a block device of the host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How a guest's kernel learns of processors and devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Discovery {
+    /// An MP table, and devices as words of the command line: for a kernel without ACPI, such as ours.
+    #[default]
+    Cmdline,
+    /// ACPI tables, and nothing added to the command line: for distributions' kernels.
+    Acpi,
+}
+
+/// A guest's processors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cpu {
+    /// What they can do.
+    pub model: CpuModel,
+    /// The guest may run guests of its own (VMX or SVM), if the host's KVM can nest.
+    pub nested: bool,
+    /// The host processors that each vCPU may run on, by its index; an empty list, or none, is all of them.
+    pub pins: Vec<Vec<u16>>,
+}
+
+/// A CPU model: the host's, or the least that a level of the x86-64 psABI asks for, so that a guest finds the same
+/// processor on different hosts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CpuModel {
+    /// All that the host's processor and KVM can do.
+    #[default]
+    #[serde(rename = "host")]
+    Host,
+    /// The baseline: SSE2.
+    #[serde(rename = "x86-64-v1")]
+    V1,
+    /// With SSE4.2, POPCNT and CMPXCHG16B.
+    #[serde(rename = "x86-64-v2")]
+    V2,
+    /// With AVX2, BMI2, FMA and MOVBE.
+    #[serde(rename = "x86-64-v3")]
+    V3,
+    /// With AVX-512 (F, BW, CD, DQ, VL).
+    #[serde(rename = "x86-64-v4")]
+    V4,
+}
+
+/// What a guest's memory is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Memory {
+    /// Its pages.
+    pub pages: Pages,
+    /// All of it is taken at the start: what lacks is missed then, and not later.
+    pub prefault: bool,
+}
+
+/// The host's pages behind guest memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pages {
+    /// 4 KiB, or what the host does on its own; the kernel and the initrd are shared between guests.
+    #[default]
+    Default,
+    /// Transparent huge pages, where the host has some at hand.
+    Transparent,
+    /// Huge pages of 2 MiB from the host's pool (`vm.nr_hugepages`), all of them reserved at the start.
+    Huge,
+}
+
+/// A block device of a guest: a file or a block device of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
     /// Where it is on the host.
     pub path: PathBuf,
+    /// What it holds. Never guessed: a guest could write another format's header into its raw disk.
+    #[serde(default)]
+    pub format: DiskFormat,
+    /// A qcow2 image may name a backing file, which is then read; without this one that does is refused.
+    #[serde(default)]
+    pub backing: bool,
     /// Writes are refused.
     #[serde(default)]
     pub read_only: bool,
+    /// Around the host's page cache (`O_DIRECT`).
+    #[serde(default)]
+    pub direct: bool,
+    /// How requests reach the host's kernel.
+    #[serde(default)]
+    pub engine: DiskEngine,
+    /// Request queues, each with a thread of its own; none given is one.
+    #[serde(default)]
+    pub queues: Option<u8>,
+    /// How fast it may be.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What a disk's file holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskFormat {
+    /// The disk, byte by byte.
+    #[default]
+    Raw,
+    /// A QEMU copy-on-write image, version 2 or 3.
+    Qcow2,
+}
+
+/// How a disk's requests reach the host's kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskEngine {
+    /// io_uring where the host has it, else one call after the other.
+    #[default]
+    Auto,
+    /// io_uring, or no start.
+    Uring,
+    /// One call after the other.
+    Sync,
+}
+
+/// How fast a device may be. Both hold at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes.
+    pub bandwidth: Option<Rate>,
+    /// Requests, or packets.
+    pub operations: Option<Rate>,
+}
+
+/// A token bucket: it fills by `per_second`, holds `burst`, and is full at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// What may go in a second in the long run; at least 1.
+    pub per_second: u64,
+    /// What may go at once after a rest; none given is a tenth of a second's worth.
+    #[serde(default)]
+    pub burst: Option<u64>,
 }
 
 /// A network interface of a guest.
@@ -92,6 +244,86 @@ pub struct Net {
     pub tap: String,
     /// The guest's Ethernet address.
     pub mac: Mac,
+    /// Who moves the packets.
+    #[serde(default)]
+    pub backend: NetBackend,
+    /// Pairs of queues, each with a thread of its own; none given is one. More need a tap that was made for several.
+    #[serde(default)]
+    pub queue_pairs: Option<u8>,
+    /// The largest packet that the network takes, in bytes; none given leaves it to the guest.
+    #[serde(default)]
+    pub mtu: Option<u16>,
+    /// How fast it may receive.
+    #[serde(default)]
+    pub receive: Limits,
+    /// How fast it may send.
+    #[serde(default)]
+    pub transmit: Limits,
+}
+
+impl Net {
+    /// An interface on `tap` with nothing special about it.
+    pub fn new(tap: impl Into<String>, mac: Mac) -> Self {
+        Self {
+            tap: tap.into(),
+            mac,
+            backend: NetBackend::default(),
+            queue_pairs: None,
+            mtu: None,
+            receive: Limits::default(),
+            transmit: Limits::default(),
+        }
+    }
+}
+
+/// Who moves a network interface's packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetBackend {
+    /// The host's kernel where `/dev/vhost-net` opens and nothing is limited, else the VMM.
+    #[default]
+    Auto,
+    /// The host's kernel (vhost-net), or no start.
+    Vhost,
+    /// The VMM.
+    User,
+}
+
+/// A memory balloon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Balloon {
+    /// MiB that the guest is to give back at the start.
+    pub target_mib: u32,
+    /// The guest takes from the balloon rather than kill a process for want of memory.
+    pub deflate_on_oom: bool,
+    /// The guest reports pages that it has freed, and the host takes them until they are used again.
+    pub free_page_reporting: bool,
+}
+
+/// A socket device. A program of the host connects to [`Self::path`] and writes `CONNECT PORT` and a newline; the VMM
+/// answers `OK HOST_PORT` and a newline when the guest accepts, and passes bytes from then on. A guest that connects to
+/// port N of CID 2 reaches whoever listens on the host at the path followed by `_N`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vsock {
+    /// The guest's context identifier: 3 or more.
+    pub cid: u32,
+    /// Unix socket of the host side, in a directory that holds nothing else of worth: the VMM keeps access to it.
+    pub path: PathBuf,
+}
+
+/// What holds a VMM, beside what it gives up without being told (see `vmm/THREAT_MODEL.md`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jail {
+    /// User that it becomes; not 0, and no other process's.
+    pub uid: u32,
+    /// Group that it becomes.
+    pub gid: u32,
+    /// An existing directory of the unified cgroup hierarchy, limits set, that it joins.
+    #[serde(default)]
+    pub cgroup: Option<PathBuf>,
 }
 
 /// What a client asks, a line of JSON: `{"v":1,"verb":"status"}`.
@@ -104,20 +336,56 @@ pub struct Request {
     pub verb: Verb,
 }
 
-/// The verbs of the control socket.
+/// The verbs of the control socket. Each may be refused with an error of one sentence; those that name a disk or a net
+/// by its index are, where there is none of that index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case")]
 pub enum Verb {
     /// Replies with a [`Status`].
     Status,
+    /// Replies with [`Stats`].
+    Stats,
     /// Asks the guest's PID 1 to stop its services and power off. The reply says only that the guest was asked.
     Shutdown,
+    /// Presses the ACPI power button. An error without [`Discovery::Acpi`].
+    PowerButton,
+    /// Resets the guest as its reset button would: the VMM ends with [`ExitReason::Reboot`], and whoever started it
+    /// starts it again.
+    Reset,
     /// Ends the guest at once, as if its power were cut; the reply comes before the end.
     Kill,
     /// Stops the vCPUs between two instructions. Paused twice is paused.
     Pause,
     /// Lets them run again.
     Resume,
+    /// Tells the guest how many MiB to give back. An error without a [`Balloon`], or beyond the guest's memory.
+    Balloon {
+        /// The MiB that the balloon is to hold.
+        target_mib: u32,
+    },
+    /// Gives a disk another size. An error for one that would shrink, or is read-only, or whose host refuses.
+    ResizeDisk {
+        /// The disk's index.
+        disk: u8,
+        /// Its new size in bytes, a multiple of 512; none takes the size that its file or block device has now.
+        bytes: Option<u64>,
+    },
+    /// Replaces a disk's limits.
+    LimitDisk {
+        /// The disk's index.
+        disk: u8,
+        /// The limits from now on.
+        limits: Limits,
+    },
+    /// Replaces a network interface's limits. An error where the host's kernel moves the packets.
+    LimitNet {
+        /// The interface's index.
+        net: u8,
+        /// The limits from now on for what it receives.
+        receive: Limits,
+        /// The limits from now on for what it sends.
+        transmit: Limits,
+    },
     /// Streams [`Event`]s, the current state first.
     Watch,
     /// Turns the connection into the guest's console.
@@ -152,6 +420,95 @@ pub enum Answer {
     Done,
     /// To [`Verb::Status`].
     Status(Status),
+    /// To [`Verb::Stats`].
+    Stats(Stats),
+}
+
+/// What a guest did so far, in counts from the VMM's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// By index.
+    pub vcpus: Vec<VcpuStats>,
+    /// By index.
+    pub disks: Vec<DiskStats>,
+    /// By index.
+    pub nets: Vec<NetStats>,
+    /// If it has a balloon.
+    pub balloon: Option<BalloonStats>,
+    /// If it has a socket device.
+    pub vsock: Option<VsockStats>,
+}
+
+/// What a vCPU did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VcpuStats {
+    /// Times that it left the guest for the VMM.
+    pub exits: u64,
+}
+
+/// What a disk did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStats {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Reads that succeeded.
+    pub reads: u64,
+    /// Writes that succeeded.
+    pub writes: u64,
+    /// Flushes that succeeded.
+    pub flushes: u64,
+    /// Discards and write-zeroes that succeeded.
+    pub erases: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// Times that a limit made a request wait.
+    pub throttled: u64,
+}
+
+/// What a network interface did, as the guest sees it. All zero where the host's kernel moves the packets: the tap's own
+/// counters tell then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetStats {
+    /// The host's kernel moves the packets.
+    pub vhost: bool,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Packets received.
+    pub received: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets lost: filtered, refused by the host, or too large.
+    pub dropped: u64,
+    /// Times that a limit made a packet wait.
+    pub throttled: u64,
+}
+
+/// What a balloon holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalloonStats {
+    /// MiB that it is to hold.
+    pub target_mib: u32,
+    /// MiB that the guest says it holds.
+    pub actual_mib: u32,
+    /// Bytes that the guest has reported as free, each time that it did.
+    pub reported_bytes: u64,
+}
+
+/// What a socket device did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VsockStats {
+    /// Connections that are open.
+    pub connections: u64,
+    /// Bytes that the guest received.
+    pub received_bytes: u64,
+    /// Bytes that the guest sent.
+    pub sent_bytes: u64,
 }
 
 /// How a guest does.
@@ -171,6 +528,10 @@ pub struct Status {
     pub vcpus: u8,
     /// Guest memory in MiB.
     pub memory_mib: u32,
+    /// Processors of the host that the VMM may use: fewer than [`Self::vcpus`] is an overcommitment.
+    pub host_cpus: u16,
+    /// Memory of the host in MiB; less than [`Self::memory_mib`] is an overcommitment.
+    pub host_memory_mib: u32,
 }
 
 /// The states of a running VMM.

@@ -88,7 +88,11 @@ fn parse_disk(text: &str) -> Result<Disk, String> {
         Some(path) => (path, true),
         None => (text, false),
     };
-    if path.is_empty() { Err("name a file".to_owned()) } else { Ok(Disk { path: path.into(), read_only }) }
+    if path.is_empty() {
+        Err("name a file".to_owned())
+    } else {
+        Ok(Disk { path: path.into(), read_only, ..Disk::default() })
+    }
 }
 
 fn parse_net(text: &str) -> Result<NetArg, String> {
@@ -130,9 +134,9 @@ impl Options {
             return serde_json::from_slice(&text)
                 .with_context(|| format!("{} does not describe a guest", path.display()));
         }
-        let net = |(index, net): (usize, &NetArg)| Net {
-            tap: net.tap.clone(),
-            mac: net.mac.unwrap_or_else(|| Mac::derived("thimble-vmm", &format!("{}-{index}", self.name))),
+        let net = |(index, net): (usize, &NetArg)| {
+            let derived = || Mac::derived("thimble-vmm", &format!("{}-{index}", self.name));
+            Net::new(&net.tap, net.mac.unwrap_or_else(derived))
         };
         Ok(GuestConfig {
             name: self.name.clone(),
@@ -143,6 +147,7 @@ impl Options {
             cmdline: self.cmdline.clone(),
             disks: self.disks.clone(),
             nets: self.nets.iter().enumerate().map(net).collect(),
+            ..GuestConfig::default()
         })
     }
 
@@ -168,7 +173,7 @@ mod tests {
         let options = Options::try_parse_from(words.split_ascii_whitespace()).unwrap();
         let guest = options.guest().unwrap();
         assert_eq!((guest.vcpus, guest.memory_mib, guest.name.as_str()), (2, 64, "web1"));
-        assert_eq!(guest.disks[1], Disk { path: "b".into(), read_only: true });
+        assert_eq!(guest.disks[1], Disk { path: "b".into(), read_only: true, ..Disk::default() });
         assert_eq!(guest.nets[0].mac.to_string(), "02:00:00:00:00:01");
         assert_ne!(guest.nets[0].mac, guest.nets[1].mac);
         assert_eq!(options.console(), ConsoleKind::Stdio);

@@ -211,21 +211,15 @@ impl Supervisor {
     }
 
     fn carry_out(&mut self, id: u64, verb: Verb) {
-        let mut answer = Answer::Done;
         let before = self.guest.state();
-        match verb {
-            Verb::Status => answer = Answer::Status(self.guest.status()),
-            Verb::Shutdown => self.guest.shutdown(),
-            Verb::Kill => self.guest.kill(),
-            Verb::Pause => self.guest.pause(),
-            Verb::Resume => self.guest.resume(),
-            Verb::Watch | Verb::Console => {}
-        }
+        let answer = self.ask_guest(verb);
+        let refused = answer.is_err();
         let state = self.guest.state();
         let ready = self.guest.ready_s().map(|seconds| Event::Ready { seconds });
         if let Some(client) = self.clients.get_mut(&id) {
-            client.queue(&request::reply(Outcome::Ok(answer)));
+            client.queue(&request::reply(answer.map_or_else(Outcome::Error, Outcome::Ok)));
             match verb {
+                _ if refused => {}
                 Verb::Watch => {
                     client.mode = Mode::Watch;
                     client.queue(&request::line(&Event::State { state }));
@@ -238,6 +232,26 @@ impl Supervisor {
         if state != before {
             self.broadcast_state();
         }
+    }
+
+    /// Does what `verb` asks of the guest; one sentence says why it cannot be done.
+    fn ask_guest(&mut self, verb: Verb) -> std::result::Result<Answer, String> {
+        match verb {
+            Verb::Status => return Ok(Answer::Status(self.guest.status())),
+            Verb::Stats => return Ok(Answer::Stats(self.guest.stats())),
+            Verb::Shutdown => self.guest.shutdown(),
+            Verb::PowerButton => self.guest.press_power_button()?,
+            Verb::Reset => self.guest.reset(),
+            Verb::Kill => self.guest.kill(),
+            Verb::Pause => self.guest.pause(),
+            Verb::Resume => self.guest.resume(),
+            Verb::Balloon { target_mib } => self.guest.set_balloon(target_mib)?,
+            Verb::ResizeDisk { disk, bytes } => self.guest.resize_disk(disk, bytes)?,
+            Verb::LimitDisk { disk, limits } => self.guest.limit_disk(disk, limits)?,
+            Verb::LimitNet { net, receive, transmit } => self.guest.limit_net(net, receive, transmit)?,
+            Verb::Watch | Verb::Console => {}
+        }
+        Ok(Answer::Done)
     }
 
     /// What a console client typed goes to the guest. Nothing is lost: no more is read from it than there is room for;

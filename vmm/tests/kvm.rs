@@ -89,7 +89,7 @@ impl Payload {
         let machine = Machine::new(&memory, codes.len() as u8).unwrap();
         let device = Arc::new(Transport::new(Box::new(Rng), memory.clone()).unwrap());
         machine.connect(&device, VIRTIO_BASE, VIRTIO_IRQS[0]).unwrap();
-        let worker = Worker::start("rng", device.clone()).unwrap();
+        let worker = Worker::start(device.clone(), 0).unwrap();
         let console = Arc::new(Console::new().unwrap());
         let port = |sink: Arc<dyn Sink>| {
             let line = EventFd::new(libc::EFD_NONBLOCK).unwrap();

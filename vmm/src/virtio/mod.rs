@@ -2,18 +2,22 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`device`] | the trait that a device implements, with its life as a picture |
+//! | [`device`] | the traits that a device implements, with its life as a picture |
 //! | [`transport`] | the MMIO window: widths, offsets, who may touch what without a lock |
+//! | [`lane`] | queues that one thread works on |
 //! | [`registers`] | the state behind the registers: negotiation, queues, reset |
 //! | [`ring`], [`buffers`] | a virtqueue whose chains are checked; their memory as I/O vectors |
 //! | [`interrupt`] | status register and irqfd |
-//! | [`worker`] | the thread that a device works on |
+//! | [`worker`] | the thread that a lane works on |
+//! | [`limit`] | rate limits |
 //! | [`block`], [`net`], [`rng`] | the devices: `device`, `queues` and, where there is one, `config` each |
 
 pub mod block;
 pub mod buffers;
 pub mod device;
 pub mod interrupt;
+pub mod lane;
+pub mod limit;
 pub mod net;
 pub mod registers;
 pub mod ring;
@@ -23,4 +27,4 @@ mod testing;
 pub mod transport;
 pub mod worker;
 
-pub use device::{Progress, Service, VirtioDevice, Wake};
+pub use device::{Lane, Progress, Service, VirtioDevice, Wake, read_space};

@@ -1,13 +1,14 @@
 //! The state behind a device's registers: feature negotiation, queue set-up, status, reset.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use virtio_queue::QueueT;
+use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 
+use super::VirtioDevice;
 use super::interrupt::Interrupt;
-use super::ring::Ring;
-use super::{Progress, VirtioDevice, Wake};
+use super::lane::Work;
+use crate::sync::lock;
 
 /// Device status bits (virtio 1.2, section 2.1).
 pub mod status {
@@ -66,13 +67,18 @@ const VERSION: u32 = 2;
 /// `THMB`: who made the device. Drivers do not look at it.
 const VENDOR: u32 = 0x424d_4854;
 
-/// A device with its queues and what the driver has told it so far.
+/// A device and what the driver has told it so far.
+///
+/// Locks are taken in one order: first the registers, then a lane.
 pub struct Registers {
     pub(super) device: Box<dyn VirtioDevice>,
-    rings: Vec<Ring>,
+    lanes: Vec<Arc<Mutex<Work>>>,
+    /// By queue: its lane, and its place among the lane's rings.
+    places: Vec<(usize, usize)>,
     memory: GuestMemoryMmap,
     interrupt: Arc<Interrupt>,
     status: u32,
+    generation: u32,
     driver_features: u64,
     device_features_sel: u32,
     driver_features_sel: u32,
@@ -81,27 +87,31 @@ pub struct Registers {
 
 impl Registers {
     /// A device after reset.
-    ///
-    /// # Errors
-    /// The device's queue sizes are not powers of two.
     pub fn new(
         device: Box<dyn VirtioDevice>,
+        lanes: Vec<Arc<Mutex<Work>>>,
         memory: GuestMemoryMmap,
         interrupt: Arc<Interrupt>,
-    ) -> Result<Self, virtio_queue::Error> {
-        let ring = |size: &u16| Ring::new(*size, interrupt.clone());
-        let rings = device.queue_sizes().iter().map(ring).collect::<Result<_, _>>()?;
-        Ok(Self {
+    ) -> Self {
+        let mut places = vec![(0, 0); device.queue_sizes().len()];
+        for (lane, work) in lanes.iter().enumerate() {
+            for (ring, queue) in lock(work).lane().queues().into_iter().enumerate() {
+                places[queue] = (lane, ring);
+            }
+        }
+        Self {
             device,
-            rings,
+            lanes,
+            places,
             memory,
             interrupt,
             status: 0,
+            generation: 0,
             driver_features: 0,
             device_features_sel: 0,
             driver_features_sel: 0,
             queue_sel: 0,
-        })
+        }
     }
 
     fn offered(&self) -> u64 {
@@ -117,22 +127,26 @@ impl Registers {
         self.has(status::DRIVER_OK) && !self.has(status::NEEDS_RESET)
     }
 
+    /// Visits the queue that the driver has selected, if there is one.
+    fn with_queue<T>(&self, visit: impl FnOnce(&mut Queue) -> T) -> Option<T> {
+        let (lane, ring) = *self.places.get(self.queue_sel as usize)?;
+        Some(visit(&mut lock(&self.lanes[lane]).rings_mut()[ring].queue))
+    }
+
     /// A 32-bit register as the driver reads it. Registers that do not exist, or are written only, read as zero.
     pub fn read(&self, register: u64) -> u32 {
-        let queue = self.rings.get(self.queue_sel as usize).map(|ring| &ring.queue);
         match register {
             offset::MAGIC => MAGIC,
             offset::VERSION => VERSION,
             offset::DEVICE_ID => self.device.device_type(),
             offset::VENDOR_ID => VENDOR,
             offset::DEVICE_FEATURES => half(self.offered(), self.device_features_sel),
-            offset::QUEUE_NUM_MAX => queue.map_or(0, |queue| queue.max_size().into()),
-            offset::QUEUE_READY => queue.map_or(0, |queue| queue.ready().into()),
+            offset::QUEUE_NUM_MAX => self.with_queue(|queue| queue.max_size().into()).unwrap_or(0),
+            offset::QUEUE_READY => self.with_queue(|queue| queue.ready().into()).unwrap_or(0),
             offset::STATUS => self.status,
             // No shared memory region exists: its length and its address read as -1 (section 4.2.2).
             offset::SHM_LEN_LOW..=offset::SHM_BASE_HIGH => u32::MAX,
-            // The configuration space never changes.
-            offset::CONFIG_GENERATION => 0,
+            offset::CONFIG_GENERATION => self.generation,
             _ => 0,
         }
     }
@@ -155,32 +169,10 @@ impl Registers {
     /// Queues are set up between `FEATURES_OK` and `DRIVER_OK` (section 3.1.1), and not touched once they are ready
     /// (section 4.2.2.2).
     fn write_queue(&mut self, register: u64, value: u32) {
-        let Some(ring) = self.rings.get_mut(self.queue_sel as usize) else { return };
-        let queue = &mut ring.queue;
-        if queue.ready() {
-            if register == offset::QUEUE_READY && value == 0 {
-                queue.set_ready(false);
-            }
-            return;
-        }
-        match register {
-            // A size that is no power of two, or too large, leaves the one before.
-            offset::QUEUE_NUM => queue.set_size(u16::try_from(value).unwrap_or(0)),
-            offset::QUEUE_DESC_LOW => queue.set_desc_table_address(Some(value), None),
-            offset::QUEUE_DESC_HIGH => queue.set_desc_table_address(None, Some(value)),
-            offset::QUEUE_DRIVER_LOW => queue.set_avail_ring_address(Some(value), None),
-            offset::QUEUE_DRIVER_HIGH => queue.set_avail_ring_address(None, Some(value)),
-            offset::QUEUE_DEVICE_LOW => queue.set_used_ring_address(Some(value), None),
-            offset::QUEUE_DEVICE_HIGH => queue.set_used_ring_address(None, Some(value)),
-            offset::QUEUE_READY if value == 1 => {
-                queue.set_ready(true);
-                // Rings outside the guest's memory: checked here, once, for memory does not change.
-                if !queue.is_valid(&self.memory) {
-                    queue.set_ready(false);
-                    self.needs_reset();
-                }
-            }
-            _ => {}
+        let memory = &self.memory;
+        let valid = self.with_queue(|queue| set_queue(queue, memory, register, value));
+        if valid == Some(false) {
+            self.needs_reset();
         }
     }
 
@@ -197,22 +189,25 @@ impl Registers {
                 return;
             }
             let event_idx = self.driver_features & F_EVENT_IDX != 0;
-            self.rings.iter_mut().for_each(|ring| ring.queue.set_event_idx(event_idx));
+            for lane in &self.lanes {
+                lock(lane).rings_mut().iter_mut().for_each(|ring| ring.queue.set_event_idx(event_idx));
+            }
         }
         self.status |= new & !status::DRIVER_OK;
         if new & status::DRIVER_OK != 0 && self.has(status::FEATURES_OK) {
             self.status |= status::DRIVER_OK;
-            if self.device.activate(self.driver_features).is_err() {
-                self.needs_reset();
+            if !self.lanes.iter().all(|lane| lock(lane).start(self.driver_features).is_ok()) {
+                self.fail();
             }
         }
     }
 
     fn reset(&mut self) {
-        if self.has(status::DRIVER_OK) {
-            self.device.deactivate();
+        for lane in &self.lanes {
+            let mut lane = lock(lane);
+            lane.stop();
+            lane.rings_mut().iter_mut().for_each(|ring| ring.queue.reset());
         }
-        self.rings.iter_mut().for_each(|ring| ring.queue.reset());
         self.interrupt.reset();
         self.status = 0;
         self.driver_features = 0;
@@ -228,20 +223,49 @@ impl Registers {
         }
     }
 
-    /// Lets the device work, if it is live. A driver that breaks the rules loses the device until it resets it.
-    pub fn service(&mut self, wake: Wake) -> Progress {
-        let ready = match wake {
-            Wake::Queue(index) => self.rings.get(index).is_some_and(Ring::is_ready),
-            Wake::Backend => true,
-        };
-        if !self.is_live() || !ready {
-            return Progress::Done;
-        }
-        self.device.service(wake, &mut self.rings, &self.memory).unwrap_or_else(|_| {
-            self.needs_reset();
-            Progress::Done
-        })
+    /// A lane failed, by the driver's fault or the host's: the device is out of service until the driver resets it.
+    pub fn fail(&mut self) {
+        self.lanes.iter().for_each(|lane| lock(lane).stop());
+        self.needs_reset();
     }
+
+    /// The configuration space changed: the driver is told, if it drives the device.
+    pub fn config_changed(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        if self.has(status::DRIVER_OK) {
+            self.interrupt.config_changed();
+        }
+    }
+}
+
+/// Writes a register of a queue that is not live; false if the driver placed the queue where it cannot be.
+fn set_queue(queue: &mut Queue, memory: &GuestMemoryMmap, register: u64, value: u32) -> bool {
+    if queue.ready() {
+        if register == offset::QUEUE_READY && value == 0 {
+            queue.set_ready(false);
+        }
+        return true;
+    }
+    match register {
+        // A size that is no power of two, or too large, leaves the one before.
+        offset::QUEUE_NUM => queue.set_size(u16::try_from(value).unwrap_or(0)),
+        offset::QUEUE_DESC_LOW => queue.set_desc_table_address(Some(value), None),
+        offset::QUEUE_DESC_HIGH => queue.set_desc_table_address(None, Some(value)),
+        offset::QUEUE_DRIVER_LOW => queue.set_avail_ring_address(Some(value), None),
+        offset::QUEUE_DRIVER_HIGH => queue.set_avail_ring_address(None, Some(value)),
+        offset::QUEUE_DEVICE_LOW => queue.set_used_ring_address(Some(value), None),
+        offset::QUEUE_DEVICE_HIGH => queue.set_used_ring_address(None, Some(value)),
+        offset::QUEUE_READY if value == 1 => {
+            queue.set_ready(true);
+            // Rings outside the guest's memory: checked here, once, for memory does not change.
+            if !queue.is_valid(memory) {
+                queue.set_ready(false);
+                return false;
+            }
+        }
+        _ => {}
+    }
+    true
 }
 
 /// The half of a 64-bit value that a selector register selects (section 4.2.2); there is nothing above bit 63.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::buffers::Buffers;
 use super::interrupt::Interrupt;
@@ -47,10 +48,12 @@ pub struct Chain<'m> {
     pub writable: Buffers<'m>,
 }
 
-/// A virtqueue and the interrupt that tells the driver of used buffers.
+/// A virtqueue, the event by which its driver tells of available buffers, and the interrupt that tells the driver of
+/// used ones.
 #[derive(Debug)]
 pub struct Ring {
     pub(super) queue: Queue,
+    kick: Arc<EventFd>,
     interrupt: Arc<Interrupt>,
 }
 
@@ -59,8 +62,18 @@ impl Ring {
     ///
     /// # Errors
     /// `max_size` is not a power of two.
-    pub fn new(max_size: u16, interrupt: Arc<Interrupt>) -> Result<Self, virtio_queue::Error> {
-        Ok(Self { queue: Queue::new(max_size)?, interrupt })
+    pub fn new(max_size: u16, kick: Arc<EventFd>, interrupt: Arc<Interrupt>) -> Result<Self, virtio_queue::Error> {
+        Ok(Self { queue: Queue::new(max_size)?, kick, interrupt })
+    }
+
+    /// Signalled when the driver has made buffers available.
+    pub fn kick(&self) -> &EventFd {
+        &self.kick
+    }
+
+    /// The device's interrupt.
+    pub fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
     }
 
     /// Whether the driver has set it up.

@@ -8,7 +8,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::registers::{F_VERSION_1, offset, status};
 use super::transport::Transport;
-use super::{VirtioDevice, Wake, block::Block, net::Net, rng::Rng};
+use super::{Progress, VirtioDevice, Wake, block::Block, net::Net, rng::Rng};
+use crate::sync::lock;
 
 /// Bytes of the guest's memory.
 pub const MEMORY: u64 = 1 << 20;
@@ -31,11 +32,13 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// A driver that has not touched `device`, which has two queues at most.
+    /// A driver that has not touched `device`, which has three queues at most: their rings fill the memory before
+    /// [`DATA`].
     pub fn new(device: impl VirtioDevice + 'static) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
         let device = Arc::new(Transport::new(Box::new(device), memory.clone()).unwrap());
-        Self { memory, device, available: vec![0; 2], seen: vec![0; 2], next: 0 }
+        let queues = device.kicks().len();
+        Self { memory, device, available: vec![0; queues], seen: vec![0; queues], next: 0 }
     }
 
     pub fn read(&self, register: u64) -> u32 {
@@ -116,7 +119,25 @@ impl Driver {
 
     /// Lets the device serve its queue.
     pub fn kick(&self, queue: usize) {
-        self.device.service(Wake::Queue(queue));
+        self.wake(queue);
+    }
+
+    /// As [`Self::kick`], and says how far the device came.
+    pub fn wake(&self, queue: usize) -> Progress {
+        for (index, lane) in self.device.lanes().iter().enumerate() {
+            let place = lock(lane).lane().queues().iter().position(|own| *own == queue);
+            if let Some(place) = place {
+                return self.device.service(index, Wake::Queue(place));
+            }
+        }
+        Progress::Done
+    }
+
+    /// Lets every lane look at its source `index`.
+    pub fn rouse(&self, index: usize) {
+        for lane in 0..self.device.lanes().len() {
+            self.device.service(lane, Wake::Source(index));
+        }
     }
 
     /// What the device used since the last call: head and length.

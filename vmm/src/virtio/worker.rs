@@ -1,4 +1,4 @@
-//! The thread that a device works on: so that a disk that syncs keeps neither a vCPU nor the network waiting.
+//! The thread that a lane works on: so that a disk that syncs keeps neither a vCPU nor the network waiting.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -8,16 +8,18 @@ use std::thread::{self, JoinHandle};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::lane::Work;
 use super::transport::Transport;
 use super::{Progress, Wake};
 use crate::error::{Error, Result};
+use crate::sync::lock;
 
-/// Event data of the order to stop. Queues have their indices.
+/// Event data of the order to stop. The lane's rings have their indices.
 const STOP: u64 = u64::MAX;
-/// Event data of the device's host side.
-const BACKEND: u64 = u64::MAX - 1;
+/// Event data of the lane's first source; the others follow.
+const SOURCES: u64 = 1 << 32;
 
-/// A device's thread. Dropped, it ends the thread and waits for it.
+/// A lane's thread. Dropped, it ends the thread and waits for it.
 #[derive(Debug)]
 pub struct Worker {
     stop: EventFd,
@@ -25,17 +27,20 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread of `device`.
+    /// Starts the thread of lane `index` of `device`.
     ///
     /// # Errors
     /// The host gives no thread or descriptors.
-    pub fn start(name: &str, device: Arc<Transport>) -> Result<Self> {
+    pub fn start(device: Arc<Transport>, index: usize) -> Result<Self> {
         let stop =
             EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(Error::host("make a device's eventfd"))?;
-        let epoll = watch(&device, &stop).map_err(Error::host("watch a device's queues"))?;
+        let lane = lock(&device.lanes()[index]);
+        let name = lane.lane().name();
+        let epoll = watch(&lane, &stop).map_err(Error::host("watch a device's queues"))?;
+        drop(lane);
         let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || work(&device, &epoll))
+            .name(name)
+            .spawn(move || work(&device, index, &epoll))
             .map_err(Error::host("start a device's thread"))?;
         Ok(Self { stop, thread: Some(thread) })
     }
@@ -52,22 +57,22 @@ impl Drop for Worker {
     }
 }
 
-fn watch(device: &Transport, stop: &EventFd) -> io::Result<Epoll> {
+fn watch(lane: &Work, stop: &EventFd) -> io::Result<Epoll> {
     let epoll = Epoll::new()?;
     let add = |fd: RawFd, events, data| epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, data));
     add(stop.as_raw_fd(), EventSet::IN, STOP)?;
-    for (index, kick) in device.kicks().iter().enumerate() {
-        add(kick.as_raw_fd(), EventSet::IN | EventSet::EDGE_TRIGGERED, index as u64)?;
+    // At their edges: a packet for which the guest has no buffer waits in the host without waking us again.
+    let edges = EventSet::IN | EventSet::EDGE_TRIGGERED;
+    for (index, ring) in lane.rings().iter().enumerate() {
+        add(ring.kick().as_raw_fd(), edges, index as u64)?;
     }
-    device.with_backend(|backend| match backend {
-        // At its edges: a packet for which the guest has no buffer waits in the host without waking us again.
-        Some(fd) => add(fd.as_raw_fd(), EventSet::IN | EventSet::EDGE_TRIGGERED, BACKEND),
-        None => Ok(()),
-    })?;
+    for (index, source) in lane.lane().sources().iter().enumerate() {
+        add(source.as_raw_fd(), edges, SOURCES + index as u64)?;
+    }
     Ok(epoll)
 }
 
-fn work(device: &Transport, epoll: &Epoll) {
+fn work(device: &Transport, lane: usize, epoll: &Epoll) {
     let mut events = [EpollEvent::default(); 8];
     let mut pending: Vec<Wake> = Vec::new();
     loop {
@@ -80,7 +85,7 @@ fn work(device: &Transport, epoll: &Epoll) {
         for event in &events[..count] {
             let wake = match event.data() {
                 STOP => return,
-                BACKEND => Wake::Backend,
+                source @ SOURCES.. => Wake::Source((source - SOURCES) as usize),
                 // Edge-triggered: the counter need not be read.
                 queue => Wake::Queue(queue as usize),
             };
@@ -88,6 +93,6 @@ fn work(device: &Transport, epoll: &Epoll) {
                 pending.push(wake);
             }
         }
-        pending.retain(|wake| device.service(*wake) == Progress::More);
+        pending.retain(|wake| device.service(lane, *wake) == Progress::More);
     }
 }

@@ -1,8 +1,9 @@
 //! The device: opens its disk, offers its features.
 
 use std::fs::{OpenOptions, TryLockError};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 
 use vm_memory::GuestMemoryMmap;
 
@@ -10,7 +11,7 @@ use super::config;
 use super::queues::Disk;
 use crate::error::{Error, Result};
 use crate::virtio::ring::Ring;
-use crate::virtio::{Service, VirtioDevice, Wake};
+use crate::virtio::{Lane, Service, VirtioDevice, Wake, read_space};
 
 /// Device type (virtio 1.2, section 5).
 const TYPE: u32 = 2;
@@ -18,7 +19,8 @@ const TYPE: u32 = 2;
 /// A block device.
 #[derive(Debug)]
 pub struct Block {
-    disk: Disk,
+    disk: Arc<Disk>,
+    position: usize,
     config: [u8; 60],
 }
 
@@ -43,7 +45,8 @@ impl Block {
         Self::check_size(path, size, read_only)?;
         let sectors = size.div_ceil(config::SECTOR);
         let id = format!("disk{position}");
-        Ok(Self { disk: Disk::new(file, sectors, read_only, &id), config: config::space(sectors) })
+        let disk = Arc::new(Disk::new(file, sectors, read_only, &id));
+        Ok(Self { disk, position, config: config::space(sectors) })
     }
 
     fn check_size(path: &Path, size: u64, read_only: bool) -> Result<()> {
@@ -61,7 +64,8 @@ impl Block {
     /// A device on an open file, for tests.
     #[cfg(test)]
     pub fn on(file: std::fs::File, sectors: u64, read_only: bool) -> Self {
-        Self { disk: Disk::new(file, sectors, read_only, "disk0"), config: config::space(sectors) }
+        let disk = Arc::new(Disk::new(file, sectors, read_only, "disk0"));
+        Self { disk, position: 0, config: config::space(sectors) }
     }
 }
 
@@ -70,8 +74,8 @@ impl VirtioDevice for Block {
         TYPE
     }
 
-    fn queue_sizes(&self) -> &'static [u16] {
-        &[config::QUEUE_SIZE]
+    fn queue_sizes(&self) -> Vec<u16> {
+        vec![config::QUEUE_SIZE]
     }
 
     fn features(&self) -> u64 {
@@ -83,12 +87,28 @@ impl VirtioDevice for Block {
         common | kind
     }
 
-    fn config(&self) -> &[u8] {
-        &self.config
+    fn read_config(&self, offset: usize, data: &mut [u8]) {
+        read_space(&self.config, offset, data);
     }
 
-    fn activate(&mut self, _features: u64) -> io::Result<()> {
-        Ok(())
+    fn take_lanes(&mut self) -> Vec<Box<dyn Lane>> {
+        vec![Box::new(Requests { disk: self.disk.clone(), position: self.position })]
+    }
+}
+
+/// A request queue's lane.
+struct Requests {
+    disk: Arc<Disk>,
+    position: usize,
+}
+
+impl Lane for Requests {
+    fn name(&self) -> String {
+        format!("disk{}", self.position)
+    }
+
+    fn queues(&self) -> Vec<usize> {
+        vec![0]
     }
 
     fn service(&mut self, _wake: Wake, rings: &mut [Ring], memory: &GuestMemoryMmap) -> Service {

@@ -1,7 +1,6 @@
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::virtio::Wake;
 use crate::virtio::registers::{F_EVENT_IDX, F_VERSION_1, offset, status};
 use crate::virtio::rng::Rng;
 use crate::virtio::testing::{self, DATA, Driver, WRITE, one_of_each};
@@ -222,11 +221,11 @@ proptest! {
                     Move::Ring(queue, part, slot, word) => {
                         driver.put(Driver::ring(queue)[part] + slot * 8, &word.to_le_bytes());
                     }
-                    Move::Offer(queue, head) => driver.offer(queue, head),
+                    Move::Offer(queue, head) => driver.offer(queue % driver.device.kicks().len(), head),
                     Move::Service(queue) => driver.kick(queue),
                     Move::Backend => {
                         let _ = wire.send(&[0; 100]);
-                        driver.device.service(Wake::Backend);
+                        driver.rouse(0);
                     }
                     Move::Start(features) => driver.start(features.into()),
                 }

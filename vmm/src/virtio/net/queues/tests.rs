@@ -2,7 +2,6 @@ use std::os::unix::net::UnixDatagram;
 
 use crate::virtio::net::config::F_MRG_RXBUF;
 use crate::virtio::testing::{DATA, Driver, WRITE, net};
-use crate::virtio::{Progress, Wake};
 
 const RX: usize = 0;
 const TX: usize = 1;
@@ -47,7 +46,7 @@ fn a_large_packet_fills_several_buffers_or_none() {
     wire.send(&packet(200)).unwrap();
     driver.submit(RX, &[(DATA, 100, WRITE)]);
     driver.submit(RX, &[(DATA + 100, 100, WRITE)]);
-    driver.device.service(Wake::Backend);
+    driver.rouse(0);
     assert!(driver.used(RX).is_empty(), "two buffers are not enough, and stay unused");
     driver.submit(RX, &[(DATA + 200, 100, WRITE)]);
     driver.kick(RX);
@@ -72,7 +71,7 @@ fn packets_wait_while_the_driver_has_no_buffers() {
     for _ in 0..3 {
         wire.send(&packet(10)).unwrap();
     }
-    assert_eq!(driver.device.service(Wake::Backend), Progress::Done);
+    driver.rouse(0);
     assert!(driver.used(RX).is_empty());
     for _ in 0..3 {
         driver.submit(RX, &[(DATA, 100, WRITE)]);

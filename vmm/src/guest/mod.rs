@@ -1,4 +1,12 @@
 //! One guest: put together from its description, then started, asked, held and ended.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `devices` | its virtio devices, from their descriptions to their threads |
+//! | `verbs` | what is asked of its devices while it runs |
+
+mod devices;
+mod verbs;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -17,13 +25,9 @@ use crate::serial::{SerialPort, Sink};
 use crate::sync::lock;
 use crate::vcpu::gang::Gang;
 use crate::vcpu::{cpuid, registers};
-use crate::virtio::VirtioDevice;
-use crate::virtio::block::Block;
-use crate::virtio::net::Net;
-use crate::virtio::rng::Rng;
-use crate::virtio::transport::Transport;
 use crate::virtio::worker::Worker;
 use crate::{boot, layout, memory};
+use devices::Devices;
 
 /// A guest that runs. Dropped, it is no more: the fields go in this order, first the vCPUs, then the devices, then the
 /// virtual machine and with the last device its memory.
@@ -52,8 +56,8 @@ impl Guest {
     /// A file, an interface or KVM cannot be used, or the description makes no sense.
     pub fn start(config: &GuestConfig, ending: Arc<Ending>, started: Instant) -> Result<Self> {
         let memory = memory::map(config.memory_mib)?;
-        let devices = devices(config)?;
-        let cmdline = boot::cmdline::with_devices(&config.cmdline, devices.len())?;
+        let devices = Devices::open(config)?;
+        let cmdline = boot::cmdline::with_devices(&config.cmdline, devices.count())?;
         let machine = Machine::new(&memory, config.vcpus)?;
         let (kernel, initrd) = (&config.kernel, config.initrd.as_deref().map(Path::new));
         let entry = boot::load(&memory, config.memory_mib, config.vcpus, kernel, initrd, &cmdline)?;
@@ -63,15 +67,7 @@ impl Guest {
         let console_port = serial_port(&machine, layout::CONSOLE_IRQ, console.clone())?;
         let agent_port = serial_port(&machine, layout::AGENT_IRQ, agent.clone())?;
 
-        let mut transports = Vec::new();
-        let mut workers = Vec::new();
-        for (index, (name, device)) in devices.into_iter().enumerate() {
-            let transport = Arc::new(Transport::new(device, memory.clone())?);
-            let base = layout::VIRTIO_BASE + index as u64 * layout::VIRTIO_SIZE;
-            machine.connect(&transport, base, layout::VIRTIO_IRQS[index])?;
-            workers.push(Worker::start(&name, transport.clone())?);
-            transports.push(transport);
-        }
+        let (transports, workers) = devices.start(&machine, &memory)?;
 
         let host_cpuid = machine.cpuid()?;
         let mut vcpus = Vec::new();
@@ -130,6 +126,8 @@ impl Guest {
             ready_s: self.ready_s,
             vcpus: self.vcpus,
             memory_mib: self.memory_mib,
+            host_cpus: std::thread::available_parallelism().map_or(0, |count| count.get() as u16),
+            host_memory_mib: host_memory_mib(),
         }
     }
 
@@ -176,6 +174,11 @@ impl Guest {
         self.asked
     }
 
+    /// Resets it.
+    pub fn reset(&self) {
+        self.ending.end(ExitReason::Reboot);
+    }
+
     /// Ends it at once.
     pub fn kill(&self) {
         self.ending.end(ExitReason::Killed);
@@ -196,17 +199,15 @@ impl Guest {
     }
 }
 
-/// The devices of `config` with the names of their threads, in the order in which the guest meets them.
-fn devices(config: &GuestConfig) -> Result<Vec<(String, Box<dyn VirtioDevice>)>> {
-    let mut devices: Vec<(String, Box<dyn VirtioDevice>)> = Vec::new();
-    for (index, disk) in config.disks.iter().enumerate() {
-        devices.push((format!("disk{index}"), Box::new(Block::open(&disk.path, disk.read_only, index)?)));
-    }
-    for (index, net) in config.nets.iter().enumerate() {
-        devices.push((format!("net{index}"), Box::new(Net::open(&net.tap, net.mac)?)));
-    }
-    devices.push(("rng".to_owned(), Box::new(Rng)));
-    Ok(devices)
+/// Memory of the host in MiB.
+fn host_memory_mib() -> u32 {
+    // SAFETY: an all-zero `sysinfo` is one, and the call fills it.
+    let info = unsafe {
+        let mut info: libc::sysinfo = std::mem::zeroed();
+        libc::sysinfo(&raw mut info);
+        info
+    };
+    u32::try_from((info.totalram * u64::from(info.mem_unit)) >> 20).unwrap_or(u32::MAX)
 }
 
 fn serial_port(machine: &Machine, irq: u32, sink: Arc<dyn Sink>) -> Result<Arc<Mutex<SerialPort>>> {

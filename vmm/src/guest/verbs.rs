@@ -1,0 +1,52 @@
+//! What is asked of a guest's devices while it runs. Each refusal is one sentence.
+
+use thimble_spec::vmm::{Limits, Stats};
+
+use super::Guest;
+
+impl Guest {
+    /// What it did so far.
+    pub fn stats(&self) -> Stats {
+        Stats::default()
+    }
+
+    /// Presses its power button.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn press_power_button(&self) -> Result<(), String> {
+        Err("this guest has no power button: it was started without ACPI".to_owned())
+    }
+
+    /// Sets how many MiB it is to give back.
+    ///
+    /// # Errors
+    /// It has no balloon, or not that much memory.
+    pub fn set_balloon(&self, _target_mib: u32) -> Result<(), String> {
+        Err("this guest has no balloon".to_owned())
+    }
+
+    /// Gives a disk another size.
+    ///
+    /// # Errors
+    /// It has no such disk; the disk cannot have that size.
+    pub fn resize_disk(&self, disk: u8, _bytes: Option<u64>) -> Result<(), String> {
+        Err(format!("this guest has no disk {disk} that can be resized"))
+    }
+
+    /// Replaces a disk's limits.
+    ///
+    /// # Errors
+    /// It has no such disk.
+    pub fn limit_disk(&self, disk: u8, _limits: Limits) -> Result<(), String> {
+        Err(format!("this guest has no disk {disk} that can be limited"))
+    }
+
+    /// Replaces a network interface's limits.
+    ///
+    /// # Errors
+    /// It has no such interface, or the host's kernel moves its packets.
+    pub fn limit_net(&self, net: u8, _receive: Limits, _transmit: Limits) -> Result<(), String> {
+        Err(format!("this guest has no network interface {net} that can be limited"))
+    }
+}
