@@ -3,6 +3,8 @@
 mod cli;
 mod terminal;
 
+use std::io::{Write, stdout};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,7 +13,13 @@ use thimble_spec::vmm::{Exit, ExitReason};
 use thimble_vmm::exit::{self, Ending};
 
 fn main() -> ExitCode {
-    let options = cli::parse();
+    let options = match cli::parse() {
+        cli::Job::Run(options) => options,
+        cli::Job::Ask(ask) => return cli::ask::ask(&ask),
+    };
+    if options.print_config {
+        return print_config(&options);
+    }
     let exit =
         run(&options).unwrap_or_else(|error| Exit { reason: ExitReason::Error(format!("{error:#}")), after_s: 0.0 });
     if let ExitReason::Error(sentence) = &exit.reason {
@@ -25,14 +33,29 @@ fn main() -> ExitCode {
     ExitCode::from(exit.reason.code())
 }
 
+fn print_config(options: &cli::Options) -> ExitCode {
+    let text = options.guest().and_then(|guest| Ok(serde_json::to_string_pretty(&guest)?));
+    match text.and_then(|text| Ok(writeln!(stdout(), "{text}")?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("thimble-vmm: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn run(options: &cli::Options) -> Result<Exit> {
     let config = options.guest()?;
     let ending = Arc::new(Ending::new().context("cannot prepare for the guest's end")?);
-    let terminal = match options.console() {
-        cli::ConsoleKind::Stdio => Some(terminal::Terminal::start(&ending)?),
-        cli::ConsoleKind::None => None,
+    let (terminal, stream) = match options.console() {
+        cli::ConsoleKind::Stdio => {
+            let (ours, theirs) = UnixStream::pair().context("cannot make a socket for the console")?;
+            let end = ending.clone();
+            let quit = Box::new(move |_: &UnixStream| end.end(ExitReason::Killed));
+            (Some(terminal::Terminal::start(ours, quit)?), Some(theirs))
+        }
+        cli::ConsoleKind::None => (None, None),
     };
-    let (terminal, stream) = terminal.unzip();
     let exit = thimble_vmm::run(&config, options.control.as_deref(), stream, ending);
     if let Some(terminal) = terminal {
         terminal.finish();

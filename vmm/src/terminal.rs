@@ -7,7 +7,6 @@ use std::io::{Read, Write, stdin, stdout};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -15,13 +14,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use thimble_spec::vmm::ExitReason;
-use thimble_vmm::exit::Ending;
 
 /// Ctrl-A: the next key is for the VMM.
 const ESCAPE: u8 = 1;
 /// How long the terminal has to take the last output.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What Ctrl-A x does.
+pub type Quit = Box<dyn FnOnce(&UnixStream) + Send>;
 
 /// The terminal, in raw mode while this lives if it is one.
 pub struct Terminal {
@@ -30,21 +30,19 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts to copy; the stream is for the VMM.
-    pub fn start(ending: &Arc<Ending>) -> Result<(Self, UnixStream)> {
-        let (ours, theirs) = UnixStream::pair().context("cannot make a socket for the console")?;
+    /// Starts to copy between the terminal and `console`. Ctrl-A x calls `quit` with it.
+    pub fn start(console: UnixStream, quit: Quit) -> Result<Self> {
         let before = tcgetattr(stdin().as_fd()).ok();
         if let Some(before) = &before {
             let mut raw = before.clone();
             cfmakeraw(&mut raw);
             tcsetattr(stdin().as_fd(), SetArg::TCSANOW, &raw).context("cannot set the terminal to raw mode")?;
         }
-        let output = ours.try_clone().context("cannot share the console's socket")?;
+        let output = console.try_clone().context("cannot share the console's socket")?;
         let (done, written) = channel();
-        let ending = ending.clone();
         // Signals are for the main thread, which has not taken them yet.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).context("cannot block signals")?;
-        let input = thread::Builder::new().name("stdin".to_owned()).spawn(move || copy_input(ours, &ending));
+        let input = thread::Builder::new().name("stdin".to_owned()).spawn(move || copy_input(console, quit));
         let copy = move || {
             copy_output(output);
             // Nobody waits any more if the receiver is gone.
@@ -53,7 +51,13 @@ impl Terminal {
         let output = thread::Builder::new().name("stdout".to_owned()).spawn(copy);
         mask.thread_set_mask().context("cannot unblock signals")?;
         input.and(output).context("cannot start the console's threads")?;
-        Ok((Self { before, written }, theirs))
+        Ok(Self { before, written })
+    }
+
+    /// Copies until the other side ends, or [`Quit`] ends it; then gives the terminal back.
+    pub fn run(self) {
+        // The copy's end is all there is to wait for.
+        let _ = self.written.recv();
     }
 
     /// Waits for the last output, and gives the terminal back.
@@ -72,8 +76,8 @@ impl Drop for Terminal {
     }
 }
 
-/// Copies keys to the guest. Ctrl-A x ends it, Ctrl-A Ctrl-A is one Ctrl-A.
-fn copy_input(mut to: UnixStream, ending: &Ending) {
+/// Copies keys to the guest. Ctrl-A x quits, Ctrl-A Ctrl-A is one Ctrl-A.
+fn copy_input(mut to: UnixStream, quit: Quit) {
     let mut bytes = [0; 4096];
     let mut escaped = false;
     loop {
@@ -85,7 +89,7 @@ fn copy_input(mut to: UnixStream, ending: &Ending) {
         for key in &bytes[..count] {
             match (std::mem::take(&mut escaped), *key) {
                 (false, ESCAPE) => escaped = true,
-                (true, b'x') => return ending.end(ExitReason::Killed),
+                (true, b'x') => return quit(&to),
                 (_, key) => keys.push(key),
             }
         }
