@@ -6,7 +6,7 @@ THIMBLE := $(TARGET)/release/thimble
 CARGO   ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs build run test lint unit system bench doctor clean
+.PHONY: help setup programs build run test lint unit system fuzz bench doctor clean
 
 help: ## say this
 	@echo "Thimble: one TOML file in, a bootable KVM appliance out."
@@ -25,7 +25,7 @@ build: programs ## build the demonstration, configs/demo.toml, into target/demo
 run: build ## boot the demonstration in QEMU; Ctrl-C powers it off, Ctrl-A x quits
 	@$(THIMBLE) run target/demo
 
-test: lint unit build system ## run every test: what CI runs
+test: lint unit build system fuzz ## run every test: what CI runs
 
 lint: programs
 	$(CARGO) fmt --all --check
@@ -39,6 +39,12 @@ unit: programs
 system: build
 	$(CARGO) test --release --package thimble-tests -- --test-threads=1
 
+# How long each target runs, in seconds.
+FUZZ    ?= 10
+
+fuzz: setup ## run the VMM's fuzz targets, FUZZ=10 seconds each
+	@scripts/fuzz $(FUZZ)
+
 bench: build ## print sizes and boot times
 	@$(CARGO) run --quiet --release --package thimble-tests --bin bench
 
@@ -46,4 +52,4 @@ doctor: programs ## say what this machine lacks
 	@$(THIMBLE) doctor
 
 clean: ## remove what was built here; the cache of kernels and packages stays
-	rm -rf target
+	rm -rf target vmm/fuzz/target

@@ -22,8 +22,8 @@ pub mod net;
 pub mod registers;
 pub mod ring;
 pub mod rng;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod transport;
 pub mod worker;
 

@@ -1,7 +1,13 @@
-//! A driver in miniature, for tests: it negotiates, lays out rings in a small memory, submits chains and looks at what
+//! A driver in miniature, for tests, fuzz targets and benches: it negotiates, lays out rings in a small memory, submits chains and looks at what
 //! comes back. Rings and memory can be bent at will behind its back.
 
+#![allow(clippy::unwrap_used, reason = "what fails here is the test, or its machine")]
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -23,8 +29,11 @@ pub const NEXT: u16 = 1;
 /// The device writes the buffer.
 pub const WRITE: u16 = 2;
 
+/// A driver and the device that it drives.
 pub struct Driver {
+    /// The guest's memory.
     pub memory: GuestMemoryMmap,
+    /// The device.
     pub device: Arc<Transport>,
     available: Vec<u16>,
     seen: Vec<u16>,
@@ -32,7 +41,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// A driver that has not touched `device`, which has three queues at most: their rings fill the memory before
+    /// A driver that has not touched `device`, which has 20 queues at most: their rings fill the memory before
     /// [`DATA`].
     pub fn new(device: impl VirtioDevice + 'static) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
@@ -41,19 +50,21 @@ impl Driver {
         Self { memory, device, available: vec![0; queues], seen: vec![0; queues], next: 0 }
     }
 
+    /// Reads a register.
     pub fn read(&self, register: u64) -> u32 {
         let mut bytes = [0; 4];
         self.device.read(register, &mut bytes);
         u32::from_le_bytes(bytes)
     }
 
+    /// Writes a register.
     pub fn write(&self, register: u64, value: u32) {
         self.device.write(register, &value.to_le_bytes());
     }
 
     /// Where a ring's descriptors, available and used ring are.
     pub fn ring(queue: usize) -> [u64; 3] {
-        [0, 0x1000, 0x2000].map(|part| 0x1_0000 * (queue as u64 + 1) + part)
+        [0, 0x1000, 0x2000].map(|part| 0x3000 * (queue as u64 + 1) + part)
     }
 
     /// Takes `features`, sets up the queues, and goes live.
@@ -63,6 +74,7 @@ impl Driver {
         self.write(offset::STATUS, 15);
     }
 
+    /// Resets the device and takes `features`.
     pub fn negotiate(&self, features: u64) {
         let features = features | F_VERSION_1;
         self.write(offset::STATUS, 0);
@@ -75,6 +87,7 @@ impl Driver {
         self.write(offset::STATUS, 3 | status::FEATURES_OK);
     }
 
+    /// Places the rings, all of them.
     pub fn set_up_queues(&self) {
         for queue in 0..self.device.kicks().len() {
             self.write(offset::QUEUE_SEL, queue as u32);
@@ -88,6 +101,7 @@ impl Driver {
         }
     }
 
+    /// Writes a descriptor.
     pub fn put_descriptor(&self, queue: usize, index: u16, address: u64, length: u32, flags: u16, next: u16) {
         let at = Self::ring(queue)[0] + u64::from(index) * 16;
         let rest = u64::from(length) | u64::from(flags) << 32 | u64::from(next) << 48;
@@ -153,24 +167,39 @@ impl Driver {
         used
     }
 
+    /// What is in the guest's memory.
     pub fn bytes(&self, address: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         self.memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
         bytes
     }
 
+    /// Puts bytes into the guest's memory.
     pub fn put(&self, address: u64, bytes: &[u8]) {
         self.memory.write_slice(bytes, GuestAddress(address)).unwrap();
     }
 
+    /// Whether the device has given up on us.
     pub fn needs_reset(&self) -> bool {
         self.read(offset::STATUS) & status::NEEDS_RESET != 0
     }
 }
 
+/// A file in memory, and a path to it that holds as long as it is open.
+pub fn scratch_file() -> (File, PathBuf) {
+    const NAME: &CStr = c"scratch";
+    // SAFETY: the name is a C string; the call makes a descriptor or fails.
+    let fd = unsafe { libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the descriptor was made just now and is nobody else's.
+    let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
+    (file, path)
+}
+
 /// A disk of 8 sectors, and its file.
-pub fn block(read_only: bool) -> (Block, std::fs::File) {
-    let file = tempfile::tempfile().unwrap();
+pub fn block(read_only: bool) -> (Block, File) {
+    let (file, _) = scratch_file();
     file.set_len(4096).unwrap();
     (Block::on(file.try_clone().unwrap(), 8, read_only), file)
 }
@@ -180,7 +209,7 @@ pub fn net() -> (Net, UnixDatagram) {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     theirs.set_nonblocking(true).unwrap();
-    let file = std::fs::File::from(std::os::fd::OwnedFd::from(ours));
+    let file = File::from(OwnedFd::from(ours));
     (Net::on(file, "02:00:00:00:00:01".parse().unwrap()), theirs)
 }
 

@@ -62,7 +62,7 @@ impl Block {
     }
 
     /// A device on an open file, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn on(file: std::fs::File, sectors: u64, read_only: bool) -> Self {
         let disk = Arc::new(Disk::new(file, sectors, read_only, "disk0"));
         Self { disk, position: 0, config: config::space(sectors) }

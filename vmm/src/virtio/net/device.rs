@@ -37,7 +37,7 @@ impl Net {
     }
 
     /// A device on a socket that keeps messages apart, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn on(file: std::fs::File, mac: Mac) -> Self {
         Self::new(Tap::on(file), mac, 0, false)
     }

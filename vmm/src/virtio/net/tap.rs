@@ -84,7 +84,7 @@ impl Tap {
     }
 
     /// A device on any descriptor that keeps messages apart, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn on(file: File) -> Self {
         Self { file }
     }
