@@ -47,6 +47,10 @@ fuzz: setup ## run the VMM's fuzz targets, FUZZ=10 seconds each
 
 bench: build ## print sizes and boot times
 	@$(CARGO) run --quiet --release --package thimble-tests --bin bench
+	@echo "virtio requests, from the device's look at its ring to the answer in it (valgrind --tool=callgrind)"
+	@scripts/count-instructions
+	@echo "the same with the driver's side and the host's kernel, in time (criterion: cargo bench -p thimble-vmm)"
+	@$(CARGO) bench --quiet --package thimble-vmm --features testing --bench devices 2>/dev/null | grep time:
 
 doctor: programs ## say what this machine lacks
 	@$(THIMBLE) doctor
