@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_mp_state};
 use kvm_ioctls::VcpuFd;
-use thimble_spec::vmm::ExitReason;
+use thimble_spec::vmm::{ExitReason, Memory};
 use thimble_vmm::bus::Bus;
 use thimble_vmm::console::Console;
 use thimble_vmm::exit::Ending;
@@ -85,7 +85,7 @@ impl Payload {
             eprintln!("SKIPPED: /dev/kvm does not open: {error}");
             return None;
         }
-        let memory = thimble_vmm::memory::map(2).unwrap();
+        let memory = thimble_vmm::memory::map(2, &Memory::default()).unwrap();
         let machine = Machine::new(&memory, codes.len() as u8).unwrap();
         let device = Arc::new(Transport::new(Box::new(Rng), memory.clone()).unwrap());
         machine.connect(&device, VIRTIO_BASE, VIRTIO_IRQS[0]).unwrap();

@@ -1,19 +1,19 @@
-//! The kernel image: loaded, or refused with a sentence.
+//! The kernel image: refused with a reason, or planned so that the plan can be carried out.
 #![no_main]
 
-use std::io::Write;
-
 use libfuzzer_sys::fuzz_target;
-use thimble_vmm::boot::kernel;
-use thimble_vmm::virtio::testing::scratch_file;
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use thimble_vmm::boot::image;
+use thimble_vmm::layout;
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(memory) = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 32 << 20)]) else { return };
-    let (mut file, path) = scratch_file();
-    if file.write_all(data).is_ok()
-        && let Err(error) = kernel::load(&memory, &path)
-    {
-        assert!(!error.sentence().is_empty());
+    match image::plan(data) {
+        Err(reason) => assert!(!reason.is_empty()),
+        Ok(plan) => {
+            for piece in plan.pieces {
+                assert!(piece.offset.checked_add(piece.bytes).is_some_and(|end| end <= data.len() as u64));
+                assert!(piece.address.checked_add(piece.bytes).is_some_and(|end| end <= plan.end));
+                assert!(piece.address >= layout::HIGH_RAM);
+            }
+        }
     }
 });

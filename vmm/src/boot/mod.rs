@@ -2,27 +2,34 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`kernel`] | tells a `vmlinux` from a `bzImage` and loads it |
-//! | [`pvh`] | the start info for the former |
-//! | [`linux64`] | boot parameters, page tables and descriptors for the latter |
+//! | [`image`] | which pieces of a kernel's file go where, told from its bytes: [`elf`] or [`bzimage`] |
+//! | [`place`] | from files into memory, mapped or copied |
+//! | [`pvh`] | the start info for a `vmlinux` |
+//! | [`linux64`] | boot parameters, page tables and descriptors for a `bzImage` |
 //! | [`mptable`] | the processors and interrupts, for a kernel without ACPI |
 //! | [`cmdline`] | the words that name the devices |
 
+mod bzimage;
 pub mod cmdline;
-pub mod kernel;
+mod elf;
+pub mod image;
 pub mod linux64;
 pub mod mptable;
+pub mod place;
 pub mod pvh;
+#[cfg(test)]
+mod testing;
 
 use std::fs::File;
 use std::path::Path;
 
+use thimble_spec::vmm::GuestConfig;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::error::{Error, Result};
 use crate::vcpu::registers::Entry;
 use crate::{layout, memory as ram};
-use kernel::Kind;
+use image::{Image, Kind, Piece, Plan};
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -40,22 +47,15 @@ pub struct Initrd {
 ///
 /// # Errors
 /// A file cannot be read, is not what it should be, or does not fit.
-pub fn load(
-    memory: &GuestMemoryMmap,
-    memory_mib: u32,
-    vcpus: u8,
-    kernel: &Path,
-    initrd: Option<&Path>,
-    cmdline: &str,
-) -> Result<Entry> {
-    let kernel = kernel::load(memory, kernel)?;
-    let initrd = initrd.map(|path| load_initrd(memory, memory_mib, path, kernel.end)).transpose()?;
+pub fn load(memory: &GuestMemoryMmap, config: &GuestConfig, cmdline: &str) -> Result<Entry> {
+    let kernel = load_kernel(memory, config)?;
+    let initrd = config.initrd.as_deref().map(|path| load_initrd(memory, config, path, kernel.end)).transpose()?;
     memory
         .write_slice(&[cmdline.as_bytes(), &[0]].concat(), GuestAddress(layout::CMDLINE))
         .map_err(Error::memory("write the command line into"))?;
-    let table = mptable::build(vcpus);
+    let table = mptable::build(config.vcpus);
     memory.write_slice(&table, GuestAddress(layout::MP_TABLE)).map_err(Error::memory("write the MP table into"))?;
-    let usable = ram::usable(memory_mib);
+    let usable = ram::usable(config.memory_mib);
     match kernel.kind {
         Kind::Pvh { entry } => {
             pvh::write(memory, &usable, initrd).map_err(Error::memory("write the start info into"))?;
@@ -69,21 +69,109 @@ pub fn load(
     }
 }
 
-/// Loads an initrd as high as every kernel can take it: far from where kernels grow.
-fn load_initrd(memory: &GuestMemoryMmap, memory_mib: u32, path: &Path, kernel_end: u64) -> Result<Initrd> {
+fn load_kernel(memory: &GuestMemoryMmap, config: &GuestConfig) -> Result<Plan> {
+    let path = &config.kernel;
+    let error = |source| Error::File { action: "read the kernel", path: path.clone(), source };
+    let refuse = |reason| Error::Kernel { path: path.clone(), reason };
+    let file = File::open(path).map_err(error)?;
+    let plan = image::plan(&file).map_err(refuse)?;
+    if plan.end > ram::low_end(config.memory_mib) {
+        let need = plan.end.div_ceil(ram::MIB);
+        let given = config.memory_mib;
+        return Err(refuse(format!(
+            "it needs {need} MiB of memory to start, and the guest has {given} MiB: give more"
+        )));
+    }
+    let share = ram::is_shared(&config.memory);
+    for piece in &plan.pieces {
+        place::place(memory, &file, *piece, share).map_err(|reason| refuse(reason.to_string()))?;
+    }
+    Ok(plan)
+}
+
+/// Loads an initrd as high as every kernel can take it: far from where kernels grow. It begins with a page, as it does
+/// in its file.
+fn load_initrd(memory: &GuestMemoryMmap, config: &GuestConfig, path: &Path, kernel_end: u64) -> Result<Initrd> {
     let error = |action| move |source| Error::File { action, path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(error("open the initrd"))?;
-    let size = file.metadata().map_err(error("measure the initrd"))?.len();
-    let limit = ram::low_end(memory_mib).min(layout::INITRD_LIMIT);
+    let file = File::open(path).map_err(error("open the initrd"))?;
+    let size = file.size().map_err(error("measure the initrd"))?;
+    let limit = ram::low_end(config.memory_mib).min(layout::INITRD_LIMIT);
     let address = limit.checked_sub(size).map(|address| address & !(PAGE - 1)).filter(|address| *address >= kernel_end);
     let Some(address) = address else {
         return Err(Error::Config(format!(
-            "the initrd {} of {size} bytes does not fit beside the kernel in {memory_mib} MiB of memory: give more",
-            path.display()
+            "the initrd {} of {size} bytes does not fit beside the kernel in {} MiB of memory: give more",
+            path.display(),
+            config.memory_mib
         )));
     };
-    memory
-        .read_exact_volatile_from(GuestAddress(address), &mut file, size as usize)
+    place::place(memory, &file, Piece { offset: 0, address, bytes: size }, ram::is_shared(&config.memory))
         .map_err(Error::memory("read the initrd into"))?;
     Ok(Initrd { address, size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use thimble_spec::vmm::{Memory, Pages};
+
+    fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    /// The memory of a guest with this kernel and an initrd of 5000 bytes, and its entry.
+    fn loaded(kernel: &[u8], memory_mib: u32, pages: Pages) -> Result<(GuestMemoryMmap, Entry)> {
+        let (kernel, initrd) = (file(kernel), file(&[0x11; 5000]));
+        let config = GuestConfig {
+            vcpus: 1,
+            memory_mib,
+            kernel: kernel.path().to_owned(),
+            initrd: Some(initrd.path().to_owned()),
+            memory: Memory { pages, prefault: false },
+            ..GuestConfig::default()
+        };
+        let memory = ram::map(memory_mib, &Memory::default()).unwrap();
+        let entry = load(&memory, &config, "quiet")?;
+        Ok((memory, entry))
+    }
+
+    #[test]
+    fn a_vmlinux_is_loaded_mapped_and_copied() {
+        let image = testing::vmlinux();
+        for pages in [Pages::Default, Pages::Transparent] {
+            let (memory, entry) = loaded(&image, 16, pages).unwrap();
+            assert_eq!(entry, Entry::Pvh { at: testing::ENTRY });
+            for piece in testing::PIECES {
+                let mut bytes = vec![0; piece.bytes as usize + 16];
+                memory.read_slice(&mut bytes, GuestAddress(piece.address)).unwrap();
+                let (start, end) = (piece.offset as usize, (piece.offset + piece.bytes) as usize);
+                assert_eq!(bytes[..bytes.len() - 16], image[start..end]);
+                assert_eq!(bytes[bytes.len() - 16..], [0; 16], "what is behind a segment is zero");
+            }
+            // Two pages below 16 MiB.
+            let mut initrd = vec![0; 8192];
+            memory.read_slice(&mut initrd, GuestAddress((16 << 20) - 8192)).unwrap();
+            assert!(initrd[..5000].iter().all(|byte| *byte == 0x11) && initrd[5000..].iter().all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
+    fn a_bzimage_is_loaded() {
+        let (memory, entry) = loaded(&testing::bzimage(), 32, Pages::Default).unwrap();
+        assert_eq!(entry, Entry::Linux64 { at: 0x100_0200 });
+        assert_eq!(memory.read_obj::<u8>(GuestAddress(0x100_0000)).unwrap(), 0x90);
+    }
+
+    #[test]
+    fn a_guest_too_small_is_told_so() {
+        let sentence = |kernel: &[u8], mib| loaded(kernel, mib, Pages::Default).err().unwrap().sentence();
+        assert!(
+            sentence(&testing::bzimage(), 23)
+                .ends_with("it needs 24 MiB of memory to start, and the guest has 23 MiB: give more")
+        );
+        assert!(sentence(&testing::bzimage(), 24).contains("does not fit beside the kernel"));
+        assert!(sentence(b"#!/bin/sh", 24).ends_with("it is neither an ELF vmlinux nor a bzImage"));
+    }
 }

@@ -8,7 +8,6 @@
 mod devices;
 mod verbs;
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -55,12 +54,11 @@ impl Guest {
     /// # Errors
     /// A file, an interface or KVM cannot be used, or the description makes no sense.
     pub fn start(config: &GuestConfig, ending: Arc<Ending>, started: Instant) -> Result<Self> {
-        let memory = memory::map(config.memory_mib)?;
+        let memory = memory::map(config.memory_mib, &config.memory)?;
         let devices = Devices::open(config)?;
         let cmdline = boot::cmdline::with_devices(&config.cmdline, devices.count())?;
+        let entry = boot::load(&memory, config, &cmdline)?;
         let machine = Machine::new(&memory, config.vcpus)?;
-        let (kernel, initrd) = (&config.kernel, config.initrd.as_deref().map(Path::new));
-        let entry = boot::load(&memory, config.memory_mib, config.vcpus, kernel, initrd, &cmdline)?;
 
         let console = Arc::new(Console::new()?);
         let agent = Arc::new(Agent::new()?);
