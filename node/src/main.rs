@@ -10,6 +10,7 @@ mod guest;
 mod launch;
 mod lock;
 mod node;
+mod overcommit;
 mod plan;
 mod policy;
 mod say;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::guest::Keeper;
+use crate::{overcommit, say};
 
 /// On the host's kernel command line: copy the guests' consoles to the host's. A guest can flood the console then, so
 /// it is for tests and for looking what is wrong.
@@ -30,6 +31,9 @@ pub async fn run(appliance: &Path) -> Result<()> {
     tokio::spawn(connection);
     let (stop, stopping) = watch::channel(false);
 
+    if let Some(note) = overcommit::note(&appliance.guests) {
+        say::note(&note);
+    }
     let mut keepers = JoinSet::new();
     for guest in appliance.guests {
         let bridge = guest.network.as_ref().and_then(|network| appliance.bridges.get(&network.bridge)).cloned();
