@@ -17,7 +17,6 @@ use crate::control::socket::Socket;
 use crate::error::{Error, Result};
 use crate::exit::Ending;
 use crate::guest::Guest;
-use crate::sync::lock;
 
 /// Most connections to the control socket.
 const CLIENTS_MAX: usize = 32;
@@ -177,7 +176,7 @@ impl Supervisor {
     }
 
     fn serve(&mut self, id: u64, events: EventSet) {
-        let room = lock(self.guest.console_port()).room();
+        let room = self.guest.input_room();
         let Some(client) = self.clients.get_mut(&id) else { return };
         if events.contains(EventSet::IN) {
             client.receive(if matches!(client.mode, Mode::Console(_)) { room } else { READ_MOST });
@@ -261,7 +260,7 @@ impl Supervisor {
             && matches!(client.mode, Mode::Console(_))
         {
             let input = client.take_input();
-            lock(self.guest.console_port()).input(&input);
+            self.guest.type_in(&input);
         }
     }
 
@@ -284,7 +283,7 @@ impl Supervisor {
 
     /// Sends to a client what it takes, and drops it if it is done.
     fn send(&mut self, id: u64) {
-        let room = lock(self.guest.console_port()).room();
+        let room = self.guest.input_room();
         let Some(client) = self.clients.get_mut(&id) else { return };
         let interest = client.send(self.guest.console(), room);
         let fd = client.stream.as_raw_fd();

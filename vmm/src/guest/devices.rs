@@ -1,15 +1,18 @@
-//! The virtio devices of a guest, in the order in which it meets them: disks, network interfaces, entropy.
+//! The virtio devices of a guest, in the order in which it meets them: disks, network interfaces, entropy, a
+//! console.
 
 use std::sync::Arc;
 
 use thimble_spec::vmm::GuestConfig;
 use vm_memory::GuestMemoryMmap;
 
+use crate::console::Input;
 use crate::error::Result;
 use crate::kvm::Machine;
 use crate::layout;
 use crate::virtio::VirtioDevice;
 use crate::virtio::block::Block;
+use crate::virtio::console::ConsolePort;
 use crate::virtio::net::Net;
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
@@ -19,11 +22,11 @@ use crate::virtio::worker::Worker;
 pub struct Devices(Vec<Box<dyn VirtioDevice>>);
 
 impl Devices {
-    /// Opens what `config` names.
+    /// Opens what `config` names; what is typed for a console among them comes by `input`.
     ///
     /// # Errors
     /// A file or an interface cannot be used.
-    pub fn open(config: &GuestConfig) -> Result<Self> {
+    pub fn open(config: &GuestConfig, input: &Arc<Input>) -> Result<Self> {
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
         for (index, disk) in config.disks.iter().enumerate() {
             devices.push(Box::new(Block::open(&disk.path, disk.read_only, index)?));
@@ -32,6 +35,9 @@ impl Devices {
             devices.push(Box::new(Net::open(&net.tap, net.mac, index)?));
         }
         devices.push(Box::new(Rng));
+        if config.virtio_console {
+            devices.push(Box::new(ConsolePort::new(input.clone())));
+        }
         Ok(Self(devices))
     }
 

@@ -16,7 +16,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::agent::Agent;
 use crate::bus::Bus;
-use crate::console::Console;
+use crate::console::{Console, Input};
 use crate::error::{Error, Result};
 use crate::exit::Ending;
 use crate::kvm::Machine;
@@ -35,6 +35,7 @@ pub struct Guest {
     _workers: Vec<Worker>,
     _machine: Machine,
     console: Arc<Console>,
+    input: Arc<Input>,
     console_port: Arc<Mutex<SerialPort>>,
     agent: Arc<Agent>,
     agent_port: Arc<Mutex<SerialPort>>,
@@ -55,12 +56,13 @@ impl Guest {
     /// A file, an interface or KVM cannot be used, or the description makes no sense.
     pub fn start(config: &GuestConfig, ending: Arc<Ending>, started: Instant) -> Result<Self> {
         let memory = memory::map(config.memory_mib, &config.memory)?;
-        let devices = Devices::open(config)?;
+        let console = Arc::new(Console::new()?);
+        let input = Arc::new(Input::new(console.clone())?);
+        let devices = Devices::open(config, &input)?;
         let cmdline = boot::cmdline::with_devices(&config.cmdline, devices.count())?;
         let entry = boot::load(&memory, config, &cmdline)?;
         let machine = Machine::new(&memory, config.vcpus)?;
 
-        let console = Arc::new(Console::new()?);
         let agent = Arc::new(Agent::new()?);
         let console_port = serial_port(&machine, layout::CONSOLE_IRQ, console.clone())?;
         let agent_port = serial_port(&machine, layout::AGENT_IRQ, agent.clone())?;
@@ -85,6 +87,7 @@ impl Guest {
             _workers: workers,
             _machine: machine,
             console,
+            input,
             console_port,
             agent,
             agent_port,
@@ -104,9 +107,17 @@ impl Guest {
         &self.console
     }
 
-    /// Where input to its console goes.
-    pub fn console_port(&self) -> &Mutex<SerialPort> {
-        &self.console_port
+    /// Number of bytes that [`Self::type_in`] would take now.
+    pub fn input_room(&self) -> usize {
+        self.input.room().unwrap_or_else(|| lock(&self.console_port).room())
+    }
+
+    /// Hands it input to its console: to the virtio console if a driver runs it, else to the serial port. What does
+    /// not fit is lost.
+    pub fn type_in(&self, bytes: &[u8]) {
+        if self.input.put(bytes).is_none() {
+            lock(&self.console_port).input(bytes);
+        }
     }
 
     /// Who listens to its PID 1.

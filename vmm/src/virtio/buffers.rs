@@ -56,14 +56,21 @@ impl<'m> Buffers<'m> {
 
     /// Removes the first bytes and copies them into `bytes`; `None`, and nothing removed, if there are fewer.
     pub fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let rest = self.split_off(N)?;
         let mut bytes = [0; N];
+        (self.len() >= N).then(|| self.drain(&mut bytes))?;
+        Some(bytes)
+    }
+
+    /// Removes as many of the first bytes as `bytes` takes and copies them there; says how many.
+    pub fn drain(&mut self, bytes: &mut [u8]) -> usize {
+        let count = bytes.len().min(self.len());
+        let rest = self.split_off(count).unwrap_or_default();
         let mut done = 0;
         for piece in &self.pieces {
-            done += piece.copy_to(&mut bytes[done..]);
+            done += piece.copy_to(&mut bytes[done..count]);
         }
         *self = rest;
-        Some(bytes)
+        done
     }
 
     /// Copies as much of `bytes` as there is room for, from the beginning; says how much.

@@ -10,10 +10,11 @@
 //! | [`interrupt`] | status register and irqfd |
 //! | [`worker`] | the thread that a lane works on |
 //! | [`limit`] | rate limits |
-//! | [`block`], [`net`], [`rng`] | the devices: `device`, `queues` and, where there is one, `config` each |
+//! | [`block`], [`net`], [`console`], [`rng`] | the devices: `device`, `queues` and, where there is one, `config` each |
 
 pub mod block;
 pub mod buffers;
+pub mod console;
 pub mod device;
 pub mod interrupt;
 pub mod lane;

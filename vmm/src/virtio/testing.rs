@@ -16,7 +16,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::registers::{F_VERSION_1, offset, status};
 use super::transport::Transport;
-use super::{Progress, VirtioDevice, Wake, block::Block, net::Net, rng::Rng};
+use super::{Progress, VirtioDevice, Wake, block::Block, console::ConsolePort, net::Net, rng::Rng};
+use crate::console::{Console, Input};
 use crate::sync::lock;
 
 /// Bytes of the guest's memory.
@@ -215,8 +216,14 @@ pub fn net() -> (Net, UnixDatagram) {
     (Net::on(file, "02:00:00:00:00:01".parse().unwrap()), theirs)
 }
 
+/// A console device, and what is on its two sides.
+pub fn console() -> (ConsolePort, Arc<Input>) {
+    let input = Arc::new(Input::new(Arc::new(Console::new().unwrap())).unwrap());
+    (ConsolePort::new(input.clone()), input)
+}
+
 /// One driver for each kind of device. The second part keeps the devices' other ends open.
 pub fn one_of_each() -> (Vec<Driver>, UnixDatagram) {
     let (net, wire) = net();
-    (vec![Driver::new(block(false).0), Driver::new(net), Driver::new(Rng)], wire)
+    (vec![Driver::new(block(false).0), Driver::new(net), Driver::new(Rng), Driver::new(console().0)], wire)
 }
