@@ -79,7 +79,9 @@ fn set_persistent(name: &str, stays: bool) -> std::io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // As many queues as the guest has pairs; the VMM opens it with the same flags.
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: the descriptor is open, and the request points to an initialized `ifreq` that outlives the call.
     unsafe { ioctl::set_interface(tun.as_raw_fd(), &raw const request) }?;
     // SAFETY: the descriptor is open; the argument is an integer.

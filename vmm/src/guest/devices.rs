@@ -13,13 +13,23 @@ use crate::layout;
 use crate::virtio::VirtioDevice;
 use crate::virtio::block::Block;
 use crate::virtio::console::ConsolePort;
-use crate::virtio::net::Net;
+use crate::virtio::net::{self, Net};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
 use crate::virtio::worker::Worker;
 
 /// Devices whose files and interfaces are open.
-pub struct Devices(Vec<Box<dyn VirtioDevice>>);
+pub struct Devices {
+    devices: Vec<Box<dyn VirtioDevice>>,
+    handles: Handles,
+}
+
+/// What is asked of devices while they work, by their indices.
+#[derive(Clone, Debug, Default)]
+pub struct Handles {
+    /// Network interfaces.
+    pub nets: Vec<net::Handle>,
+}
 
 impl Devices {
     /// Opens what `config` names; what is typed for a console among them comes by `input`.
@@ -28,22 +38,30 @@ impl Devices {
     /// A file or an interface cannot be used.
     pub fn open(config: &GuestConfig, input: &Arc<Input>) -> Result<Self> {
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
+        let mut handles = Handles::default();
         for (index, disk) in config.disks.iter().enumerate() {
             devices.push(Box::new(Block::open(&disk.path, disk.read_only, index)?));
         }
         for (index, net) in config.nets.iter().enumerate() {
-            devices.push(Box::new(Net::open(&net.tap, net.mac, index)?));
+            let net = Net::open(net, index)?;
+            handles.nets.push(net.handle());
+            devices.push(Box::new(net));
         }
         devices.push(Box::new(Rng));
         if config.virtio_console {
             devices.push(Box::new(ConsolePort::new(input.clone())));
         }
-        Ok(Self(devices))
+        Ok(Self { devices, handles })
     }
 
     /// How many they are.
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.devices.len()
+    }
+
+    /// What verbs ask of them.
+    pub fn handles(&self) -> Handles {
+        self.handles.clone()
     }
 
     /// Connects them to the machine and starts their threads.
@@ -53,7 +71,7 @@ impl Devices {
     pub fn start(self, machine: &Machine, memory: &GuestMemoryMmap) -> Result<(Vec<Arc<Transport>>, Vec<Worker>)> {
         let mut transports = Vec::new();
         let mut workers = Vec::new();
-        for (index, device) in self.0.into_iter().enumerate() {
+        for (index, device) in self.devices.into_iter().enumerate() {
             let transport = Arc::new(Transport::new(device, memory.clone())?);
             let base = layout::VIRTIO_BASE + index as u64 * layout::VIRTIO_SIZE;
             machine.connect(&transport, base, layout::VIRTIO_IRQS[index])?;

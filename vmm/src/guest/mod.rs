@@ -26,13 +26,14 @@ use crate::vcpu::gang::Gang;
 use crate::vcpu::{cpuid, registers};
 use crate::virtio::worker::Worker;
 use crate::{boot, layout, memory};
-use devices::Devices;
+use devices::{Devices, Handles};
 
 /// A guest that runs. Dropped, it is no more: the fields go in this order, first the vCPUs, then the devices, then the
 /// virtual machine and with the last device its memory.
 pub struct Guest {
     gang: Gang,
     _workers: Vec<Worker>,
+    handles: Handles,
     _machine: Machine,
     console: Arc<Console>,
     input: Arc<Input>,
@@ -67,6 +68,7 @@ impl Guest {
         let console_port = serial_port(&machine, layout::CONSOLE_IRQ, console.clone())?;
         let agent_port = serial_port(&machine, layout::AGENT_IRQ, agent.clone())?;
 
+        let handles = devices.handles();
         let (transports, workers) = devices.start(&machine, &memory)?;
 
         let host_cpuid = machine.cpuid()?;
@@ -85,6 +87,7 @@ impl Guest {
         Ok(Self {
             gang: Gang::start(vcpus, &bus, &ending)?,
             _workers: workers,
+            handles,
             _machine: machine,
             console,
             input,

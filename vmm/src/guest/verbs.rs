@@ -3,11 +3,12 @@
 use thimble_spec::vmm::{Limits, Stats};
 
 use super::Guest;
+use crate::virtio::net;
 
 impl Guest {
     /// What it did so far.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        Stats { nets: self.handles.nets.iter().map(net::Handle::stats).collect(), ..Stats::default() }
     }
 
     /// Presses its power button.
@@ -46,7 +47,8 @@ impl Guest {
     ///
     /// # Errors
     /// It has no such interface, or the host's kernel moves its packets.
-    pub fn limit_net(&self, net: u8, _receive: Limits, _transmit: Limits) -> Result<(), String> {
-        Err(format!("this guest has no network interface {net} that can be limited"))
+    pub fn limit_net(&self, net: u8, receive: Limits, transmit: Limits) -> Result<(), String> {
+        let handle = self.handles.nets.get(usize::from(net));
+        handle.ok_or_else(|| format!("this guest has no network interface {net}"))?.limit(receive, transmit)
     }
 }

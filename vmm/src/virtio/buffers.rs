@@ -73,6 +73,16 @@ impl<'m> Buffers<'m> {
         done
     }
 
+    /// A copy of all bytes. For short ones only, whose length was looked at.
+    pub fn copy(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len()];
+        let mut done = 0;
+        for piece in &self.pieces {
+            done += piece.copy_to(&mut bytes[done..]);
+        }
+        bytes
+    }
+
     /// Copies as much of `bytes` as there is room for, from the beginning; says how much.
     pub fn fill(&self, bytes: &[u8]) -> usize {
         let mut done = 0;

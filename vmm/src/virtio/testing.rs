@@ -12,6 +12,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use thimble_spec::vmm as spec;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::registers::{F_VERSION_1, offset, status};
@@ -75,6 +76,19 @@ impl Driver {
         self.negotiate(features);
         self.set_up_queues();
         self.write(offset::STATUS, 15);
+    }
+
+    /// The same driver after it has reset its device, with `features`.
+    pub fn restarted(mut self, features: u64) -> Self {
+        let queues = self.available.len();
+        (self.available, self.seen, self.next) = (vec![0; queues], vec![0; queues], 0);
+        for queue in 0..queues {
+            for part in &Self::ring(queue)[1..] {
+                self.memory.write_obj(0u32, GuestAddress(*part)).unwrap();
+            }
+        }
+        self.start(features);
+        self
     }
 
     /// Resets the device and takes `features`.
@@ -209,11 +223,20 @@ pub fn block(read_only: bool) -> (Block, File) {
 
 /// A network device, and the other end of its wire.
 pub fn net() -> (Net, UnixDatagram) {
-    let (ours, theirs) = UnixDatagram::pair().unwrap();
-    ours.set_nonblocking(true).unwrap();
-    theirs.set_nonblocking(true).unwrap();
-    let file = File::from(OwnedFd::from(ours));
-    (Net::on(file, "02:00:00:00:00:01".parse().unwrap()), theirs)
+    let (ours, mut theirs) = wires(1);
+    let description = spec::Net::new("none", "02:00:00:00:00:01".parse().unwrap());
+    (Net::on(ours, &description).unwrap(), theirs.remove(0))
+}
+
+/// Both ends of some wires.
+pub fn wires(count: usize) -> (Vec<File>, Vec<UnixDatagram>) {
+    let wire = |_| {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        (File::from(OwnedFd::from(ours)), theirs)
+    };
+    (0..count).map(wire).unzip()
 }
 
 /// A console device, and what is on its two sides.

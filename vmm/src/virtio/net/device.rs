@@ -1,51 +1,111 @@
-//! The device: a tap and two queues.
+//! The front: what is offered to the driver, who moves the packets, and the handle for the control socket.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
-use thimble_spec::names::Mac;
-use vm_memory::GuestMemoryMmap;
+use thimble_spec::vmm::{self as spec, Limits, NetStats};
 
 use super::config;
-use super::queues::{Receiver, transmit};
+use super::port::Port;
+use super::queues::{Pair, Place};
 use super::tap::Tap;
-use crate::error::Result;
-use crate::virtio::ring::Ring;
-use crate::virtio::{Lane, Progress, Service, VirtioDevice, Wake, read_space};
+use crate::error::{Error, Result};
+use crate::virtio::limit::{Limiter, SharedLimits};
+use crate::virtio::{Lane, VirtioDevice, read_space};
 
 /// Device type (virtio 1.2, section 5).
 const TYPE: u32 = 1;
-/// Index of the receive queue (section 5.1.2).
-const RX: usize = 0;
-/// Index of the transmit queue (section 5.1.2).
-const TX: usize = 1;
 
 /// A network device.
-#[derive(Debug)]
 pub struct Net {
-    config: [u8; 6],
-    lane: Option<Packets>,
+    port: Arc<Port>,
+    features: u64,
+    pairs: u8,
+    mtu: Option<u16>,
+    limits: SharedBoth,
+    lanes: Vec<Box<dyn Lane>>,
+}
+
+/// Limits of both directions.
+#[derive(Clone, Debug)]
+struct SharedBoth {
+    receive: SharedLimits,
+    transmit: SharedLimits,
 }
 
 impl Net {
-    /// A device on the tap interface `tap`.
+    /// The network interface `description`, at `position` among those of its guest.
     ///
     /// # Errors
-    /// As [`Tap::open`].
-    pub fn open(tap: &str, mac: Mac, position: usize) -> Result<Self> {
-        Ok(Self::new(Tap::open(tap)?, mac, position, true))
+    /// The tap cannot be used as described, or the description makes no sense.
+    pub fn open(description: &spec::Net, position: usize) -> Result<Self> {
+        let pairs = check(description)?;
+        Self::new(Tap::open(&description.tap, pairs)?, description, position)
     }
 
-    /// A device on a socket that keeps messages apart, for tests.
+    /// A device on descriptors that keep messages apart, such as datagram sockets, one for each pair of queues, instead
+    /// of the description's tap. Each message is a packet behind its virtio header.
+    ///
+    /// # Errors
+    /// The description makes no sense; the host gives no timers.
     #[cfg(any(test, feature = "testing"))]
-    pub fn on(file: std::fs::File, mac: Mac) -> Self {
-        Self::new(Tap::on(file), mac, 0, false)
+    pub fn on(wires: Vec<std::fs::File>, description: &spec::Net) -> Result<Self> {
+        check(description)?;
+        Self::new(Tap::on(wires), description, 0)
     }
 
-    fn new(tap: Tap, mac: Mac, position: usize, offloads_settable: bool) -> Self {
-        let lane = Packets { tap, position, receiver: Receiver::new(), offloads_settable };
-        Self { config: config::space(mac), lane: Some(lane) }
+    fn new(tap: Tap, description: &spec::Net, position: usize) -> Result<Self> {
+        let pairs = tap.most_pairs();
+        let mut features = config::FEATURES | tap.features() | config::F_CTRL_VLAN;
+        for (feature, offered) in [(config::F_MTU, description.mtu.is_some()), (config::F_MQ, pairs > 1)] {
+            features |= if offered { feature } else { 0 };
+        }
+        let limits = SharedBoth {
+            receive: SharedLimits::new(description.receive),
+            transmit: SharedLimits::new(description.transmit),
+        };
+        let port = Arc::new(Port::new(tap, description.mac, description.mtu));
+        let lane = |pair| -> io::Result<Box<dyn Lane>> {
+            let place = Place { device: position, pair, pairs };
+            let [receive, transmit] = [&limits.receive, &limits.transmit].map(|shared| Limiter::new(shared.clone()));
+            Ok(Box::new(Pair::new(place, port.clone(), receive?, transmit?)))
+        };
+        let lanes = (0..pairs).map(lane).collect::<io::Result<_>>();
+        let lanes = lanes.map_err(Error::host("make a network interface's timers"))?;
+        Ok(Self { port, features, pairs: pairs as u8, mtu: description.mtu, limits, lanes })
     }
+
+    /// What remains of the device for the control socket when the guest has it.
+    pub fn handle(&self) -> Handle {
+        Handle { port: self.port.clone(), limits: self.limits.clone() }
+    }
+}
+
+/// Says how many pairs of queues are described, if the description makes sense.
+fn check(description: &spec::Net) -> Result<u8> {
+    let tap = &description.tap;
+    let pairs = description.queue_pairs.unwrap_or(1);
+    if !(1..=config::PAIRS_MAX).contains(&pairs) {
+        let most = config::PAIRS_MAX;
+        return Err(Error::Config(format!(
+            "the interface on {tap} cannot have {pairs} queue pairs: give it 1 to {most}"
+        )));
+    }
+    if let Some(mtu) = description.mtu
+        && !config::MTU.contains(&mtu)
+    {
+        let (least, most) = config::MTU.into_inner();
+        return Err(Error::Config(format!(
+            "the interface on {tap} cannot have an MTU of {mtu}: give it {least} to {most}"
+        )));
+    }
+    if description.mac.is_multicast() {
+        return Err(Error::Config(format!(
+            "the interface on {tap} cannot have the address {}, which is a group's: clear the first octet's lowest bit",
+            description.mac
+        )));
+    }
+    Ok(pairs)
 }
 
 impl VirtioDevice for Net {
@@ -54,61 +114,47 @@ impl VirtioDevice for Net {
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
-        config::QUEUE_SIZES.to_vec()
+        let mut sizes = vec![config::QUEUE_SIZE; 2 * usize::from(self.pairs)];
+        sizes.push(config::CONTROL_QUEUE_SIZE);
+        sizes
     }
 
     fn features(&self) -> u64 {
-        config::FEATURES
+        self.features
     }
 
     fn read_config(&self, offset: usize, data: &mut [u8]) {
-        read_space(&self.config, offset, data);
+        read_space(&config::space(self.port.mac(), self.pairs, self.mtu), offset, data);
     }
 
     fn take_lanes(&mut self) -> Vec<Box<dyn Lane>> {
-        self.lane.take().into_iter().map(|lane| Box::new(lane) as Box<dyn Lane>).collect()
+        std::mem::take(&mut self.lanes)
     }
 }
 
-/// The lane of a pair of queues.
-#[derive(Debug)]
-struct Packets {
-    tap: Tap,
-    position: usize,
-    receiver: Receiver,
-    offloads_settable: bool,
+/// A network device as the control socket sees it.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    port: Arc<Port>,
+    limits: SharedBoth,
 }
 
-impl Lane for Packets {
-    fn name(&self) -> String {
-        format!("net{}", self.position)
+impl Handle {
+    /// What it did so far.
+    pub fn stats(&self) -> NetStats {
+        self.port.counters.stats(false)
     }
 
-    fn queues(&self) -> Vec<usize> {
-        vec![RX, TX]
-    }
-
-    fn sources(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.tap.as_fd()]
-    }
-
-    fn start(&mut self, features: u64, _rings: &mut [Ring], _memory: &GuestMemoryMmap) -> io::Result<()> {
-        self.receiver.start(features);
-        if self.offloads_settable { self.tap.set_offloads(features) } else { Ok(()) }
-    }
-
-    fn stop(&mut self) {
-        self.receiver.start(0);
-    }
-
-    fn service(&mut self, wake: Wake, rings: &mut [Ring], memory: &GuestMemoryMmap) -> Service {
-        match wake {
-            // New buffers, or new packets: the two sides of the same work.
-            Wake::Queue(RX) | Wake::Source(_) if rings[RX].is_ready() => {
-                self.receiver.receive(self.tap.as_fd(), &mut rings[RX], memory)
-            }
-            Wake::Queue(TX) => rings[TX].serve(memory, |chain| transmit(self.tap.as_fd(), chain)),
-            _ => Ok(Progress::Done),
-        }
+    /// Replaces its limits.
+    ///
+    /// # Errors
+    /// The host's kernel moves the packets: one sentence.
+    pub fn limit(&self, receive: Limits, transmit: Limits) -> std::result::Result<(), String> {
+        self.limits.receive.set(receive);
+        self.limits.transmit.set(transmit);
+        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

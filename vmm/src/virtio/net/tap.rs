@@ -1,9 +1,13 @@
 //! The tap interface (Linux `Documentation/networking/tuntap.rst`).
+//!
+//! What a guest writes to it, virtio header and frame, is the host's kernel's to judge: the tun driver refuses headers
+//! that reach beyond the frame or name an unknown kind of segment, and nothing here looks at them.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::config;
 use crate::error::{Error, Result};
@@ -12,56 +16,146 @@ use crate::error::{Error, Result};
 const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
 /// `TUNSETOFFLOAD` (linux/if_tun.h).
 const TUNSETOFFLOAD: libc::Ioctl = 0x4004_54d0;
+/// `TUNSETTXFILTER` (linux/if_tun.h).
+const TUNSETTXFILTER: libc::Ioctl = 0x4004_54d1;
 /// `TUNSETVNETHDRSZ` (linux/if_tun.h).
 const TUNSETVNETHDRSZ: libc::Ioctl = 0x4004_54d8;
-/// `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR` (linux/if_tun.h).
-const FLAGS: libc::c_short = 0x0002 | 0x1000 | 0x4000;
-/// `TUN_F_CSUM` (linux/if_tun.h).
-const TUN_F_CSUM: libc::c_ulong = 1;
-/// `TUN_F_TSO4` (linux/if_tun.h).
-const TUN_F_TSO4: libc::c_ulong = 2;
-/// `TUN_F_TSO6` (linux/if_tun.h).
-const TUN_F_TSO6: libc::c_ulong = 4;
+/// `TUNSETQUEUE` (linux/if_tun.h).
+const TUNSETQUEUE: libc::Ioctl = 0x4004_54d9;
+/// Our kind of interface (linux/if_tun.h).
+const FLAGS: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+
+/// What the driver takes, and what the host calls it (`TUN_F_*`, linux/if_tun.h): a row holds if all of its features
+/// are taken. Segmentation rests on checksums, and congestion notification on segmentation (virtio 1.2, section
+/// 5.1.3.1); the tun driver knows UDP segmentation for both protocols or neither.
+const OFFLOADS: [(u64, libc::c_ulong); 7] = [
+    (config::F_GUEST_CSUM, 0x01),
+    (config::F_GUEST_CSUM | config::F_GUEST_TSO4, 0x02),
+    (config::F_GUEST_CSUM | config::F_GUEST_TSO6, 0x04),
+    (config::F_GUEST_CSUM | config::F_GUEST_TSO4 | config::F_GUEST_ECN, 0x08),
+    (config::F_GUEST_CSUM | config::F_GUEST_TSO6 | config::F_GUEST_ECN, 0x08),
+    (config::F_GUEST_CSUM | config::F_GUEST_UFO, 0x10),
+    (config::F_GUEST_CSUM | config::F_GUEST_USO4 | config::F_GUEST_USO6, 0x60),
+];
+
+/// Features that not every host has: what a driver takes, by which the host is asked, and all that is offered then. UDP
+/// segmentation came with Linux 6.2.
+const OPTIONAL: [(u64, u64); 2] = [
+    (config::F_GUEST_UFO, config::F_GUEST_UFO | config::F_HOST_UFO),
+    (config::F_GUEST_USO4 | config::F_GUEST_USO6, config::F_GUEST_USO4 | config::F_GUEST_USO6 | config::F_HOST_USO),
+];
 
 /// Bytes of `struct virtio_net_hdr` with `num_buffers` (virtio 1.2, section 5.1.6).
 pub const HEADER_BYTES: usize = 12;
 
-/// An open tap interface.
+/// Unicast addresses that the tun driver's filter takes; with more it lets everything pass (`FLT_EXACT_COUNT`,
+/// drivers/net/tun.c).
+const FILTER_UNICAST_MOST: usize = 8;
+
+/// An open tap interface: a queue for each pair of the device's, of which the first [`Tap::pairs`] are in use.
 #[derive(Debug)]
 pub struct Tap {
-    file: File,
+    queues: Vec<File>,
+    is_tap: bool,
+    features: u64,
+    pairs: AtomicUsize,
 }
 
 impl Tap {
-    /// Opens the interface `name`, which must exist: one that vanished with its last user would have lost its bridge.
+    /// Opens `pairs` queues of the interface `name`, which must exist: one that vanished with its last user would have
+    /// lost its bridge.
     ///
     /// # Errors
-    /// There is none, it is no tap, or somebody else uses it.
-    pub fn open(name: &str) -> Result<Self> {
+    /// There is none, it is no tap, it was made for fewer queues, or somebody else uses it.
+    pub fn open(name: &str, pairs: u8) -> Result<Self> {
         thimble_spec::names::check_interface(name).map_err(|error| Error::Config(error.to_string()))?;
         let error = |action| move |source| Error::Tap { action, tap: name.to_owned(), source };
         nix::net::if_::if_nametoindex(name).map_err(|errno| error("find")(errno.into()))?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open("/dev/net/tun")
-            .map_err(error("open /dev/net/tun for"))?;
-        // SAFETY: an ifreq of zeros is a valid one.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-            *to = from as libc::c_char;
+        let (first, several) = attach_first(name)?;
+        if pairs > 1 && !several {
+            return Err(Error::Config(format!(
+                "the tap interface {name} has one queue, and the guest was given {pairs} queue pairs: make it with \
+                 `ip tuntap add {name} mode tap multi_queue`, or give the guest one pair"
+            )));
         }
-        request.ifr_ifru.ifru_flags = FLAGS;
-        // SAFETY: TUNSETIFF reads and writes one ifreq.
-        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) }).map_err(error("attach to"))?;
+        let mut queues = vec![first];
+        for _ in 1..pairs {
+            let queue = attach(name, FLAGS | libc::IFF_MULTI_QUEUE).map_err(error("open another queue of"))?;
+            set_queue(&queue, false).map_err(error("rest a queue of"))?;
+            queues.push(queue);
+        }
         let size = HEADER_BYTES as libc::c_int;
         // SAFETY: TUNSETVNETHDRSZ reads one int.
-        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETHDRSZ, &raw const size) })
+        check(unsafe { libc::ioctl(queues[0].as_raw_fd(), TUNSETVNETHDRSZ, &raw const size) })
             .map_err(error("set the header size of"))?;
-        let tap = Self { file };
+        let mut tap = Self { queues, is_tap: true, features: 0, pairs: AtomicUsize::new(1) };
+        for (taken, offered) in OPTIONAL {
+            // The host is asked by trying.
+            if tap.set_offloads(config::F_GUEST_CSUM | taken).is_ok() {
+                tap.features |= offered;
+            }
+        }
         tap.set_offloads(0).map_err(error("set the offloads of"))?;
+        // A filter stays with a persistent interface: its last user's is no business of ours.
+        tap.set_filter(None);
         Ok(tap)
+    }
+
+    /// A wire of descriptors that keep messages apart, such as datagram sockets, one for each pair of queues: for
+    /// tests, benches and fuzzing.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn on(queues: Vec<File>) -> Self {
+        let features = OPTIONAL.iter().fold(0, |all, (_, offered)| all | offered);
+        Self { queues, is_tap: false, features, pairs: AtomicUsize::new(1) }
+    }
+
+    /// Features that this host's taps have beyond those that all have.
+    pub fn features(&self) -> u64 {
+        self.features
+    }
+
+    /// The queue of a pair.
+    pub fn queue(&self, pair: usize) -> BorrowedFd<'_> {
+        self.file(pair).as_fd()
+    }
+
+    /// The same as a file.
+    pub fn file(&self, pair: usize) -> &File {
+        // The device has as many lanes as there are queues.
+        &self.queues[pair]
+    }
+
+    /// How many queues there are.
+    pub fn most_pairs(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// How many queues are in use.
+    pub fn pairs(&self) -> usize {
+        self.pairs.load(Ordering::SeqCst)
+    }
+
+    /// Lets the host use the first `pairs` queues. One caller at a time: the control queue's lane, and a driver's start
+    /// and end, when that lane rests.
+    ///
+    /// # Errors
+    /// There are not so many, or none are asked for; the host refuses.
+    pub fn use_pairs(&self, pairs: usize) -> io::Result<()> {
+        if pairs == 0 || pairs > self.queues.len() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        loop {
+            let now = self.pairs();
+            let next = match now.cmp(&pairs) {
+                std::cmp::Ordering::Equal => return Ok(()),
+                std::cmp::Ordering::Less => now + 1,
+                std::cmp::Ordering::Greater => now - 1,
+            };
+            if self.is_tap {
+                set_queue(&self.queues[now.min(next)], next > now)?;
+            }
+            self.pairs.store(next, Ordering::SeqCst);
+        }
     }
 
     /// Tells the host what the driver takes, given its features.
@@ -69,33 +163,81 @@ impl Tap {
     /// # Errors
     /// The host cannot.
     pub fn set_offloads(&self, features: u64) -> io::Result<()> {
-        let mut offloads = 0;
-        if features & config::F_GUEST_CSUM != 0 {
-            offloads |= TUN_F_CSUM;
-            // Segmentation rests on checksums (virtio 1.2, section 5.1.3.1).
-            for (feature, offload) in [(config::F_GUEST_TSO4, TUN_F_TSO4), (config::F_GUEST_TSO6, TUN_F_TSO6)] {
-                if features & feature != 0 {
-                    offloads |= offload;
-                }
-            }
+        if !self.is_tap {
+            return Ok(());
         }
         // SAFETY: TUNSETOFFLOAD takes a number.
-        check(unsafe { libc::ioctl(self.file.as_raw_fd(), TUNSETOFFLOAD, offloads) })
+        check(unsafe { libc::ioctl(self.queues[0].as_raw_fd(), TUNSETOFFLOAD, offloads(features)) })
     }
 
-    /// A device on any descriptor that keeps messages apart, for tests.
-    #[cfg(any(test, feature = "testing"))]
-    pub fn on(file: File) -> Self {
-        Self { file }
+    /// Tells the host which addresses the driver wants: the first unicast, then multicast; none given is all. The host
+    /// tells multicast addresses apart by a hash, and lets some others pass. A host that cannot lets all pass.
+    pub fn set_filter(&self, addresses: Option<&[[u8; 6]]>) {
+        if !self.is_tap {
+            return;
+        }
+        let request = tun_filter(addresses.unwrap_or_default());
+        // SAFETY: TUNSETTXFILTER reads a `struct tun_filter` and as many addresses as that says.
+        let _ = unsafe { libc::ioctl(self.queues[0].as_raw_fd(), TUNSETTXFILTER, request.as_ptr()) };
     }
 }
 
-impl AsFd for Tap {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+/// `struct tun_filter` (linux/if_tun.h): flags, count, addresses. With no address everything passes.
+fn tun_filter(addresses: &[[u8; 6]]) -> Vec<u8> {
+    let unicast = addresses.iter().filter(|mac| mac[0] & 1 == 0).count();
+    let addresses = if unicast > FILTER_UNICAST_MOST { &[] } else { addresses };
+    let mut request = vec![0; 2];
+    request.extend_from_slice(&(addresses.len() as u16).to_ne_bytes());
+    request.extend_from_slice(addresses.as_flattened());
+    request
+}
+
+fn offloads(features: u64) -> libc::c_ulong {
+    let holds = |(needed, _): &&(u64, libc::c_ulong)| features & needed == *needed;
+    OFFLOADS.iter().filter(holds).fold(0, |all, (_, offload)| all | offload)
+}
+
+/// Attaches to the interface with one queue; says whether it may have several. The flags must be those with which it
+/// was made, and only trying tells.
+fn attach_first(name: &str) -> Result<(File, bool)> {
+    let error = |source| Error::Tap { action: "attach to", tap: name.to_owned(), source };
+    match attach(name, FLAGS | libc::IFF_MULTI_QUEUE) {
+        Ok(file) => Ok((file, true)),
+        Err(source) if source.raw_os_error() == Some(libc::EINVAL) => {
+            attach(name, FLAGS).map(|file| (file, false)).map_err(error)
+        }
+        Err(source) => Err(error(source)),
     }
+}
+
+fn attach(name: &str, flags: libc::c_int) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+    let mut request = request(flags);
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: TUNSETIFF reads and writes one ifreq.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) })?;
+    Ok(file)
+}
+
+/// Lets the host give packets to this queue, or not.
+fn set_queue(queue: &File, used: bool) -> io::Result<()> {
+    let request = request(if used { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE });
+    // SAFETY: TUNSETQUEUE reads one ifreq.
+    check(unsafe { libc::ioctl(queue.as_raw_fd(), TUNSETQUEUE, &raw const request) })
+}
+
+fn request(flags: libc::c_int) -> libc::ifreq {
+    // SAFETY: an ifreq of zeros is a valid one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    request
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;

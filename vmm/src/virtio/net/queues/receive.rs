@@ -1,66 +1,94 @@
-//! The receive and the transmit queue (virtio 1.2, section 5.1.6).
+//! Packets from the host to the driver (virtio 1.2, sections 5.1.6.3 and 5.1.6.4).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use vm_memory::GuestMemoryMmap;
 
-use super::config::F_MRG_RXBUF;
-use super::tap::HEADER_BYTES;
-use crate::virtio::ring::{Chain, Ring, RingError};
+use super::super::config::F_MRG_RXBUF;
+use super::super::port::Port;
+use super::super::tap::HEADER_BYTES;
+use crate::virtio::limit::Limiter;
+use crate::virtio::ring::{Ring, RingError};
 use crate::virtio::{Progress, Service};
 
 /// The largest message of a tap: a segment of 64 KiB and its headers.
-const MOST: usize = HEADER_BYTES + 65_550;
+pub const MESSAGE_MOST: usize = HEADER_BYTES + 65_550;
 /// Where `num_buffers` stands in the header (section 5.1.6).
 const NUM_BUFFERS: usize = 10;
 
-/// Sends one packet. What the host does not take is lost, as on a wire; so is a packet too short to be one.
-///
-/// # Errors
-/// There is nothing to send.
-pub fn transmit(tap: BorrowedFd<'_>, chain: &mut Chain<'_>) -> Result<u32, RingError> {
-    if chain.readable.is_empty() {
-        return Err(RingError::Shape(chain.head));
-    }
-    let _ = chain.readable.send(tap);
-    Ok(0)
-}
-
-/// Takes packets from the tap and lays them into the driver's buffers.
+/// Takes packets from the host and lays them into the driver's buffers.
 ///
 /// With `MRG_RXBUF` a packet may need several buffers, and how many is known only when it is here: so it passes through
-/// `held`, which also keeps a packet for which there are no buffers until the driver gives some. More packets than that
-/// one wait in the host's queue, which drops what does not fit.
+/// `held`. There a packet also waits for a limit, or until the driver gives buffers. More packets than that one wait in
+/// the host's queue, which drops what does not fit.
 #[derive(Debug)]
 pub struct Receiver {
+    limiter: Limiter,
     mergeable: bool,
     held: Box<[u8]>,
     held_len: usize,
+    /// The packet that is held has passed the limit.
+    counted: bool,
 }
 
 impl Receiver {
-    /// A receiver that holds nothing.
-    pub fn new() -> Self {
-        Self { mergeable: false, held: vec![0; MOST].into_boxed_slice(), held_len: 0 }
+    /// One that holds nothing and keeps to `limiter`.
+    pub fn new(limiter: Limiter) -> Self {
+        let held = vec![0; MESSAGE_MOST].into_boxed_slice();
+        Self { limiter, mergeable: false, held, held_len: 0, counted: false }
     }
 
     /// Starts afresh for a driver with these features.
     pub fn start(&mut self, features: u64) {
         self.mergeable = features & F_MRG_RXBUF != 0;
+        self.forget();
+        self.limiter.fired();
+    }
+
+    /// Drops what it holds.
+    pub fn forget(&mut self) {
         self.held_len = 0;
     }
 
-    /// Receives until the tap is empty or the driver has no buffers.
+    /// Becomes readable when the packet that waits may go.
+    pub fn timer(&self) -> BorrowedFd<'_> {
+        self.limiter.source()
+    }
+
+    /// The timer has fired.
+    pub fn resume(&mut self) {
+        self.limiter.fired();
+    }
+
+    /// Receives until the host has no more, the driver has no buffers, or the limit is reached.
     ///
     /// # Errors
     /// The driver broke the rules.
-    pub fn receive(&mut self, tap: BorrowedFd<'_>, ring: &mut Ring, memory: &GuestMemoryMmap) -> Service {
+    pub fn receive(&mut self, port: &Port, pair: usize, ring: &mut Ring, memory: &GuestMemoryMmap) -> Service {
+        if self.limiter.is_waiting() {
+            return Ok(Progress::Done);
+        }
         for _ in 0..ring.size() {
-            if self.held_len == 0 && !self.fetch(tap) {
-                return Ok(Progress::Done);
+            if self.held_len == 0 {
+                if !self.fetch(port.wire(pair)) {
+                    return Ok(Progress::Done);
+                }
+                if !port.admits(&self.held[..self.held_len]) {
+                    port.counters.dropped();
+                    self.forget();
+                    continue;
+                }
+                self.counted = false;
             }
-            if !self.deliver(ring, memory)? {
+            if !self.counted {
+                if !self.limiter.take((self.held_len - HEADER_BYTES) as u64) {
+                    port.counters.throttled();
+                    return Ok(Progress::Done);
+                }
+                self.counted = true;
+            }
+            if !self.deliver(port, ring, memory)? {
                 // Kicks are wanted while buffers lack. The driver may have given some while we asked for them.
                 if !ring.want_kicks(memory)? {
                     return Ok(Progress::Done);
@@ -73,10 +101,10 @@ impl Receiver {
     }
 
     /// Reads a packet; false if there is none.
-    fn fetch(&mut self, tap: BorrowedFd<'_>) -> bool {
+    fn fetch(&mut self, wire: BorrowedFd<'_>) -> bool {
         loop {
             // SAFETY: the buffer has as many bytes as the call is told.
-            let count = unsafe { libc::read(tap.as_raw_fd(), self.held.as_mut_ptr().cast(), self.held.len()) };
+            let count = unsafe { libc::read(wire.as_raw_fd(), self.held.as_mut_ptr().cast(), self.held.len()) };
             match usize::try_from(count) {
                 Ok(count) if count > HEADER_BYTES => {
                     self.held_len = count;
@@ -92,7 +120,7 @@ impl Receiver {
     }
 
     /// Lays the held packet into as many buffers as it needs; false, and nothing used, if there are too few now.
-    fn deliver(&mut self, ring: &mut Ring, memory: &GuestMemoryMmap) -> Result<bool, RingError> {
+    fn deliver(&mut self, port: &Port, ring: &mut Ring, memory: &GuestMemoryMmap) -> Result<bool, RingError> {
         let packet = &mut self.held[..self.held_len];
         let mut chains = Vec::new();
         let mut room = 0;
@@ -110,8 +138,9 @@ impl Receiver {
         }
         self.held_len = 0;
         if room < packet.len() {
-            // Too large for the one buffer that a driver without merging gives: dropped, the buffer waits for the next.
+            // Too large for the one buffer that a driver without merging gives: the buffer waits for the next.
             ring.unpop(chains.len());
+            port.counters.dropped();
             return Ok(true);
         }
         // The driver sees how many buffers make up the packet (section 5.1.6.4).
@@ -124,9 +153,7 @@ impl Receiver {
             used.push((chain.head, count as u32));
         }
         ring.push_all(memory, &used)?;
+        port.counters.received(packet.len() - HEADER_BYTES);
         Ok(true)
     }
 }
-
-#[cfg(test)]
-mod tests;
