@@ -64,6 +64,11 @@ pub fn is_shared(memory: &Memory) -> bool {
     memory.pages == Pages::Default && !memory.prefault
 }
 
+/// Bytes of the host's pages behind such memory: what it can be given back in.
+pub fn page_bytes(memory: &Memory) -> usize {
+    if memory.pages == Pages::Huge { HUGE } else { 4096 }
+}
+
 fn map_region(bytes: usize, flags: libc::c_int) -> std::result::Result<MmapRegion, MmapRegionError> {
     let flags = libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | flags;
     MmapRegion::build(None, bytes, libc::PROT_READ | libc::PROT_WRITE, flags)

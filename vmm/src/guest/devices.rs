@@ -1,5 +1,5 @@
 //! The virtio devices of a guest, in the order in which it meets them: disks, network interfaces, entropy, a
-//! console.
+//! console, a balloon.
 
 use std::sync::Arc;
 
@@ -7,16 +7,17 @@ use thimble_spec::vmm::GuestConfig;
 use vm_memory::GuestMemoryMmap;
 
 use crate::console::Input;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kvm::Machine;
-use crate::layout;
 use crate::virtio::VirtioDevice;
+use crate::virtio::balloon::{self, Balloon};
 use crate::virtio::block::Block;
 use crate::virtio::console::ConsolePort;
 use crate::virtio::net::{self, Net};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
 use crate::virtio::worker::Worker;
+use crate::{layout, memory};
 
 /// Devices whose files and interfaces are open.
 pub struct Devices {
@@ -29,6 +30,8 @@ pub struct Devices {
 pub struct Handles {
     /// Network interfaces.
     pub nets: Vec<net::Handle>,
+    /// The balloon's place among the devices, and its numbers.
+    pub balloon: Option<(usize, Arc<balloon::Metrics>)>,
 }
 
 impl Devices {
@@ -50,6 +53,12 @@ impl Devices {
         devices.push(Box::new(Rng));
         if config.virtio_console {
             devices.push(Box::new(ConsolePort::new(input.clone())));
+        }
+        if let Some(balloon) = &config.balloon {
+            check_balloon(balloon.target_mib, config.memory_mib).map_err(Error::Config)?;
+            let balloon = Balloon::new(balloon, memory::page_bytes(&config.memory));
+            handles.balloon = Some((devices.len(), balloon.metrics()));
+            devices.push(Box::new(balloon));
         }
         Ok(Self { devices, handles })
     }
@@ -82,4 +91,15 @@ impl Devices {
         }
         Ok((transports, workers))
     }
+}
+
+/// Whether a guest with `memory_mib` can give `target_mib` back.
+///
+/// # Errors
+/// One sentence: it has not that much.
+pub fn check_balloon(target_mib: u32, memory_mib: u32) -> std::result::Result<(), String> {
+    if target_mib <= memory_mib {
+        return Ok(());
+    }
+    Err(format!("a guest with {memory_mib} MiB of memory cannot give back {target_mib} MiB: ask for less"))
 }

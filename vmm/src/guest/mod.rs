@@ -24,6 +24,7 @@ use crate::serial::{SerialPort, Sink};
 use crate::sync::lock;
 use crate::vcpu::gang::Gang;
 use crate::vcpu::{cpuid, registers};
+use crate::virtio::transport::Transport;
 use crate::virtio::worker::Worker;
 use crate::{boot, layout, memory};
 use devices::{Devices, Handles};
@@ -34,6 +35,7 @@ pub struct Guest {
     gang: Gang,
     _workers: Vec<Worker>,
     handles: Handles,
+    transports: Vec<Arc<Transport>>,
     _machine: Machine,
     console: Arc<Console>,
     input: Arc<Input>,
@@ -83,11 +85,12 @@ impl Guest {
             }
             vcpus.push(vcpu);
         }
-        let bus = Arc::new(Bus::new(console_port.clone(), agent_port.clone(), transports));
+        let bus = Arc::new(Bus::new(console_port.clone(), agent_port.clone(), transports.clone()));
         Ok(Self {
             gang: Gang::start(vcpus, &bus, &ending)?,
             _workers: workers,
             handles,
+            transports,
             _machine: machine,
             console,
             input,

@@ -3,12 +3,17 @@
 use thimble_spec::vmm::{Limits, Stats};
 
 use super::Guest;
+use super::devices::check_balloon;
 use crate::virtio::net;
 
 impl Guest {
     /// What it did so far.
     pub fn stats(&self) -> Stats {
-        Stats { nets: self.handles.nets.iter().map(net::Handle::stats).collect(), ..Stats::default() }
+        Stats {
+            nets: self.handles.nets.iter().map(net::Handle::stats).collect(),
+            balloon: self.handles.balloon.as_ref().map(|(_, balloon)| balloon.stats()),
+            ..Stats::default()
+        }
     }
 
     /// Presses its power button.
@@ -23,8 +28,12 @@ impl Guest {
     ///
     /// # Errors
     /// It has no balloon, or not that much memory.
-    pub fn set_balloon(&self, _target_mib: u32) -> Result<(), String> {
-        Err("this guest has no balloon".to_owned())
+    pub fn set_balloon(&self, target_mib: u32) -> Result<(), String> {
+        let (place, balloon) = self.handles.balloon.as_ref().ok_or("this guest has no balloon")?;
+        check_balloon(target_mib, self.memory_mib)?;
+        balloon.set_target_mib(target_mib);
+        self.transports[*place].config_changed();
+        Ok(())
     }
 
     /// Gives a disk another size.

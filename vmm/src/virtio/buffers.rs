@@ -35,6 +35,11 @@ impl<'m> Buffers<'m> {
         self.pieces.iter().map(VolatileSlice::len).sum()
     }
 
+    /// The pieces, in their order.
+    pub fn pieces(&self) -> &[VolatileSlice<'m>] {
+        &self.pieces
+    }
+
     /// Cuts off what lies behind the first `count` bytes and returns it; `None` if there are fewer.
     pub fn split_off(&mut self, count: usize) -> Option<Self> {
         let mut left = count;

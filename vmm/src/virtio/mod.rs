@@ -10,8 +10,9 @@
 //! | [`interrupt`] | status register and irqfd |
 //! | [`worker`] | the thread that a lane works on |
 //! | [`limit`] | rate limits |
-//! | [`block`], [`net`], [`console`], [`rng`] | the devices: `device`, `queues` and, where there is one, `config` each |
+//! | [`block`], [`net`], [`console`], [`balloon`], [`rng`] | the devices: `device`, `queues` and, where there is one, `config` each |
 
+pub mod balloon;
 pub mod block;
 pub mod buffers;
 pub mod console;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use thimble_spec::vmm as spec;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+use super::balloon::{self, Balloon};
 use super::registers::{F_VERSION_1, offset, status};
 use super::transport::Transport;
 use super::{Progress, VirtioDevice, Wake, block::Block, console::ConsolePort, net::Net, rng::Rng};
@@ -245,8 +246,17 @@ pub fn console() -> (ConsolePort, Arc<Input>) {
     (ConsolePort::new(input.clone()), input)
 }
 
+/// A balloon that is to hold 2 MiB, and its numbers.
+pub fn balloon() -> (Balloon, Arc<balloon::Metrics>) {
+    let config = spec::Balloon { target_mib: 2, deflate_on_oom: true, free_page_reporting: true };
+    let device = Balloon::new(&config, 4096);
+    let metrics = device.metrics();
+    (device, metrics)
+}
+
 /// One driver for each kind of device. The second part keeps the devices' other ends open.
 pub fn one_of_each() -> (Vec<Driver>, UnixDatagram) {
     let (net, wire) = net();
-    (vec![Driver::new(block(false).0), Driver::new(net), Driver::new(Rng), Driver::new(console().0)], wire)
+    let others = [Driver::new(console().0), Driver::new(balloon().0)];
+    (vec![Driver::new(block(false).0), Driver::new(net), Driver::new(Rng)].into_iter().chain(others).collect(), wire)
 }
