@@ -5,8 +5,10 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use std::io;
+use std::sync::Arc;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
+use crate::acpi::power::Line;
 use crate::error::{Error, Result};
 use crate::layout;
 use crate::virtio::registers::offset;
@@ -29,7 +31,20 @@ const NEEDED: [(Cap, &str); 9] = [
 #[derive(Debug)]
 pub struct Machine {
     kvm: Kvm,
-    vm: VmFd,
+    vm: Arc<VmFd>,
+}
+
+/// An interrupt line at a level.
+struct LevelLine {
+    vm: Arc<VmFd>,
+    irq: u32,
+}
+
+impl Line for LevelLine {
+    fn set(&self, high: bool) {
+        // It fails only without an interrupt controller, which every machine has.
+        let _ = self.vm.set_irq_line(self.irq, high);
+    }
 }
 
 impl Machine {
@@ -50,7 +65,7 @@ impl Machine {
             let most = most.min(super::vcpu::MAX.into());
             return Err(Error::Config(format!("a guest cannot have {vcpus} vCPUs: give it 1 to {most}")));
         }
-        let vm = kvm.create_vm().map_err(Error::kvm("make a virtual machine"))?;
+        let vm = Arc::new(kvm.create_vm().map_err(Error::kvm("make a virtual machine"))?);
         let machine = Self { kvm, vm };
         machine.add_controllers()?;
         machine.add_memory(memory)?;
@@ -111,6 +126,11 @@ impl Machine {
     /// KVM refuses.
     pub fn connect_irq(&self, event: &vmm_sys_util::eventfd::EventFd, irq: u32) -> Result<()> {
         self.vm.register_irqfd(event, irq).map_err(Error::kvm("connect an interrupt"))
+    }
+
+    /// ACPI's interrupt.
+    pub fn sci(&self) -> Box<dyn Line> {
+        Box::new(LevelLine { vm: self.vm.clone(), irq: layout::SCI_IRQ })
     }
 
     /// Connects a device's interrupt and notifications, so that neither takes a way through a vCPU's thread.

@@ -13,7 +13,7 @@
 //! | [`supervisor`], [`control`] | the main thread's event loop; the control socket |
 //! | [`kvm`], [`vcpu`] | the virtual machine; its processors |
 //! | [`memory`], [`layout`], [`boot`] | RAM, what lies where, what lies there at the start |
-//! | [`bus`], [`serial`], [`virtio`] | what the guest reaches outside its RAM |
+//! | [`bus`], [`serial`], [`acpi`], [`virtio`] | what the guest reaches outside its RAM |
 //! | [`console`], [`agent`] | what its two serial ports are for |
 //! | [`exit`] | how it ended |
 //!
@@ -23,6 +23,7 @@
 //! breaks the rules loses the device with which it did. Clients of the control socket are the host's administrator,
 //! who may be clumsy: lines, queues and connections are bounded. The guest's description and kernel are trusted.
 
+pub mod acpi;
 pub mod agent;
 pub mod boot;
 pub mod bus;

@@ -145,7 +145,7 @@ fn available_mib(meminfo: &str) -> Option<u64> {
 }
 
 /// What a kernel may use: an address and a length each. The rest of the first megabyte is left to what stands there
-/// on a PC; our MP table is in it.
+/// on a PC; our ACPI tables or our MP table are in it.
 pub fn usable(memory_mib: u32) -> Vec<(u64, u64)> {
     let mut usable = vec![(0, layout::CONVENTIONAL_END)];
     for (start, length) in ranges(memory_mib) {

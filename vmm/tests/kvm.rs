@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_mp_state};
 use kvm_ioctls::VcpuFd;
 use thimble_spec::vmm::{ExitReason, Memory};
+use thimble_vmm::acpi::power::Power;
 use thimble_vmm::bus::Bus;
 use thimble_vmm::console::Console;
 use thimble_vmm::exit::Ending;
@@ -73,6 +74,7 @@ struct Payload {
     _machine: Machine,
     memory: GuestMemoryMmap,
     bus: Arc<Bus>,
+    power: Arc<Power>,
     console: Arc<Console>,
     device: Arc<Transport>,
     ending: Arc<Ending>,
@@ -96,7 +98,9 @@ impl Payload {
             Arc::new(Mutex::new(SerialPort::new(line, sink)))
         };
         machine.connect_irq(&EventFd::new(libc::EFD_NONBLOCK).unwrap(), CONSOLE_IRQ).unwrap();
-        let bus = Bus::new(port(console.clone()), port(Arc::new(Console::new().unwrap())), vec![device.clone()]);
+        let power = Arc::new(Power::new(Some(machine.sci())));
+        let agent = port(Arc::new(Console::new().unwrap()));
+        let bus = Bus::new(port(console.clone()), agent, power.clone(), vec![device.clone()]);
         let mut vcpus = Vec::new();
         for (index, code) in codes.iter().enumerate() {
             let at = CODE + index as u64 * 0x1000;
@@ -108,7 +112,18 @@ impl Payload {
             vcpus.push(vcpu);
         }
         let (bus, ending) = (Arc::new(bus), Arc::new(Ending::new().unwrap()));
-        Some(Self { gang: None, _worker: worker, vcpus, _machine: machine, memory, bus, console, device, ending })
+        Some(Self {
+            gang: None,
+            _worker: worker,
+            vcpus,
+            _machine: machine,
+            memory,
+            bus,
+            power,
+            console,
+            device,
+            ending,
+        })
     }
 
     fn start(&mut self) -> &Gang {
@@ -163,6 +178,33 @@ fn ports_reach_the_console_and_the_power() {
 fn a_reset_is_a_reboot() {
     let Some(mut guest) = Payload::new(&[Code::default().out8(0x64, 0xfe).halt()]) else { return };
     assert_eq!(guest.end(), ExitReason::Reboot);
+}
+
+#[test]
+fn a_reset_as_acpi_says_is_a_reboot() {
+    // mov dx, 0xcf9; mov al, 6; out dx, al
+    let Some(mut guest) = Payload::new(&[Code::default().out8(0xcf9, 6).halt()]) else { return };
+    assert_eq!(guest.end(), ExitReason::Reboot);
+}
+
+#[test]
+fn a_pressed_power_button_is_seen() {
+    // mov dx, 0x602; mov ax, 0x100; out dx, ax: it is to interrupt.
+    let enable = [0x66, 0xba, 0x02, 0x06, 0x66, 0xb8, 0x00, 0x01, 0x66, 0xef];
+    // Until it was pressed: mov dx, 0x600; in ax, dx; test ah, 1; je $-9
+    let wait = [0x66, 0xba, 0x00, 0x06, 0x66, 0xed, 0xf6, 0xc4, 0x01, 0x74, 0xf5];
+    let code = Code::default().bytes(&enable).out8(0x3f8, b'.').bytes(&wait).power_off().halt();
+    let Some(mut guest) = Payload::new(&[code]) else { return };
+    let power = guest.power.clone();
+    let console = guest.console.clone();
+    let presser = std::thread::spawn(move || {
+        while console.read(0, &mut [0]).1 == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        power.press()
+    });
+    assert_eq!(guest.end(), ExitReason::PowerOff);
+    assert!(presser.join().unwrap());
 }
 
 #[test]

@@ -1,23 +1,29 @@
 //! The words on the kernel's command line that name the devices (Linux `drivers/virtio/virtio_mmio.c`).
 
 use thimble_spec::cmdline::{CmdlineError, MAX_BYTES};
+use thimble_spec::vmm::Discovery;
 
 use crate::error::{Error, Result};
-use crate::layout::{VIRTIO_BASE, VIRTIO_IRQS, VIRTIO_SIZE};
+use crate::layout::{VIRTIO_BASE, VIRTIO_MAX, VIRTIO_SIZE, virtio_irq};
 
-/// `line` with a `virtio_mmio.device=SIZE@ADDRESS:IRQ` for each of `devices` devices.
+/// `line` for a guest of `devices` devices: with a `virtio_mmio.device=SIZE@ADDRESS:IRQ` for each, if that is how its
+/// kernel learns of them.
 ///
 /// # Errors
-/// There are more devices than interrupts, or the line is longer than the kernel keeps.
-pub fn with_devices(line: &str, devices: usize) -> Result<String> {
-    if devices > VIRTIO_IRQS.len() {
-        let most = VIRTIO_IRQS.len() - 1;
-        return Err(Error::Config(format!("a guest has at most {most} disks and network interfaces together")));
+/// There are more devices than a guest can have, or the line is longer than the kernel keeps.
+pub fn with_devices(line: &str, devices: usize, discovery: Discovery) -> Result<String> {
+    if devices > VIRTIO_MAX {
+        return Err(Error::Config(format!(
+            "the guest would have {devices} virtio devices, with its entropy device, and can have {VIRTIO_MAX}: give \
+             it fewer disks and network interfaces"
+        )));
     }
     let mut line = line.trim().to_owned();
-    for (index, irq) in VIRTIO_IRQS.iter().take(devices).enumerate() {
-        let address = VIRTIO_BASE + index as u64 * VIRTIO_SIZE;
-        line.push_str(&format!(" virtio_mmio.device={}K@{address:#x}:{irq}", VIRTIO_SIZE / 1024));
+    if discovery == Discovery::Cmdline {
+        for index in 0..devices {
+            let (address, irq) = (VIRTIO_BASE + index as u64 * VIRTIO_SIZE, virtio_irq(index));
+            line.push_str(&format!(" virtio_mmio.device={}K@{address:#x}:{irq}", VIRTIO_SIZE / 1024));
+        }
     }
     if line.len() > MAX_BYTES {
         return Err(Error::Config(CmdlineError::TooLong(line.len()).to_string()));
@@ -35,23 +41,20 @@ mod tests {
     #[test]
     fn devices_are_named_in_order() {
         assert_eq!(
-            with_devices("quiet ", 3).unwrap(),
+            with_devices("quiet ", 3, Discovery::Cmdline).unwrap(),
             "quiet virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6 \
              virtio_mmio.device=4K@0xd0002000:7"
         );
-    }
-
-    #[test]
-    fn no_device_has_the_clocks_interrupt() {
-        let line = with_devices("", VIRTIO_IRQS.len()).unwrap();
-        assert!(!line.contains(":8 ") && line.ends_with(":23"));
+        assert_eq!(with_devices("quiet ", 3, Discovery::Acpi).unwrap(), "quiet");
     }
 
     #[test]
     fn too_much_is_refused() {
-        assert!(with_devices("", VIRTIO_IRQS.len() + 1).is_err());
-        assert!(with_devices(&"x".repeat(MAX_BYTES), 0).is_ok());
-        assert!(with_devices(&"x".repeat(MAX_BYTES), 1).is_err());
-        assert!(with_devices("a\0b", 0).is_err());
+        let line = |line: &str, devices| with_devices(line, devices, Discovery::Cmdline);
+        assert!(line("", VIRTIO_MAX).is_ok());
+        assert!(line("", VIRTIO_MAX + 1).is_err());
+        assert!(line(&"x".repeat(MAX_BYTES), 0).is_ok());
+        assert!(line(&"x".repeat(MAX_BYTES), 1).is_err());
+        assert!(line("a\0b", 0).is_err());
     }
 }

@@ -5,14 +5,12 @@ use linux_loader::configurator::{BootConfigurator, BootParams};
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::Initrd;
+use super::{Area, Initrd};
 use crate::layout;
 use crate::vcpu::registers::GDT;
 
 /// `type_of_loader`: one without a number of its own.
 const LOADER_UNDEFINED: u8 = 0xff;
-/// `E820_TYPE_RAM` (arch/x86/include/asm/e820/types.h).
-const E820_RAM: u32 = 1;
 /// A page table's entry: present and writable (Intel SDM volume 3, 4.5).
 const PRESENT_WRITABLE: u64 = 3;
 /// The entry maps a large page.
@@ -26,18 +24,20 @@ const DIRECTORIES: u64 = 4;
 /// Entries of a table.
 const ENTRIES: u64 = 512;
 
-/// Writes boot parameters, page tables and descriptors.
+/// Writes boot parameters, page tables and descriptors. `rsdp` is where ACPI's tables begin, or 0.
 ///
 /// # Errors
 /// There is no memory where they belong.
 pub fn write(
     memory: &GuestMemoryMmap,
-    usable: &[(u64, u64)],
+    areas: &[Area],
     initrd: Option<Initrd>,
+    rsdp: u64,
     header: &setup_header,
     cmdline_bytes: usize,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let mut params = boot_params { hdr: *header, e820_entries: usable.len() as u8, ..Default::default() };
+    let mut params =
+        boot_params { hdr: *header, e820_entries: areas.len() as u8, acpi_rsdp_addr: rsdp, ..Default::default() };
     params.hdr.type_of_loader = LOADER_UNDEFINED;
     params.hdr.cmd_line_ptr = layout::CMDLINE as u32;
     params.hdr.cmdline_size = cmdline_bytes as u32;
@@ -46,8 +46,8 @@ pub fn write(
         params.hdr.ramdisk_image = initrd.address as u32;
         params.hdr.ramdisk_size = initrd.size as u32;
     }
-    for (entry, (addr, size)) in params.e820_table.iter_mut().zip(usable) {
-        *entry = boot_e820_entry { addr: *addr, size: *size, r#type: E820_RAM };
+    for (entry, area) in params.e820_table.iter_mut().zip(areas) {
+        *entry = boot_e820_entry { addr: area.address, size: area.bytes, r#type: area.kind as u32 };
     }
     let params = BootParams::new(&params, GuestAddress(layout::BOOT_PARAMS));
     LinuxBootConfigurator::write_bootparams(&params, memory)?;

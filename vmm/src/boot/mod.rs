@@ -23,12 +23,12 @@ mod testing;
 use std::fs::File;
 use std::path::Path;
 
-use thimble_spec::vmm::GuestConfig;
+use thimble_spec::vmm::{Discovery, GuestConfig};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::error::{Error, Result};
 use crate::vcpu::registers::Entry;
-use crate::{layout, memory as ram};
+use crate::{acpi, layout, memory as ram};
 use image::{Image, Kind, Piece, Plan};
 
 /// Bytes of a page.
@@ -43,26 +43,70 @@ pub struct Initrd {
     pub size: u64,
 }
 
-/// Fills the guest's memory, and says how its boot processor starts.
+/// What an area of the address space is: `E820_TYPE_` (Linux arch/x86/include/asm/e820/types.h) and
+/// `XEN_HVM_MEMMAP_TYPE_` (Xen `public/arch-x86/hvm/start_info.h`) have the same numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AreaKind {
+    /// RAM that the kernel may use.
+    Ram = 1,
+    /// RAM with ACPI's tables in it.
+    Acpi = 3,
+}
+
+/// An area of the address space that the kernel is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// Its first byte.
+    pub address: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// What it is.
+    pub kind: AreaKind,
+}
+
+/// What the kernel is told of the guest's memory.
+fn areas(config: &GuestConfig) -> Vec<Area> {
+    let ram = ram::usable(config.memory_mib);
+    let mut areas: Vec<Area> =
+        ram.into_iter().map(|(address, bytes)| Area { address, bytes, kind: AreaKind::Ram }).collect();
+    if config.discovery == Discovery::Acpi {
+        areas.push(Area { address: layout::ACPI_TABLES, bytes: layout::ACPI_BYTES, kind: AreaKind::Acpi });
+    }
+    areas.sort_unstable_by_key(|area| area.address);
+    areas
+}
+
+/// Writes the tables that tell of `devices` virtio devices, or of processors alone; where they begin, or 0.
+fn write_tables(memory: &GuestMemoryMmap, config: &GuestConfig, devices: usize) -> Result<u64> {
+    let (table, address, rsdp) = match config.discovery {
+        Discovery::Acpi => (acpi::tables::build(config.vcpus, devices), layout::ACPI_TABLES, layout::ACPI_TABLES),
+        Discovery::Cmdline => (mptable::build(config.vcpus), layout::MP_TABLE, 0),
+    };
+    memory
+        .write_slice(&table, GuestAddress(address))
+        .map_err(Error::memory("write the tables of processors and devices into"))?;
+    Ok(rsdp)
+}
+
+/// Fills the memory of a guest of `devices` virtio devices, and says how its boot processor starts.
 ///
 /// # Errors
 /// A file cannot be read, is not what it should be, or does not fit.
-pub fn load(memory: &GuestMemoryMmap, config: &GuestConfig, cmdline: &str) -> Result<Entry> {
+pub fn load(memory: &GuestMemoryMmap, config: &GuestConfig, cmdline: &str, devices: usize) -> Result<Entry> {
     let kernel = load_kernel(memory, config)?;
     let initrd = config.initrd.as_deref().map(|path| load_initrd(memory, config, path, kernel.end)).transpose()?;
     memory
         .write_slice(&[cmdline.as_bytes(), &[0]].concat(), GuestAddress(layout::CMDLINE))
         .map_err(Error::memory("write the command line into"))?;
-    let table = mptable::build(config.vcpus);
-    memory.write_slice(&table, GuestAddress(layout::MP_TABLE)).map_err(Error::memory("write the MP table into"))?;
-    let usable = ram::usable(config.memory_mib);
+    let rsdp = write_tables(memory, config, devices)?;
+    let areas = areas(config);
     match kernel.kind {
         Kind::Pvh { entry } => {
-            pvh::write(memory, &usable, initrd).map_err(Error::memory("write the start info into"))?;
+            pvh::write(memory, &areas, initrd, rsdp).map_err(Error::memory("write the start info into"))?;
             Ok(Entry::Pvh { at: entry })
         }
         Kind::BzImage { header, entry } => {
-            linux64::write(memory, &usable, initrd, &header, cmdline.len())
+            linux64::write(memory, &areas, initrd, rsdp, &header, cmdline.len())
                 .map_err(Error::memory("write the boot parameters into"))?;
             Ok(Entry::Linux64 { at: entry })
         }
@@ -133,7 +177,7 @@ mod tests {
             ..GuestConfig::default()
         };
         let memory = ram::map(memory_mib, &Memory::default()).unwrap();
-        let entry = load(&memory, &config, "quiet")?;
+        let entry = load(&memory, &config, "quiet", 1)?;
         Ok((memory, entry))
     }
 

@@ -3,27 +3,27 @@
 use linux_loader::configurator::pvh::PvhBootConfigurator;
 use linux_loader::configurator::{BootConfigurator, BootParams, Result};
 use linux_loader::loader::elf::start_info::{
-    XEN_HVM_MEMMAP_TYPE_RAM, XEN_HVM_START_MAGIC_VALUE, hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
+    XEN_HVM_START_MAGIC_VALUE, hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
 };
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
-use super::Initrd;
+use super::{Area, Initrd};
 use crate::layout;
 
 /// Version 1 has the memory map.
 const VERSION: u32 = 1;
 
-/// Writes start info, memory map and module list.
+/// Writes start info, memory map and module list. `rsdp` is where ACPI's tables begin, or 0.
 ///
 /// # Errors
 /// There is no memory where they belong.
-pub fn write(memory: &GuestMemoryMmap, usable: &[(u64, u64)], initrd: Option<Initrd>) -> Result<()> {
-    let map: Vec<_> = usable
+pub fn write(memory: &GuestMemoryMmap, areas: &[Area], initrd: Option<Initrd>, rsdp: u64) -> Result<()> {
+    let map: Vec<_> = areas
         .iter()
-        .map(|(addr, size)| hvm_memmap_table_entry {
-            addr: *addr,
-            size: *size,
-            type_: XEN_HVM_MEMMAP_TYPE_RAM,
+        .map(|area| hvm_memmap_table_entry {
+            addr: area.address,
+            size: area.bytes,
+            type_: area.kind as u32,
             reserved: 0,
         })
         .collect();
@@ -37,6 +37,7 @@ pub fn write(memory: &GuestMemoryMmap, usable: &[(u64, u64)], initrd: Option<Ini
         nr_modules: modules.len() as u32,
         modlist_paddr: layout::PVH_MODULES,
         cmdline_paddr: layout::CMDLINE,
+        rsdp_paddr: rsdp,
         memmap_paddr: layout::PVH_MEMORY_MAP,
         memmap_entries: map.len() as u32,
         ..Default::default()

@@ -2,6 +2,7 @@ use super::*;
 use crate::console::Console;
 use crate::virtio::rng::Rng;
 use proptest::prelude::*;
+use thimble_spec::vmm::{POWER_OFF, POWER_PORT};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -11,13 +12,14 @@ fn bus() -> (Bus, Arc<Console>) {
         |sink: Arc<Console>| Arc::new(Mutex::new(SerialPort::new(EventFd::new(libc::EFD_NONBLOCK).unwrap(), sink)));
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
     let device = Arc::new(Transport::new(Box::new(Rng), memory).unwrap());
-    (Bus::new(port(console.clone()), port(Arc::new(Console::new().unwrap())), vec![device]), console)
+    let power = Arc::new(Power::new(None));
+    (Bus::new(port(console.clone()), port(Arc::new(Console::new().unwrap())), power, vec![device]), console)
 }
 
 #[test]
 fn nobody_answers_with_ones() {
     let (bus, _) = bus();
-    for port in [0x80, 0x3f7, 0x400, 0xcf8, POWER_PORT] {
+    for port in [0x80, 0x3f7, 0x400, 0xcf8, POWER_PORT - 5, POWER_PORT + 2] {
         let mut data = [0; 4];
         bus.port_read(port, &mut data);
         assert_eq!(data, [0xff; 4], "{port:#x}");
@@ -33,13 +35,16 @@ fn nobody_answers_with_ones() {
 }
 
 #[test]
-fn a_guest_ends_itself_in_two_ways() {
+fn a_guest_ends_itself_in_three_ways() {
     let (bus, _) = bus();
     assert_eq!(bus.port_write(POWER_PORT, &POWER_OFF.to_le_bytes()), Some(ExitReason::PowerOff));
     assert_eq!(bus.port_write(POWER_PORT, &[0, 0]), None);
     assert_eq!(bus.port_write(POWER_PORT, &[0x34]), None);
     assert_eq!(bus.port_write(0x64, &[0xfe]), Some(ExitReason::Reboot));
     assert_eq!(bus.port_write(0x64, &[0xd1]), None);
+    // As Linux does: no reset yet, then one.
+    assert_eq!(bus.port_write(0xcf9, &[2]), None);
+    assert_eq!(bus.port_write(0xcf9, &[6]), Some(ExitReason::Reboot));
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl Devices {
         for (index, device) in self.devices.into_iter().enumerate() {
             let transport = Arc::new(Transport::new(device, memory.clone())?);
             let base = layout::VIRTIO_BASE + index as u64 * layout::VIRTIO_SIZE;
-            machine.connect(&transport, base, layout::VIRTIO_IRQS[index])?;
+            machine.connect(&transport, base, layout::virtio_irq(index))?;
             for lane in 0..transport.lanes().len() {
                 workers.push(Worker::start(transport.clone(), lane)?);
             }

@@ -11,9 +11,10 @@ mod verbs;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use thimble_spec::vmm::{AGENT_SHUTDOWN, ExitReason, GuestConfig, State, Status};
+use thimble_spec::vmm::{AGENT_SHUTDOWN, Discovery, ExitReason, GuestConfig, State, Status};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::acpi::power::Power;
 use crate::agent::Agent;
 use crate::bus::Bus;
 use crate::console::{Console, Input};
@@ -42,6 +43,7 @@ pub struct Guest {
     console_port: Arc<Mutex<SerialPort>>,
     agent: Arc<Agent>,
     agent_port: Arc<Mutex<SerialPort>>,
+    power: Arc<Power>,
     ending: Arc<Ending>,
     started: Instant,
     name: String,
@@ -62,8 +64,8 @@ impl Guest {
         let console = Arc::new(Console::new()?);
         let input = Arc::new(Input::new(console.clone())?);
         let devices = Devices::open(config, &input)?;
-        let cmdline = boot::cmdline::with_devices(&config.cmdline, devices.count())?;
-        let entry = boot::load(&memory, config, &cmdline)?;
+        let cmdline = boot::cmdline::with_devices(&config.cmdline, devices.count(), config.discovery)?;
+        let entry = boot::load(&memory, config, &cmdline, devices.count())?;
         let machine = Machine::new(&memory, config.vcpus)?;
 
         let agent = Arc::new(Agent::new()?);
@@ -85,7 +87,9 @@ impl Guest {
             }
             vcpus.push(vcpu);
         }
-        let bus = Arc::new(Bus::new(console_port.clone(), agent_port.clone(), transports.clone()));
+        let power = Arc::new(Power::new((config.discovery == Discovery::Acpi).then(|| machine.sci())));
+        let bus =
+            Arc::new(Bus::new(console_port.clone(), agent_port.clone(), power.clone(), transports.clone()));
         Ok(Self {
             gang: Gang::start(vcpus, &bus, &ending)?,
             _workers: workers,
@@ -97,6 +101,7 @@ impl Guest {
             console_port,
             agent,
             agent_port,
+            power,
             ending,
             started,
             name: config.name.clone(),
@@ -173,10 +178,11 @@ impl Guest {
         self.ready_s
     }
 
-    /// Asks its PID 1 to power off. A guest that is held is let go, for it cannot hear otherwise.
+    /// Asks its PID 1 to power off, and presses its power button if it has one. A guest that is held is let go, for it cannot hear otherwise.
     pub fn shutdown(&mut self) {
         self.asked = true;
         self.tell_shutdown();
+        self.power.press();
         self.resume();
     }
 
