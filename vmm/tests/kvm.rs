@@ -128,7 +128,7 @@ impl Payload {
 
     fn start(&mut self) -> &Gang {
         let vcpus = std::mem::take(&mut self.vcpus);
-        self.gang.insert(Gang::start(vcpus, &self.bus, &self.ending).unwrap())
+        self.gang.insert(Gang::start(vcpus, &[], &self.bus, &self.ending).unwrap())
     }
 
     /// Runs the guest to its end.
@@ -264,6 +264,8 @@ fn a_guest_is_held_and_goes_on() {
         guest.wait("the guest goes on", |guest| guest.counter() != held);
     }
     guest.gang.as_ref().unwrap().hold();
+    // It never left the guest but when it was kicked.
+    assert!(guest.gang.as_ref().unwrap().exits()[0] >= 20);
     guest.gang = None;
 }
 

@@ -24,7 +24,7 @@ use crate::kvm::Machine;
 use crate::serial::{SerialPort, Sink};
 use crate::sync::lock;
 use crate::vcpu::gang::Gang;
-use crate::vcpu::{cpuid, registers};
+use crate::vcpu::{affinity, cpuid, model, registers};
 use crate::virtio::transport::Transport;
 use crate::virtio::worker::Worker;
 use crate::{boot, layout, memory};
@@ -60,6 +60,7 @@ impl Guest {
     /// # Errors
     /// A file, an interface or KVM cannot be used, or the description makes no sense.
     pub fn start(config: &GuestConfig, ending: Arc<Ending>, started: Instant) -> Result<Self> {
+        affinity::check(&config.cpu.pins, config.vcpus)?;
         let memory = memory::map(config.memory_mib, &config.memory)?;
         let console = Arc::new(Console::new()?);
         let input = Arc::new(Input::new(console.clone())?);
@@ -75,11 +76,11 @@ impl Guest {
         let handles = devices.handles();
         let (transports, workers) = devices.start(&machine, &memory)?;
 
-        let host_cpuid = machine.cpuid()?;
+        let model = model::apply(&machine.cpuid()?, &config.cpu)?;
         let mut vcpus = Vec::new();
         for index in 0..config.vcpus {
             let vcpu = machine.add_vcpu(index)?;
-            let cpuid = cpuid::for_vcpu(&host_cpuid, index, config.vcpus, machine.has_tsc_deadline());
+            let cpuid = cpuid::for_vcpu(&model, index, config.vcpus, machine.has_tsc_deadline());
             vcpu.set_cpuid2(&cpuid).map_err(Error::kvm("set a vCPU's CPUID"))?;
             registers::set_common(&vcpu)?;
             if index == 0 {
@@ -88,10 +89,9 @@ impl Guest {
             vcpus.push(vcpu);
         }
         let power = Arc::new(Power::new((config.discovery == Discovery::Acpi).then(|| machine.sci())));
-        let bus =
-            Arc::new(Bus::new(console_port.clone(), agent_port.clone(), power.clone(), transports.clone()));
+        let bus = Arc::new(Bus::new(console_port.clone(), agent_port.clone(), power.clone(), transports.clone()));
         Ok(Self {
-            gang: Gang::start(vcpus, &bus, &ending)?,
+            gang: Gang::start(vcpus, &config.cpu.pins, &bus, &ending)?,
             _workers: workers,
             handles,
             transports,

@@ -1,6 +1,6 @@
 //! What is asked of a guest's devices while it runs. Each refusal is one sentence.
 
-use thimble_spec::vmm::{Limits, Stats};
+use thimble_spec::vmm::{Limits, Stats, VcpuStats};
 
 use super::Guest;
 use super::devices::check_balloon;
@@ -10,6 +10,7 @@ impl Guest {
     /// What it did so far.
     pub fn stats(&self) -> Stats {
         Stats {
+            vcpus: self.gang.exits().into_iter().map(|exits| VcpuStats { exits }).collect(),
             nets: self.handles.nets.iter().map(net::Handle::stats).collect(),
             balloon: self.handles.balloon.as_ref().map(|(_, balloon)| balloon.stats()),
             ..Stats::default()

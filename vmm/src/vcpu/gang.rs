@@ -4,7 +4,7 @@
 //! before it enters, closes the gap between the last look at what is wanted and the entry (Linux
 //! `Documentation/virt/kvm/api.rst`, section 5).
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -12,6 +12,7 @@ use kvm_ioctls::VcpuFd;
 use thimble_spec::vmm::ExitReason;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
+use super::affinity;
 use super::run::{Step, step};
 use crate::bus::Bus;
 use crate::error::{Error, Result};
@@ -53,20 +54,28 @@ impl KickFlag {
     }
 }
 
+/// A vCPU's thread, and what others do to it and want to know of it.
+struct Member {
+    thread: JoinHandle<VcpuFd>,
+    flag: KickFlag,
+    exits: Arc<AtomicU64>,
+}
+
 /// All vCPUs of the guest.
 pub struct Gang {
     parade: Arc<Parade>,
-    members: Vec<(JoinHandle<VcpuFd>, KickFlag)>,
+    members: Vec<Member>,
 }
 
 extern "C" fn ignore(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
 impl Gang {
-    /// Starts a thread for each vCPU. The first of them to meet the guest's end tells `ending`.
+    /// Starts a thread for each vCPU, on the host's processors that `pins` gives for its index. The first of them to
+    /// meet the guest's end tells `ending`.
     ///
     /// # Errors
     /// The host gives no threads.
-    pub fn start(vcpus: Vec<VcpuFd>, bus: &Arc<Bus>, ending: &Arc<Ending>) -> Result<Self> {
+    pub fn start(vcpus: Vec<VcpuFd>, pins: &[Vec<u16>], bus: &Arc<Bus>, ending: &Arc<Ending>) -> Result<Self> {
         // A handler that does nothing: the signal has only to interrupt.
         register_signal_handler(SIGRTMIN(), ignore)
             .map_err(|error| Error::Host { action: "handle signals", source: error.into() })?;
@@ -74,14 +83,26 @@ impl Gang {
         let mut gang = Self { parade, members: Vec::new() };
         for (index, mut vcpu) in vcpus.into_iter().enumerate() {
             let flag = KickFlag::of(&mut vcpu);
-            let (parade, bus, ending) = (gang.parade.clone(), bus.clone(), ending.clone());
+            let exits = Arc::new(AtomicU64::new(0));
+            let (parade, bus, ending, count) = (gang.parade.clone(), bus.clone(), ending.clone(), exits.clone());
+            let pins = pins.get(index).cloned().unwrap_or_default();
             let thread = thread::Builder::new()
                 .name(format!("vcpu{index}"))
-                .spawn(move || follow(vcpu, &parade, &bus, &ending))
+                .spawn(move || {
+                    if let Err(error) = affinity::pin(&pins) {
+                        ending.end(ExitReason::Error(format!("vCPU {index} cannot be pinned: {}", error.desc())));
+                    }
+                    follow(vcpu, &parade, &bus, &ending, &count)
+                })
                 .map_err(Error::host("start a vCPU's thread"))?;
-            gang.members.push((thread, flag));
+            gang.members.push(Member { thread, flag, exits });
         }
         Ok(gang)
+    }
+
+    /// How often each vCPU left the guest.
+    pub fn exits(&self) -> Vec<u64> {
+        self.members.iter().map(|member| member.exits.load(Ordering::Relaxed)).collect()
     }
 
     /// Holds each vCPU before its next entry to the guest, and kicks those inside out. It does not wait for them: one
@@ -101,7 +122,7 @@ impl Gang {
         if order == Order::Run {
             return;
         }
-        for (thread, flag) in &self.members {
+        for Member { thread, flag, .. } in &self.members {
             // SAFETY: a vCPU lives until its thread has been joined: the thread returns it.
             unsafe { flag.set(1) };
             // It may have ended already.
@@ -114,15 +135,15 @@ impl Drop for Gang {
     /// Ends the threads and waits for them.
     fn drop(&mut self) {
         self.give(Order::End);
-        for (thread, _) in self.members.drain(..) {
-            let _ = thread.join();
+        for member in self.members.drain(..) {
+            let _ = member.thread.join();
         }
     }
 }
 
-fn follow(mut vcpu: VcpuFd, parade: &Parade, bus: &Bus, ending: &Ending) -> VcpuFd {
+fn follow(mut vcpu: VcpuFd, parade: &Parade, bus: &Bus, ending: &Ending, exits: &AtomicU64) -> VcpuFd {
     // A panic is the VMM's fault, not the guest's; the guest ends with it all the same.
-    let run = std::panic::AssertUnwindSafe(|| obey(&mut vcpu, parade, bus));
+    let run = std::panic::AssertUnwindSafe(|| obey(&mut vcpu, parade, bus, exits));
     match std::panic::catch_unwind(run) {
         Ok(Some(reason)) => ending.end(reason),
         Ok(None) => {}
@@ -132,9 +153,11 @@ fn follow(mut vcpu: VcpuFd, parade: &Parade, bus: &Bus, ending: &Ending) -> Vcpu
 }
 
 /// Runs a vCPU as ordered; comes back with a reason if the guest is at its end.
-fn obey(vcpu: &mut VcpuFd, parade: &Parade, bus: &Bus) -> Option<ExitReason> {
+fn obey(vcpu: &mut VcpuFd, parade: &Parade, bus: &Bus, exits: &AtomicU64) -> Option<ExitReason> {
     loop {
-        match step(vcpu, bus) {
+        let step = step(vcpu, bus);
+        exits.fetch_add(1, Ordering::Relaxed);
+        match step {
             Step::Continue => {}
             Step::End(reason) => return Some(reason),
             Step::Kicked => {

@@ -1,8 +1,10 @@
-//! The virtual processors: what they are ([`cpuid`], [`registers`]), how they run ([`run`]) and how they are stopped,
-//! held and let go together ([`gang`]).
+//! The virtual processors: what they can do ([`model`]) and are ([`cpuid`], [`registers`]), how they run ([`run`]) and
+//! where ([`affinity`]), and how they are stopped, held and let go together ([`gang`]).
 
+pub mod affinity;
 pub mod cpuid;
 pub mod gang;
+pub mod model;
 pub mod registers;
 pub mod run;
 
