@@ -73,6 +73,12 @@ pub trait Lane: Send {
     /// Its queues, as the driver counts them. The rings that its methods get are theirs, in this order.
     fn queues(&self) -> Vec<usize>;
 
+    /// Whether its thread is woken when the driver notifies us of this one of its queues; not for one that the host's
+    /// kernel serves.
+    fn watches(&self, _queue: usize) -> bool {
+        true
+    }
+
     /// Descriptors of the host's side that are watched for input, at their edges (`EPOLLET`): the same ones as long as
     /// the lane exists. Timers of limits are among them.
     fn sources(&self) -> Vec<BorrowedFd<'_>> {

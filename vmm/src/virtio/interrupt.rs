@@ -1,6 +1,6 @@
 //! A device's interrupt: its status register and its line.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -14,13 +14,14 @@ pub const CONFIG_CHANGED: u32 = 2;
 #[derive(Debug)]
 pub struct Interrupt {
     status: AtomicU32,
+    raised_elsewhere: AtomicBool,
     line: EventFd,
 }
 
 impl Interrupt {
     /// An interrupt that pulses `line`, which KVM watches as an irqfd.
     pub fn new(line: EventFd) -> Self {
-        Self { status: AtomicU32::new(0), line }
+        Self { status: AtomicU32::new(0), raised_elsewhere: AtomicBool::new(false), line }
     }
 
     /// The event behind the line.
@@ -38,6 +39,12 @@ impl Interrupt {
         self.raise(CONFIG_CHANGED);
     }
 
+    /// From now until the reset the line is pulsed by somebody who does not know this register (vhost, by its call
+    /// event): it always says that a buffer was used. A driver that looks and finds none has lost nothing.
+    pub fn raised_elsewhere(&self) {
+        self.raised_elsewhere.store(true, Ordering::SeqCst);
+    }
+
     fn raise(&self, cause: u32) {
         self.status.fetch_or(cause, Ordering::SeqCst);
         // The status comes first: the driver reads it when the interrupt arrives. A counter that cannot take one more
@@ -47,7 +54,8 @@ impl Interrupt {
 
     /// The register as the driver reads it.
     pub fn status(&self) -> u32 {
-        self.status.load(Ordering::SeqCst)
+        let elsewhere = if self.raised_elsewhere.load(Ordering::SeqCst) { USED_BUFFER } else { 0 };
+        self.status.load(Ordering::SeqCst) | elsewhere
     }
 
     /// The driver has handled `causes`.
@@ -58,5 +66,25 @@ impl Interrupt {
     /// The device was reset: nothing is pending.
     pub fn reset(&self) {
         self.status.store(0, Ordering::SeqCst);
+        self.raised_elsewhere.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_others_pulse_always_means_a_used_buffer_until_the_reset() {
+        let interrupt = Interrupt::new(EventFd::new(libc::EFD_NONBLOCK).unwrap());
+        interrupt.raised_elsewhere();
+        interrupt.acknowledge(USED_BUFFER);
+        assert_eq!(interrupt.status(), USED_BUFFER);
+        interrupt.config_changed();
+        assert_eq!(interrupt.status(), USED_BUFFER | CONFIG_CHANGED);
+        interrupt.acknowledge(USED_BUFFER | CONFIG_CHANGED);
+        assert_eq!(interrupt.status(), USED_BUFFER);
+        interrupt.reset();
+        assert_eq!(interrupt.status(), 0);
     }
 }

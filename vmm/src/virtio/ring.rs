@@ -35,6 +35,9 @@ pub enum RingError {
     /// A chain has a buffer for the device to read behind one for it to write (section 2.7.4.2), or too little of one.
     #[error("descriptor chain {0} has not the buffers that the device needs")]
     Shape(u16),
+    /// The host's kernel, which serves the ring, says so.
+    #[error("the host's kernel found the ring broken")]
+    Kernel,
 }
 
 /// The buffers of a request.

@@ -64,7 +64,9 @@ fn watch(lane: &Work, stop: &EventFd) -> io::Result<Epoll> {
     // At their edges: a packet for which the guest has no buffer waits in the host without waking us again.
     let edges = EventSet::IN | EventSet::EDGE_TRIGGERED;
     for (index, ring) in lane.rings().iter().enumerate() {
-        add(ring.kick().as_raw_fd(), edges, index as u64)?;
+        if lane.lane().watches(index) {
+            add(ring.kick().as_raw_fd(), edges, index as u64)?;
+        }
     }
     for (index, source) in lane.lane().sources().iter().enumerate() {
         add(source.as_raw_fd(), edges, SOURCES + index as u64)?;

@@ -1,14 +1,16 @@
 //! The front: what is offered to the driver, who moves the packets, and the handle for the control socket.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use thimble_spec::vmm::{self as spec, Limits, NetStats};
+use thimble_spec::vmm::{self as spec, Limits, NetBackend, NetStats};
 
 use super::config;
 use super::port::Port;
 use super::queues::{Pair, Place};
 use super::tap::Tap;
+use super::vhost::{self, KernelPair};
 use crate::error::{Error, Result};
 use crate::virtio::limit::{Limiter, SharedLimits};
 use crate::virtio::{Lane, VirtioDevice, read_space};
@@ -22,7 +24,7 @@ pub struct Net {
     features: u64,
     pairs: u8,
     mtu: Option<u16>,
-    limits: SharedBoth,
+    limits: Option<SharedBoth>,
     lanes: Vec<Box<dyn Lane>>,
 }
 
@@ -40,7 +42,8 @@ impl Net {
     /// The tap cannot be used as described, or the description makes no sense.
     pub fn open(description: &spec::Net, position: usize) -> Result<Self> {
         let pairs = check(description)?;
-        Self::new(Tap::open(&description.tap, pairs)?, description, position)
+        let vhost = open_vhost(description, pairs)?;
+        Self::new(Tap::open(&description.tap, pairs)?, vhost, description, position)
     }
 
     /// A device on descriptors that keep messages apart, such as datagram sockets, one for each pair of queues, instead
@@ -49,35 +52,81 @@ impl Net {
     /// # Errors
     /// The description makes no sense; the host gives no timers.
     #[cfg(any(test, feature = "testing"))]
-    pub fn on(wires: Vec<std::fs::File>, description: &spec::Net) -> Result<Self> {
+    pub fn on(wires: Vec<File>, description: &spec::Net) -> Result<Self> {
         check(description)?;
-        Self::new(Tap::on(wires), description, 0)
+        Self::new(Tap::on(wires), None, description, 0)
     }
 
-    fn new(tap: Tap, description: &spec::Net, position: usize) -> Result<Self> {
+    /// A device whose packets move between `tap` and the queues by `vhost`, a device for each pair, or else by us.
+    fn new(tap: Tap, vhost: Option<Vec<File>>, description: &spec::Net, position: usize) -> Result<Self> {
         let pairs = tap.most_pairs();
-        let mut features = config::FEATURES | tap.features() | config::F_CTRL_VLAN;
-        for (feature, offered) in [(config::F_MTU, description.mtu.is_some()), (config::F_MQ, pairs > 1)] {
+        let mut features = config::FEATURES | tap.features();
+        for (feature, offered) in [
+            (config::F_MTU, description.mtu.is_some()),
+            (config::F_MQ, pairs > 1),
+            // The tap's filter knows addresses only.
+            (config::F_CTRL_VLAN, vhost.is_none()),
+        ] {
             features |= if offered { feature } else { 0 };
         }
-        let limits = SharedBoth {
-            receive: SharedLimits::new(description.receive),
-            transmit: SharedLimits::new(description.transmit),
-        };
         let port = Arc::new(Port::new(tap, description.mac, description.mtu));
-        let lane = |pair| -> io::Result<Box<dyn Lane>> {
-            let place = Place { device: position, pair, pairs };
-            let [receive, transmit] = [&limits.receive, &limits.transmit].map(|shared| Limiter::new(shared.clone()));
-            Ok(Box::new(Pair::new(place, port.clone(), receive?, transmit?)))
+        let place = |pair| Place { device: position, pair, pairs };
+        let (limits, lanes) = match vhost {
+            Some(devices) => (None, kernel_lanes(devices, &port, place)),
+            None => {
+                let limits = SharedBoth {
+                    receive: SharedLimits::new(description.receive),
+                    transmit: SharedLimits::new(description.transmit),
+                };
+                (Some(limits.clone()), lanes(pairs, &limits, &port, place))
+            }
         };
-        let lanes = (0..pairs).map(lane).collect::<io::Result<_>>();
-        let lanes = lanes.map_err(Error::host("make a network interface's timers"))?;
+        let lanes = lanes.map_err(Error::host("make a network interface's timers and events"))?;
         Ok(Self { port, features, pairs: pairs as u8, mtu: description.mtu, limits, lanes })
     }
 
     /// What remains of the device for the control socket when the guest has it.
     pub fn handle(&self) -> Handle {
         Handle { port: self.port.clone(), limits: self.limits.clone() }
+    }
+}
+
+type Lanes = io::Result<Vec<Box<dyn Lane>>>;
+
+fn lanes(pairs: usize, limits: &SharedBoth, port: &Arc<Port>, place: impl Fn(usize) -> Place) -> Lanes {
+    let lane = |pair| -> io::Result<Box<dyn Lane>> {
+        let [receive, transmit] = [&limits.receive, &limits.transmit].map(|shared| Limiter::new(shared.clone()));
+        Ok(Box::new(Pair::new(place(pair), port.clone(), receive?, transmit?)))
+    };
+    (0..pairs).map(lane).collect()
+}
+
+fn kernel_lanes(devices: Vec<File>, port: &Arc<Port>, place: impl Fn(usize) -> Place) -> Lanes {
+    let lane = |(pair, device)| -> io::Result<Box<dyn Lane>> {
+        Ok(Box::new(KernelPair::new(place(pair), port.clone(), device)?))
+    };
+    devices.into_iter().enumerate().map(lane).collect()
+}
+
+/// Opens vhost-net for `pairs` of queues, if the host's kernel is to move the packets.
+fn open_vhost(description: &spec::Net, pairs: u8) -> Result<Option<Vec<File>>> {
+    let tap = &description.tap;
+    let limited = [description.receive, description.transmit] != [Limits::default(); 2];
+    match description.backend {
+        NetBackend::User => Ok(None),
+        NetBackend::Auto if limited => Ok(None),
+        NetBackend::Auto => Ok(vhost::open(pairs).ok()),
+        NetBackend::Vhost if limited => Err(Error::Config(format!(
+            "the interface on {tap} cannot have limits and the backend vhost, whose packets the host's kernel moves: \
+             give up one of them"
+        ))),
+        NetBackend::Vhost => vhost::open(pairs).map(Some).map_err(|error| {
+            Error::Config(format!(
+                "the interface on {tap} cannot have the backend vhost: {} cannot be used ({error}): load the module \
+                 vhost_net, see that this user may open the device, or choose another backend",
+                vhost::PATH
+            ))
+        }),
     }
 }
 
@@ -136,13 +185,14 @@ impl VirtioDevice for Net {
 #[derive(Clone, Debug)]
 pub struct Handle {
     port: Arc<Port>,
-    limits: SharedBoth,
+    /// None where the host's kernel moves the packets.
+    limits: Option<SharedBoth>,
 }
 
 impl Handle {
     /// What it did so far.
     pub fn stats(&self) -> NetStats {
-        self.port.counters.stats(false)
+        self.port.counters.stats(self.limits.is_none())
     }
 
     /// Replaces its limits.
@@ -150,8 +200,15 @@ impl Handle {
     /// # Errors
     /// The host's kernel moves the packets: one sentence.
     pub fn limit(&self, receive: Limits, transmit: Limits) -> std::result::Result<(), String> {
-        self.limits.receive.set(receive);
-        self.limits.transmit.set(transmit);
+        let Some(limits) = &self.limits else {
+            return Err(
+                "the host's kernel moves this interface's packets: start the guest with the backend `user`, or \
+                        with limits, to have some"
+                    .to_owned(),
+            );
+        };
+        limits.receive.set(receive);
+        limits.transmit.set(transmit);
         Ok(())
     }
 }

@@ -5,7 +5,7 @@
 //!              │                        │
 //!   queues 0 1 │ 2 3 ...    control     │ port: tap, filter, counters
 //!              ▼              ▼         ▼
-//!        a lane for each pair: queues
+//!        a lane for each pair: queues (userspace) or vhost (the host's kernel)
 //! ```
 //!
 //! | file | what |
@@ -13,6 +13,7 @@
 //! | `device` | the front: what is offered, who moves the packets, the handle |
 //! | `port` | what the lanes of one device share |
 //! | `queues/` | lanes that move packets themselves: `receive`, `transmit` |
+//! | `vhost` | lanes that leave it to the host's kernel |
 //! | `control` | the control queue |
 //! | `filter` | which packets the driver wants |
 //! | `tap` | the host's interface |
@@ -26,5 +27,6 @@ mod metrics;
 mod port;
 mod queues;
 mod tap;
+mod vhost;
 
 pub use device::{Handle, Net};

@@ -48,3 +48,20 @@ fn each_queue_is_in_one_lane() {
         assert_eq!(queues, (0..net.queue_sizes().len()).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn vhost_and_limits_exclude_each_other() {
+    let limits = Limits { bandwidth: Some(spec::Rate { per_second: 1, burst: None }), operations: None };
+    let limited = spec::Net { receive: limits, ..description() };
+    let backend = |backend, net: &spec::Net| open_vhost(&spec::Net { backend, ..net.clone() }, 1);
+    assert!(backend(NetBackend::Auto, &limited).unwrap().is_none());
+    assert!(backend(NetBackend::User, &description()).unwrap().is_none());
+    let sentence = backend(NetBackend::Vhost, &limited).unwrap_err().sentence();
+    assert!(sentence.contains("cannot have limits and the backend vhost"), "{sentence}");
+    // Auto takes what is there; Vhost says what is missing.
+    let there = backend(NetBackend::Auto, &description()).unwrap().is_some();
+    match backend(NetBackend::Vhost, &description()) {
+        Ok(devices) => assert!(there && devices.is_some()),
+        Err(error) => assert!(!there && error.sentence().contains("/dev/vhost-net"), "{}", error.sentence()),
+    }
+}
