@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -66,6 +67,7 @@ pub async fn start(guest: &Guest, bridge: Option<&Bridge>, handle: &Handle) -> R
     command.arg("--config").arg(place.file(CONFIG_FILE));
     command.arg("--control").arg(place.file(CONTROL_FILE));
     command.arg("--exit-file").arg(place.file(EXIT_FILE));
+    command.arg("--hold").arg(inherited.as_raw_fd().to_string());
     command.args(["--console", "none"]).current_dir("/").stdin(Stdio::null());
     command.stdout(log.try_clone()?).stderr(log);
     // A session of its own: no signal to the daemon's group reaches a guest.

@@ -67,6 +67,14 @@ pub enum Error {
         /// What the host's kernel said.
         source: io::Error,
     },
+    /// A layer of the jail cannot be had.
+    #[error("the jail cannot {action}; with --jail none the VMM does without any")]
+    Jail {
+        /// What was tried.
+        action: &'static str,
+        /// What the host's kernel said.
+        source: io::Error,
+    },
     /// A call on the host failed.
     #[error("cannot {action}")]
     Host {
@@ -86,6 +94,11 @@ impl Error {
     /// For `map_err` behind any other call on the host.
     pub(crate) fn host<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::Host { action, source: error.into() }
+    }
+
+    /// For `map_err` behind a call that the jail needs.
+    pub(crate) fn jail<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Jail { action, source: error.into() }
     }
 
     /// For `map_err` behind an access to guest memory.

@@ -15,7 +15,8 @@
 //! | [`memory`], [`layout`], [`boot`] | RAM, what lies where, what lies there at the start |
 //! | [`bus`], [`serial`], [`acpi`], [`virtio`] | what the guest reaches outside its RAM |
 //! | [`console`], [`agent`] | what its two serial ports are for |
-//! | [`exit`] | how it ended |
+//! | [`jail`] | what the VMM gives up before the guest's first instruction |
+//! | [`minder`], [`exit`] | the process that waits for it; how it ended |
 //!
 //! # Trust
 //! The guest is hostile: every index, length and address that comes from it is checked where it is used first
@@ -32,9 +33,11 @@ pub mod control;
 pub mod error;
 pub mod exit;
 pub mod guest;
+pub mod jail;
 pub mod kvm;
 pub mod layout;
 pub mod memory;
+pub mod minder;
 pub mod serial;
 pub mod supervisor;
 pub mod sync;
@@ -42,7 +45,6 @@ pub mod vcpu;
 pub mod virtio;
 
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -50,37 +52,48 @@ use thimble_spec::vmm::{Exit, ExitReason, GuestConfig};
 
 pub use error::{Error, Result};
 
+use control::socket::Socket;
+use jail::seccomp::{Duty, Filters};
+
+/// What a VMM is given by whoever looks after it.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// The control socket.
+    pub control: Option<Socket>,
+    /// A connection to show the console on.
+    pub console: Option<UnixStream>,
+    /// The process by which others know this VMM; none is its own.
+    pub pid: Option<u32>,
+}
+
 /// Runs the guest that `config` describes until it ends; whatever goes wrong is in the exit's reason too.
 ///
-/// To be called on the main thread before there are others: it takes SIGTERM, SIGINT and SIGHUP from them all.
-/// `control` is where the control socket goes, `console` a connection to show the console on, and `ending` a handle by
-/// which the caller can end the guest.
-pub fn run(
-    config: &GuestConfig,
-    control: Option<&Path>,
-    console: Option<UnixStream>,
-    ending: Arc<exit::Ending>,
-) -> Exit {
+/// To be called on the main thread while there are no others: it takes SIGTERM, SIGINT and SIGHUP from them all, and
+/// shuts itself in for good if the description has a jail.
+pub fn run(config: &GuestConfig, given: Given) -> Exit {
     let started = Instant::now();
-    supervise(config, control, console, ending, started).unwrap_or_else(|error| Exit {
+    supervise(config, given, started).unwrap_or_else(|error| Exit {
         reason: ExitReason::Error(error.sentence()),
         after_s: started.elapsed().as_secs_f64(),
     })
 }
 
-fn supervise(
-    config: &GuestConfig,
-    control: Option<&Path>,
-    console: Option<UnixStream>,
-    ending: Arc<exit::Ending>,
-    started: Instant,
-) -> Result<Exit> {
-    if let Some(stream) = &console {
+fn supervise(config: &GuestConfig, given: Given, started: Instant) -> Result<Exit> {
+    if let Some(stream) = &given.console {
         stream.set_nonblocking(true).map_err(Error::host("set up the console"))?;
     }
+    let ending = Arc::new(exit::Ending::new()?);
     let signals = supervisor::take_signals()?;
-    // The socket comes first: whoever is refused here has not touched the guest's disks.
-    let socket = control.map(control::socket::Socket::bind).transpose()?;
-    let guest = guest::Guest::start(config, ending.clone(), started)?;
-    Ok(supervisor::Supervisor::new(guest, ending, signals, socket, console)?.run(started))
+    let prepared = guest::Prepared::new(config, given.pid.unwrap_or_else(std::process::id))?;
+    let filters = match &config.jail {
+        Some(jail) => {
+            jail::enter(jail, config)?;
+            Filters::compile()?
+        }
+        None => Filters::default(),
+    };
+    let guest = prepared.start(ending.clone(), started, &filters)?;
+    let supervisor = supervisor::Supervisor::new(guest, ending, signals, given.control, given.console)?;
+    filters.apply(Duty::Supervisor)?;
+    Ok(supervisor.run(started))
 }

@@ -1,16 +1,18 @@
 //! `thimble-vmm`: runs one guest.
 
 mod cli;
+mod inherited;
 mod terminal;
 
 use std::io::{Write, stdout};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use thimble_spec::vmm::{Exit, ExitReason};
-use thimble_vmm::exit::{self, Ending};
+use thimble_vmm::{exit, minder};
+
+use terminal::Terminal;
 
 fn main() -> ExitCode {
     let options = match cli::parse() {
@@ -46,17 +48,17 @@ fn print_config(options: &cli::Options) -> ExitCode {
 
 fn run(options: &cli::Options) -> Result<Exit> {
     let config = options.guest()?;
-    let ending = Arc::new(Ending::new().context("cannot prepare for the guest's end")?);
-    let (terminal, stream) = match options.console() {
-        cli::ConsoleKind::Stdio => {
-            let (ours, theirs) = UnixStream::pair().context("cannot make a socket for the console")?;
-            let end = ending.clone();
-            let quit = Box::new(move |_: &UnixStream| end.end(ExitReason::Killed));
-            (Some(terminal::Terminal::start(ours, quit)?), Some(theirs))
-        }
-        cli::ConsoleKind::None => (None, None),
+    // Before anything is open: what was inherited, and is not wanted, shall not be inherited again.
+    inherited::close_all_but(options.hold).context("cannot close what was inherited")?;
+    let streams = match options.console() {
+        cli::ConsoleKind::Stdio => Some(UnixStream::pair().context("cannot make a socket for the console")?),
+        cli::ConsoleKind::None => None,
     };
-    let exit = thimble_vmm::run(&config, options.control.as_deref(), stream, ending);
+    let (ours, theirs) = streams.unzip();
+    let minder = minder::start(&config, options.control.as_deref(), theirs)?;
+    let kill = minder.killer();
+    let terminal = ours.map(|ours| Terminal::start(ours, Box::new(move |_| kill()))).transpose()?;
+    let exit = minder.wait();
     if let Some(terminal) = terminal {
         terminal.finish();
     }

@@ -14,6 +14,7 @@ use thimble_vmm::acpi::power::Power;
 use thimble_vmm::bus::Bus;
 use thimble_vmm::console::Console;
 use thimble_vmm::exit::Ending;
+use thimble_vmm::jail::seccomp::Filters;
 use thimble_vmm::kvm::Machine;
 use thimble_vmm::layout::{CONSOLE_IRQ, VIRTIO_BASE, VIRTIO_IRQS};
 use thimble_vmm::serial::{SerialPort, Sink};
@@ -91,7 +92,7 @@ impl Payload {
         let machine = Machine::new(&memory, codes.len() as u8).unwrap();
         let device = Arc::new(Transport::new(Box::new(Rng), memory.clone()).unwrap());
         machine.connect(&device, VIRTIO_BASE, VIRTIO_IRQS[0]).unwrap();
-        let worker = Worker::start(device.clone(), 0).unwrap();
+        let worker = Worker::start(device.clone(), 0, &Filters::default()).unwrap();
         let console = Arc::new(Console::new().unwrap());
         let port = |sink: Arc<dyn Sink>| {
             let line = EventFd::new(libc::EFD_NONBLOCK).unwrap();
@@ -128,7 +129,7 @@ impl Payload {
 
     fn start(&mut self) -> &Gang {
         let vcpus = std::mem::take(&mut self.vcpus);
-        self.gang.insert(Gang::start(vcpus, &[], &self.bus, &self.ending).unwrap())
+        self.gang.insert(Gang::start(vcpus, &[], &self.bus, &self.ending, &Filters::default()).unwrap())
     }
 
     /// Runs the guest to its end.

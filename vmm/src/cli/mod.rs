@@ -10,6 +10,7 @@ pub mod ask;
 mod guest;
 mod words;
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -71,6 +72,10 @@ pub struct Options {
     /// Where the guest's console goes, besides the control socket [default: none with --config, else stdio]
     #[arg(long, value_enum)]
     console: Option<ConsoleKind>,
+
+    /// An inherited descriptor that stays open as long as the guest lives, such as one that is locked; others are closed
+    #[arg(long, value_name = "FD")]
+    pub hold: Option<RawFd>,
 
     #[command(flatten)]
     guest: guest::GuestOptions,

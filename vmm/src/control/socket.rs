@@ -9,12 +9,15 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::error::{Error, Result};
 
-/// A listening socket that goes away with its owner.
+/// A listening socket.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
-    path: PathBuf,
 }
+
+/// The socket's name in the file system, which goes away with its owner: the minder, for its VMM sees no files.
+#[derive(Debug)]
+pub struct Name(PathBuf);
 
 impl Socket {
     /// Listens at `path`, for this user alone. A socket that a dead VMM left there is replaced, one at which somebody
@@ -22,7 +25,7 @@ impl Socket {
     ///
     /// # Errors
     /// Somebody listens there; something else is there; the host refuses.
-    pub fn bind(path: &Path) -> Result<Self> {
+    pub fn bind(path: &Path) -> Result<(Self, Name)> {
         let error = |source| Error::File { action: "listen at", path: path.to_owned(), source };
         match UnixStream::connect(path) {
             Ok(_) => {
@@ -45,7 +48,7 @@ impl Socket {
         umask(before);
         let listener = bound.map_err(error)?;
         listener.set_nonblocking(true).map_err(error)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok((Self { listener }, Name(path.to_owned())))
     }
 
     /// The next connection, if there is one.
@@ -59,10 +62,10 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
+impl Drop for Name {
     fn drop(&mut self) {
         // Somebody who removed it already did our work.
-        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -76,11 +79,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         drop(UnixListener::bind(&path).unwrap());
-        let socket = Socket::bind(&path).unwrap();
+        let (socket, name) = Socket::bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(Socket::bind(&path).unwrap_err().sentence().contains("listens at"));
-        drop(socket);
+        drop(name);
         assert!(!path.exists());
+        drop(socket);
     }
 
     #[test]

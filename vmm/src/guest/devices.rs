@@ -16,7 +16,6 @@ use crate::virtio::console::ConsolePort;
 use crate::virtio::net::{self, Net};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
-use crate::virtio::worker::Worker;
 use crate::{layout, memory};
 
 /// Devices whose files and interfaces are open.
@@ -73,23 +72,19 @@ impl Devices {
         self.handles.clone()
     }
 
-    /// Connects them to the machine and starts their threads.
+    /// Connects them to the machine.
     ///
     /// # Errors
-    /// The host gives no threads or descriptors, or KVM refuses.
-    pub fn start(self, machine: &Machine, memory: &GuestMemoryMmap) -> Result<(Vec<Arc<Transport>>, Vec<Worker>)> {
+    /// The host gives no descriptors, or KVM refuses.
+    pub fn connect(self, machine: &Machine, memory: &GuestMemoryMmap) -> Result<Vec<Arc<Transport>>> {
         let mut transports = Vec::new();
-        let mut workers = Vec::new();
         for (index, device) in self.devices.into_iter().enumerate() {
             let transport = Arc::new(Transport::new(device, memory.clone())?);
             let base = layout::VIRTIO_BASE + index as u64 * layout::VIRTIO_SIZE;
             machine.connect(&transport, base, layout::virtio_irq(index))?;
-            for lane in 0..transport.lanes().len() {
-                workers.push(Worker::start(transport.clone(), lane)?);
-            }
             transports.push(transport);
         }
-        Ok((transports, workers))
+        Ok(transports)
     }
 }
 

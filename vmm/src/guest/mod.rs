@@ -11,6 +11,7 @@ mod verbs;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use kvm_ioctls::VcpuFd;
 use thimble_spec::vmm::{AGENT_SHUTDOWN, Discovery, ExitReason, GuestConfig, State, Status};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -20,6 +21,7 @@ use crate::bus::Bus;
 use crate::console::{Console, Input};
 use crate::error::{Error, Result};
 use crate::exit::Ending;
+use crate::jail::seccomp::Filters;
 use crate::kvm::Machine;
 use crate::serial::{SerialPort, Sink};
 use crate::sync::lock;
@@ -35,6 +37,24 @@ use devices::{Devices, Handles};
 pub struct Guest {
     gang: Gang,
     _workers: Vec<Worker>,
+    parts: Parts,
+    ending: Arc<Ending>,
+    started: Instant,
+    ready_s: Option<f64>,
+    paused: bool,
+    asked: bool,
+}
+
+/// A guest that is put together and does not run yet: everything of the host that it needs is open.
+pub struct Prepared {
+    guest: Parts,
+    vcpus: Vec<VcpuFd>,
+    pins: Vec<Vec<u16>>,
+    bus: Arc<Bus>,
+}
+
+/// What a guest is made of besides its threads.
+struct Parts {
     handles: Handles,
     transports: Vec<Arc<Transport>>,
     _machine: Machine,
@@ -44,22 +64,15 @@ pub struct Guest {
     agent: Arc<Agent>,
     agent_port: Arc<Mutex<SerialPort>>,
     power: Arc<Power>,
-    ending: Arc<Ending>,
-    started: Instant,
-    name: String,
-    vcpus: u8,
-    memory_mib: u32,
-    ready_s: Option<f64>,
-    paused: bool,
-    asked: bool,
+    status: Status,
 }
 
-impl Guest {
-    /// Builds the guest that `config` describes and lets it run. `ending` is told when it is over.
+impl Prepared {
+    /// Puts the guest together that `config` describes. `pid` is the process by which others know its VMM.
     ///
     /// # Errors
     /// A file, an interface or KVM cannot be used, or the description makes no sense.
-    pub fn start(config: &GuestConfig, ending: Arc<Ending>, started: Instant) -> Result<Self> {
+    pub fn new(config: &GuestConfig, pid: u32) -> Result<Self> {
         affinity::check(&config.cpu.pins, config.vcpus)?;
         let memory = memory::map(config.memory_mib, &config.memory)?;
         let console = Arc::new(Console::new()?);
@@ -74,7 +87,7 @@ impl Guest {
         let agent_port = serial_port(&machine, layout::AGENT_IRQ, agent.clone())?;
 
         let handles = devices.handles();
-        let (transports, workers) = devices.start(&machine, &memory)?;
+        let transports = devices.connect(&machine, &memory)?;
 
         let model = model::apply(&machine.cpuid()?, &config.cpu)?;
         let mut vcpus = Vec::new();
@@ -90,9 +103,18 @@ impl Guest {
         }
         let power = Arc::new(Power::new((config.discovery == Discovery::Acpi).then(|| machine.sci())));
         let bus = Arc::new(Bus::new(console_port.clone(), agent_port.clone(), power.clone(), transports.clone()));
-        Ok(Self {
-            gang: Gang::start(vcpus, &config.cpu.pins, &bus, &ending)?,
-            _workers: workers,
+        let status = Status {
+            name: config.name.clone(),
+            pid,
+            state: State::Running,
+            uptime_s: 0.0,
+            ready_s: None,
+            vcpus: config.vcpus,
+            memory_mib: config.memory_mib,
+            host_cpus: std::thread::available_parallelism().map_or(0, |count| count.get() as u16),
+            host_memory_mib: host_memory_mib(),
+        };
+        let guest = Parts {
             handles,
             transports,
             _machine: machine,
@@ -102,52 +124,67 @@ impl Guest {
             agent,
             agent_port,
             power,
+            status,
+        };
+        Ok(Self { guest, vcpus, pins: config.cpu.pins.clone(), bus })
+    }
+
+    /// Lets it run, each thread under its filter. `ending` is told when it is over.
+    ///
+    /// # Errors
+    /// The host gives no threads.
+    pub fn start(self, ending: Arc<Ending>, started: Instant, filters: &Filters) -> Result<Guest> {
+        let mut workers = Vec::new();
+        for transport in &self.guest.transports {
+            for lane in 0..transport.lanes().len() {
+                workers.push(Worker::start(transport.clone(), lane, filters)?);
+            }
+        }
+        let gang = Gang::start(self.vcpus, &self.pins, &self.bus, &ending, filters)?;
+        Ok(Guest {
+            gang,
+            _workers: workers,
+            parts: self.guest,
             ending,
             started,
-            name: config.name.clone(),
-            vcpus: config.vcpus,
-            memory_mib: config.memory_mib,
             ready_s: None,
             paused: false,
             asked: false,
         })
     }
+}
 
+impl Guest {
     /// What it wrote to its console.
     pub fn console(&self) -> &Console {
-        &self.console
+        &self.parts.console
     }
 
     /// Number of bytes that [`Self::type_in`] would take now.
     pub fn input_room(&self) -> usize {
-        self.input.room().unwrap_or_else(|| lock(&self.console_port).room())
+        self.parts.input.room().unwrap_or_else(|| lock(&self.parts.console_port).room())
     }
 
     /// Hands it input to its console: to the virtio console if a driver runs it, else to the serial port. What does
     /// not fit is lost.
     pub fn type_in(&self, bytes: &[u8]) {
-        if self.input.put(bytes).is_none() {
-            lock(&self.console_port).input(bytes);
+        if self.parts.input.put(bytes).is_none() {
+            lock(&self.parts.console_port).input(bytes);
         }
     }
 
     /// Who listens to its PID 1.
     pub fn agent(&self) -> &Agent {
-        &self.agent
+        &self.parts.agent
     }
 
     /// How it does.
     pub fn status(&self) -> Status {
         Status {
-            name: self.name.clone(),
-            pid: std::process::id(),
             state: self.state(),
             uptime_s: self.started.elapsed().as_secs_f64(),
             ready_s: self.ready_s,
-            vcpus: self.vcpus,
-            memory_mib: self.memory_mib,
-            host_cpus: std::thread::available_parallelism().map_or(0, |count| count.get() as u16),
-            host_memory_mib: host_memory_mib(),
+            ..self.parts.status.clone()
         }
     }
 
@@ -182,12 +219,12 @@ impl Guest {
     pub fn shutdown(&mut self) {
         self.asked = true;
         self.tell_shutdown();
-        self.power.press();
+        self.parts.power.press();
         self.resume();
     }
 
     fn tell_shutdown(&self) {
-        lock(&self.agent_port).input(format!("{AGENT_SHUTDOWN}\n").as_bytes());
+        lock(&self.parts.agent_port).input(format!("{AGENT_SHUTDOWN}\n").as_bytes());
     }
 
     /// Whether it was asked to power off.

@@ -11,8 +11,8 @@ impl Guest {
     pub fn stats(&self) -> Stats {
         Stats {
             vcpus: self.gang.exits().into_iter().map(|exits| VcpuStats { exits }).collect(),
-            nets: self.handles.nets.iter().map(net::Handle::stats).collect(),
-            balloon: self.handles.balloon.as_ref().map(|(_, balloon)| balloon.stats()),
+            nets: self.parts.handles.nets.iter().map(net::Handle::stats).collect(),
+            balloon: self.parts.handles.balloon.as_ref().map(|(_, balloon)| balloon.stats()),
             ..Stats::default()
         }
     }
@@ -22,7 +22,7 @@ impl Guest {
     /// # Errors
     /// It has none.
     pub fn press_power_button(&self) -> Result<(), String> {
-        let pressed = self.power.press();
+        let pressed = self.parts.power.press();
         pressed.then_some(()).ok_or_else(|| "this guest has no power button: it was started without ACPI".to_owned())
     }
 
@@ -31,10 +31,10 @@ impl Guest {
     /// # Errors
     /// It has no balloon, or not that much memory.
     pub fn set_balloon(&self, target_mib: u32) -> Result<(), String> {
-        let (place, balloon) = self.handles.balloon.as_ref().ok_or("this guest has no balloon")?;
-        check_balloon(target_mib, self.memory_mib)?;
+        let (place, balloon) = self.parts.handles.balloon.as_ref().ok_or("this guest has no balloon")?;
+        check_balloon(target_mib, self.parts.status.memory_mib)?;
         balloon.set_target_mib(target_mib);
-        self.transports[*place].config_changed();
+        self.parts.transports[*place].config_changed();
         Ok(())
     }
 
@@ -59,7 +59,7 @@ impl Guest {
     /// # Errors
     /// It has no such interface, or the host's kernel moves its packets.
     pub fn limit_net(&self, net: u8, receive: Limits, transmit: Limits) -> Result<(), String> {
-        let handle = self.handles.nets.get(usize::from(net));
+        let handle = self.parts.handles.nets.get(usize::from(net));
         handle.ok_or_else(|| format!("this guest has no network interface {net}"))?.limit(receive, transmit)
     }
 }

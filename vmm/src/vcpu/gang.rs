@@ -17,6 +17,7 @@ use super::run::{Step, step};
 use crate::bus::Bus;
 use crate::error::{Error, Result};
 use crate::exit::Ending;
+use crate::jail::seccomp::{Duty, Filters};
 use crate::sync::lock;
 
 /// What the vCPUs are to do.
@@ -75,7 +76,13 @@ impl Gang {
     ///
     /// # Errors
     /// The host gives no threads.
-    pub fn start(vcpus: Vec<VcpuFd>, pins: &[Vec<u16>], bus: &Arc<Bus>, ending: &Arc<Ending>) -> Result<Self> {
+    pub fn start(
+        vcpus: Vec<VcpuFd>,
+        pins: &[Vec<u16>],
+        bus: &Arc<Bus>,
+        ending: &Arc<Ending>,
+        filters: &Filters,
+    ) -> Result<Self> {
         // A handler that does nothing: the signal has only to interrupt.
         register_signal_handler(SIGRTMIN(), ignore)
             .map_err(|error| Error::Host { action: "handle signals", source: error.into() })?;
@@ -86,12 +93,14 @@ impl Gang {
             let exits = Arc::new(AtomicU64::new(0));
             let (parade, bus, ending, count) = (gang.parade.clone(), bus.clone(), ending.clone(), exits.clone());
             let pins = pins.get(index).cloned().unwrap_or_default();
+            let filters = filters.clone();
             let thread = thread::Builder::new()
                 .name(format!("vcpu{index}"))
                 .spawn(move || {
                     if let Err(error) = affinity::pin(&pins) {
                         ending.end(ExitReason::Error(format!("vCPU {index} cannot be pinned: {}", error.desc())));
                     }
+                    filters.bind(Duty::Vcpu);
                     follow(vcpu, &parade, &bus, &ending, &count)
                 })
                 .map_err(Error::host("start a vCPU's thread"))?;

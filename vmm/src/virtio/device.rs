@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use vm_memory::GuestMemoryMmap;
 
 use super::ring::{Ring, RingError};
+use crate::jail::seccomp::Duty;
 
 /// Why a lane's thread calls its lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,11 @@ pub trait VirtioDevice: Send {
 pub trait Lane: Send {
     /// Name of the thread, of at most 15 bytes: the device's name and, if there are several, the lane's number.
     fn name(&self) -> String;
+
+    /// What it does to the host: by this its thread gets the system calls that it needs, and no others.
+    fn duty(&self) -> Duty {
+        Duty::Plain
+    }
 
     /// Its queues, as the driver counts them. The rings that its methods get are theirs, in this order.
     fn queues(&self) -> Vec<usize>;

@@ -12,6 +12,7 @@ use super::lane::Work;
 use super::transport::Transport;
 use super::{Progress, Wake};
 use crate::error::{Error, Result};
+use crate::jail::seccomp::Filters;
 use crate::sync::lock;
 
 /// Event data of the order to stop. The lane's rings have their indices.
@@ -27,20 +28,23 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread of lane `index` of `device`.
+    /// Starts the thread of lane `index` of `device`, under the filter of its duty.
     ///
     /// # Errors
     /// The host gives no thread or descriptors.
-    pub fn start(device: Arc<Transport>, index: usize) -> Result<Self> {
+    pub fn start(device: Arc<Transport>, index: usize, filters: &Filters) -> Result<Self> {
         let stop =
             EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(Error::host("make a device's eventfd"))?;
         let lane = lock(&device.lanes()[index]);
-        let name = lane.lane().name();
+        let (name, duty, filters) = (lane.lane().name(), lane.lane().duty(), filters.clone());
         let epoll = watch(&lane, &stop).map_err(Error::host("watch a device's queues"))?;
         drop(lane);
         let thread = thread::Builder::new()
             .name(name)
-            .spawn(move || work(&device, index, &epoll))
+            .spawn(move || {
+                filters.bind(duty);
+                work(&device, index, &epoll);
+            })
             .map_err(Error::host("start a device's thread"))?;
         Ok(Self { stop, thread: Some(thread) })
     }

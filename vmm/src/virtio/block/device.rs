@@ -10,6 +10,7 @@ use vm_memory::GuestMemoryMmap;
 use super::config;
 use super::queues::Disk;
 use crate::error::{Error, Result};
+use crate::jail::seccomp::Duty;
 use crate::virtio::ring::Ring;
 use crate::virtio::{Lane, Service, VirtioDevice, Wake, read_space};
 
@@ -105,6 +106,10 @@ struct Requests {
 impl Lane for Requests {
     fn name(&self) -> String {
         format!("disk{}", self.position)
+    }
+
+    fn duty(&self) -> Duty {
+        Duty::Disk
     }
 
     fn queues(&self) -> Vec<usize> {

@@ -17,6 +17,7 @@ use vm_memory::GuestMemoryMmap;
 use super::config::F_MQ;
 use super::control;
 use super::port::Port;
+use crate::jail::seccomp::Duty;
 use crate::virtio::limit::Limiter;
 use crate::virtio::ring::Ring;
 use crate::virtio::{Lane, Progress, Service, Wake};
@@ -123,6 +124,10 @@ impl Pair {
 impl Lane for Pair {
     fn name(&self) -> String {
         self.place.name()
+    }
+
+    fn duty(&self) -> Duty {
+        Duty::Net
     }
 
     fn queues(&self) -> Vec<usize> {

@@ -1,0 +1,32 @@
+//! Descriptors that came with the process.
+
+use std::io;
+use std::os::fd::RawFd;
+
+/// The first behind standard input, output and error.
+const FIRST: u32 = 3;
+
+/// Closes them, but for the standard ones and `hold`.
+///
+/// # Errors
+/// The host refuses; `hold` is not open.
+pub fn close_all_but(hold: Option<RawFd>) -> io::Result<()> {
+    let Some(hold) = hold else { return close_range(FIRST, u32::MAX) };
+    // SAFETY: the call takes numbers only.
+    if unsafe { libc::fcntl(hold, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let hold = u32::try_from(hold).map_err(io::Error::other)?;
+    if hold > FIRST {
+        close_range(FIRST, hold - 1)?;
+    }
+    close_range(FIRST.max(hold + 1), u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: nothing of this process uses these descriptors yet: they are what its parent left open.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
