@@ -66,7 +66,7 @@ pub fn start(config: &GuestConfig, control: Option<&Path>, console: Option<UnixS
     // SAFETY: there is one thread, so the child may do whatever its parent might.
     match unsafe { fork() }.map_err(Error::host("make the VMM's process"))? {
         ForkResult::Child => {
-            drop((report, signals));
+            drop((report, signals, home));
             // The name is the minder's to remove.
             std::mem::forget(name);
             be_the_vmm(config, Given { control: socket, console, pid: Some(pid) }, out)

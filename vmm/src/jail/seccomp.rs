@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use libc::{
-    AF_UNIX, PROT_EXEC, SYS_accept4, SYS_brk, SYS_clock_gettime, SYS_clock_nanosleep, SYS_close, SYS_connect,
+    AF_UNIX, F_GETFD, PROT_EXEC, SYS_accept4, SYS_brk, SYS_clock_gettime, SYS_clock_nanosleep, SYS_close, SYS_connect,
     SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait, SYS_exit, SYS_exit_group, SYS_fallocate, SYS_fcntl, SYS_fdatasync,
     SYS_fstat, SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getpid, SYS_getrandom, SYS_getsockopt, SYS_gettid,
     SYS_io_uring_enter, SYS_ioctl, SYS_lseek, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap,
@@ -71,6 +71,8 @@ const COMMON: &[Entry] = &[
     (SYS_epoll_wait, Only::Any),
     (SYS_exit, Only::Any),
     (SYS_exit_group, Only::Any),
+    // Builds with assertions look at each descriptor before they close it.
+    (SYS_fcntl, Only::Is(1, F_GETFD as u32)),
     (SYS_futex, Only::Any),
     (SYS_getpid, Only::Any),
     (SYS_getrandom, Only::Any),
