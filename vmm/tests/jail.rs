@@ -99,6 +99,7 @@ impl Vmm {
             .arg("--exit-file")
             .arg(path("exit.json"))
             .stdin(Stdio::null())
+            .stdout(Stdio::null())
             .stderr(fs::File::create(path("log")).unwrap())
             .spawn()
             .unwrap();
