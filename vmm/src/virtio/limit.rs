@@ -19,6 +19,8 @@ use crate::sync::lock;
 const SECOND: u128 = 1_000_000_000;
 /// The shortest wait, so that a lane is not woken for every token.
 const SHORTEST: Duration = Duration::from_micros(100);
+/// The longest wait before a lane asks again: limits may have been replaced meanwhile.
+const LONGEST: Duration = Duration::from_millis(100);
 /// A burst where none is given: this part of a second's worth.
 const DEFAULT_BURST: u64 = 10;
 
@@ -107,7 +109,7 @@ impl SharedLimits {
         Self(Arc::new(Mutex::new(Buckets::new(limits, Instant::now()))))
     }
 
-    /// Replaces them. A lane that waits goes by the old ones once more.
+    /// Replaces them. A lane that waits learns of it when it asks again, after a tenth of a second at most.
     pub fn set(&self, limits: Limits) {
         *lock(&self.0) = Buckets::new(limits, Instant::now());
     }
@@ -146,7 +148,7 @@ impl Limiter {
             }
             Err(wait) => {
                 // A timer that cannot be set would be a wait for ever: rather go on without a limit.
-                self.waiting = self.timer.reset(wait.max(SHORTEST), None).is_ok();
+                self.waiting = self.timer.reset(wait.clamp(SHORTEST, LONGEST), None).is_ok();
                 !self.waiting
             }
         }
@@ -222,6 +224,20 @@ mod tests {
         assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 5000) }, 1);
         limiter.fired();
         assert!(limiter.take(0));
+    }
+
+    #[test]
+    fn a_lane_in_debt_learns_of_new_limits() {
+        let shared = SharedLimits::new(limits(Some((1, 1)), None));
+        let mut limiter = Limiter::new(shared.clone()).unwrap();
+        // A debt of weeks.
+        assert!(limiter.take(1 << 20) && !limiter.take(1));
+        shared.set(Limits::default());
+        let mut poll = libc::pollfd { fd: limiter.source().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one entry, which is there.
+        assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 5000) }, 1);
+        limiter.fired();
+        assert!(limiter.take(1));
     }
 
     #[test]

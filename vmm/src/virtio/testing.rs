@@ -81,6 +81,7 @@ impl Driver {
 
     /// The same driver after it has reset its device, with `features`.
     pub fn restarted(mut self, features: u64) -> Self {
+        self.write(offset::STATUS, 0);
         let queues = self.available.len();
         (self.available, self.seen, self.next) = (vec![0; queues], vec![0; queues], 0);
         for queue in 0..queues {

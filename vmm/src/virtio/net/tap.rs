@@ -240,4 +240,4 @@ fn check(result: libc::c_int) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -28,15 +28,26 @@ pub struct Receiver {
     mergeable: bool,
     held: Box<[u8]>,
     held_len: usize,
-    /// The packet that is held has passed the limit.
-    counted: bool,
+    /// What the limit has said of the packet that is held.
+    verdict: Verdict,
+}
+
+/// What a limit says of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It has not been asked.
+    Open,
+    /// To wait.
+    Wait,
+    /// To go.
+    Go,
 }
 
 impl Receiver {
     /// One that holds nothing and keeps to `limiter`.
     pub fn new(limiter: Limiter) -> Self {
         let held = vec![0; MESSAGE_MOST].into_boxed_slice();
-        Self { limiter, mergeable: false, held, held_len: 0, counted: false }
+        Self { limiter, mergeable: false, held, held_len: 0, verdict: Verdict::Open }
     }
 
     /// Starts afresh for a driver with these features.
@@ -79,14 +90,16 @@ impl Receiver {
                     self.forget();
                     continue;
                 }
-                self.counted = false;
+                self.verdict = Verdict::Open;
             }
-            if !self.counted {
+            if self.verdict != Verdict::Go {
                 if !self.limiter.take((self.held_len - HEADER_BYTES) as u64) {
-                    port.counters.throttled();
+                    if std::mem::replace(&mut self.verdict, Verdict::Wait) == Verdict::Open {
+                        port.counters.throttled();
+                    }
                     return Ok(Progress::Done);
                 }
-                self.counted = true;
+                self.verdict = Verdict::Go;
             }
             if !self.deliver(port, ring, memory)? {
                 // Kicks are wanted while buffers lack. The driver may have given some while we asked for them.

@@ -15,16 +15,19 @@ use crate::virtio::{Progress, Service};
 #[derive(Debug)]
 pub struct Transmitter {
     limiter: Limiter,
+    /// The next packet has been made to wait.
+    delayed: bool,
 }
 
 impl Transmitter {
     /// One that keeps to `limiter`.
     pub fn new(limiter: Limiter) -> Self {
-        Self { limiter }
+        Self { limiter, delayed: false }
     }
 
     /// Starts afresh.
     pub fn start(&mut self) {
+        self.delayed = false;
         self.limiter.fired();
     }
 
@@ -62,10 +65,13 @@ impl Transmitter {
             let message = chain.readable.len();
             let bytes = message.saturating_sub(HEADER_BYTES);
             if !self.limiter.take(bytes as u64) {
-                port.counters.throttled();
+                if !std::mem::replace(&mut self.delayed, true) {
+                    port.counters.throttled();
+                }
                 ring.unpop(1);
                 return Ok(Progress::Done);
             }
+            self.delayed = false;
             if message <= MESSAGE_MOST && chain.readable.send(port.wire(pair)).is_ok() {
                 port.counters.sent(bytes);
             } else {

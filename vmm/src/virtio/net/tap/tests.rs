@@ -10,10 +10,10 @@ use super::*;
 /// `TUNSETPERSIST` (linux/if_tun.h).
 const TUNSETPERSIST: libc::Ioctl = 0x4004_54cb;
 /// An EtherType for experiments (IEEE 802.3).
-const OURS: [u8; 2] = [0x88, 0xb5];
+pub const OURS: [u8; 2] = [0x88, 0xb5];
 
 /// Runs `test` in a network namespace of its own; the thread ends with it.
-fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
+pub fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(|| match unshare(CloneFlags::CLONE_NEWNET) {
         Ok(()) => test(),
         Err(errno) => eprintln!("SKIPPED: a network namespace needs root: {errno}"),
@@ -22,7 +22,7 @@ fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
 }
 
 /// Makes a tap that stays, and takes it up.
-fn make(name: &str, flags: libc::c_int) {
+pub fn make(name: &str, flags: libc::c_int) {
     let file = attach(name, FLAGS | flags).unwrap();
     // SAFETY: TUNSETPERSIST takes a number.
     check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETPERSIST, 1 as libc::c_ulong) }).unwrap();
@@ -45,7 +45,7 @@ fn packet_socket() -> OwnedFd {
 }
 
 /// The host sends a frame of our type out through the interface.
-fn send(name: &str, to: [u8; 6]) {
+pub fn send(name: &str, to: [u8; 6]) {
     // SAFETY: all-zero bytes are a valid address.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
