@@ -1,5 +1,5 @@
 //! The virtio devices of a guest, in the order in which it meets them: disks, network interfaces, entropy, a
-//! console, a balloon.
+//! console, a balloon, sockets.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use crate::virtio::console::ConsolePort;
 use crate::virtio::net::{self, Net};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
+use crate::virtio::vsock::{self, Vsock};
 use crate::{layout, memory};
 
 /// Devices whose files and interfaces are open.
@@ -31,6 +32,8 @@ pub struct Handles {
     pub nets: Vec<net::Handle>,
     /// The balloon's place among the devices, and its numbers.
     pub balloon: Option<(usize, Arc<balloon::Metrics>)>,
+    /// The socket device's counters.
+    pub vsock: Option<Arc<vsock::Metrics>>,
 }
 
 impl Devices {
@@ -58,6 +61,11 @@ impl Devices {
             let balloon = Balloon::new(balloon, memory::page_bytes(&config.memory));
             handles.balloon = Some((devices.len(), balloon.metrics()));
             devices.push(Box::new(balloon));
+        }
+        if let Some(vsock) = &config.vsock {
+            let vsock = Vsock::open(vsock)?;
+            handles.vsock = Some(vsock.metrics());
+            devices.push(Box::new(vsock));
         }
         Ok(Self { devices, handles })
     }

@@ -13,6 +13,7 @@ impl Guest {
             vcpus: self.gang.exits().into_iter().map(|exits| VcpuStats { exits }).collect(),
             nets: self.parts.handles.nets.iter().map(net::Handle::stats).collect(),
             balloon: self.parts.handles.balloon.as_ref().map(|(_, balloon)| balloon.stats()),
+            vsock: self.parts.handles.vsock.as_ref().map(|vsock| vsock.stats()),
             ..Stats::default()
         }
     }

@@ -31,7 +31,8 @@ pub fn enter(jail: &Jail, config: &GuestConfig) -> Result<()> {
         return Err(Error::Config("a jailed VMM cannot be user or group 0: give it ids of its own".to_owned()));
     }
     let vsock = config.vsock.as_ref().and_then(|vsock| vsock.path.parent());
-    root::leave_the_host(vsock.filter(|directory| *directory != Path::new(""))).map_err(explain)?;
+    let here = |directory| if directory == Path::new("") { Path::new(".") } else { directory };
+    root::leave_the_host(vsock.map(here)).map_err(explain)?;
     privileges::drop_all(jail).map_err(explain)?;
     if !landlock::forbid_files().map_err(explain)? {
         eprintln!("thimble-vmm: this host's kernel has no Landlock: the jail does without");

@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use libc::{
     AF_UNIX, F_GETFD, PROT_EXEC, SYS_accept4, SYS_brk, SYS_clock_gettime, SYS_clock_nanosleep, SYS_close, SYS_connect,
     SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait, SYS_exit, SYS_exit_group, SYS_fallocate, SYS_fcntl, SYS_fdatasync,
-    SYS_fstat, SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getpid, SYS_getrandom, SYS_getsockopt, SYS_gettid,
-    SYS_io_uring_enter, SYS_ioctl, SYS_lseek, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap,
-    SYS_newfstatat, SYS_poll, SYS_ppoll, SYS_pread64, SYS_preadv, SYS_preadv2, SYS_pwrite64, SYS_pwritev, SYS_pwritev2,
-    SYS_read, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_restart_syscall, SYS_rt_sigaction, SYS_rt_sigprocmask,
-    SYS_rt_sigreturn, SYS_sched_yield, SYS_sendmsg, SYS_sendto, SYS_setsockopt, SYS_shutdown, SYS_sigaltstack,
-    SYS_socket, SYS_statx, SYS_tgkill, SYS_timerfd_settime, SYS_write, SYS_writev,
+    SYS_fstat, SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getpid, SYS_getrandom, SYS_gettid, SYS_io_uring_enter,
+    SYS_ioctl, SYS_lseek, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap, SYS_newfstatat, SYS_poll,
+    SYS_ppoll, SYS_pread64, SYS_preadv, SYS_preadv2, SYS_pwrite64, SYS_pwritev, SYS_pwritev2, SYS_read, SYS_readv,
+    SYS_recvfrom, SYS_restart_syscall, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_yield,
+    SYS_sendto, SYS_shutdown, SYS_sigaltstack, SYS_socket, SYS_statx, SYS_tgkill, SYS_timerfd_settime, SYS_write,
+    SYS_writev,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -173,18 +173,12 @@ const VSOCK: &[Entry] = &[
     (SYS_accept4, Only::Any),
     (SYS_connect, Only::Any),
     (SYS_epoll_ctl, Only::Any),
-    (SYS_fcntl, Only::Any),
-    (SYS_getsockopt, Only::Any),
     (SYS_ioctl, Only::Is(1, ioctl::FIONBIO)),
     (SYS_readv, Only::Any),
     (SYS_recvfrom, Only::Any),
-    (SYS_recvmsg, Only::Any),
-    (SYS_sendmsg, Only::Any),
     (SYS_sendto, Only::Any),
-    (SYS_setsockopt, Only::Any),
     (SYS_shutdown, Only::Any),
     (SYS_socket, Only::Is(0, AF_UNIX as u32)),
-    (SYS_timerfd_settime, Only::Any),
     (SYS_writev, Only::Any),
 ];
 

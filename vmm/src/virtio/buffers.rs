@@ -40,6 +40,13 @@ impl<'m> Buffers<'m> {
         &self.pieces
     }
 
+    /// The first bytes once more: at most `most`, and not more pieces than one call takes.
+    pub fn first(&self, most: usize) -> Self {
+        let mut first = Self { pieces: self.pieces.iter().take(MAX_PIECES).copied().collect() };
+        first.split_off(most);
+        first
+    }
+
     /// Cuts off what lies behind the first `count` bytes and returns it; `None` if there are fewer.
     pub fn split_off(&mut self, count: usize) -> Option<Self> {
         let mut left = count;

@@ -10,7 +10,7 @@
 //! | [`interrupt`] | status register and irqfd |
 //! | [`worker`] | the thread that a lane works on |
 //! | [`limit`] | rate limits |
-//! | [`block`], [`net`], [`console`], [`balloon`], [`rng`] | the devices: `device`, `queues` and, where there is one, `config` each |
+//! | [`block`], [`net`], [`console`], [`balloon`], [`vsock`], [`rng`] | the devices: `device`, `queues` and, where there is one, `config` each |
 
 pub mod balloon;
 pub mod block;
@@ -27,6 +27,7 @@ pub mod rng;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod transport;
+pub mod vsock;
 pub mod worker;
 
 pub use device::{Lane, Progress, Service, VirtioDevice, Wake, read_space};
