@@ -145,16 +145,14 @@ const DISK: &[Entry] = &[
 /// A tap, and the host kernel's own network back end.
 const NET: &[Entry] = &[
     (SYS_ioctl, Only::Is(1, ioctl::TUNSETOFFLOAD)),
+    (SYS_ioctl, Only::Is(1, ioctl::TUNSETTXFILTER)),
     (SYS_ioctl, Only::Is(1, ioctl::TUNSETQUEUE)),
     (SYS_ioctl, Only::Is(1, ioctl::VHOST_SET_OWNER)),
-    (SYS_ioctl, Only::Is(1, ioctl::VHOST_RESET_OWNER)),
-    (SYS_ioctl, Only::Is(1, ioctl::VHOST_GET_FEATURES)),
     (SYS_ioctl, Only::Is(1, ioctl::VHOST_SET_FEATURES)),
     (SYS_ioctl, Only::Is(1, ioctl::VHOST_SET_MEM_TABLE)),
     (SYS_ioctl, Only::Is(1, ioctl::VHOST_SET_VRING_NUM)),
     (SYS_ioctl, Only::Is(1, ioctl::VHOST_SET_VRING_ADDR)),
     (SYS_ioctl, Only::Is(1, ioctl::VHOST_SET_VRING_BASE)),
-    (SYS_ioctl, Only::Is(1, ioctl::VHOST_GET_VRING_BASE)),
     (SYS_ioctl, Only::Is(1, ioctl::VHOST_SET_VRING_KICK)),
     (SYS_ioctl, Only::Is(1, ioctl::VHOST_SET_VRING_CALL)),
     (SYS_ioctl, Only::Is(1, ioctl::VHOST_SET_VRING_ERR)),
@@ -193,17 +191,15 @@ mod ioctl {
     pub const KVM_IRQ_LINE: u32 = 0x4008_ae61;
     // linux/if_tun.h
     pub const TUNSETOFFLOAD: u32 = 0x4004_54d0;
+    pub const TUNSETTXFILTER: u32 = 0x4004_54d1;
     pub const TUNSETQUEUE: u32 = 0x4004_54d9;
     // linux/vhost.h
-    pub const VHOST_GET_FEATURES: u32 = 0x8008_af00;
     pub const VHOST_SET_FEATURES: u32 = 0x4008_af00;
     pub const VHOST_SET_OWNER: u32 = 0xaf01;
-    pub const VHOST_RESET_OWNER: u32 = 0xaf02;
     pub const VHOST_SET_MEM_TABLE: u32 = 0x4008_af03;
     pub const VHOST_SET_VRING_NUM: u32 = 0x4008_af10;
     pub const VHOST_SET_VRING_ADDR: u32 = 0x4028_af11;
     pub const VHOST_SET_VRING_BASE: u32 = 0x4008_af12;
-    pub const VHOST_GET_VRING_BASE: u32 = 0xc008_af12;
     pub const VHOST_SET_VRING_KICK: u32 = 0x4008_af20;
     pub const VHOST_SET_VRING_CALL: u32 = 0x4008_af21;
     pub const VHOST_SET_VRING_ERR: u32 = 0x4008_af22;

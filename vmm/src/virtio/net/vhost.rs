@@ -27,6 +27,7 @@ use super::config::F_MRG_RXBUF;
 use super::control;
 use super::port::Port;
 use super::queues::{CONTROL, Place, RX, Role, TX};
+use crate::jail::seccomp::Duty;
 use crate::virtio::registers::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
 use crate::virtio::ring::{Ring, RingError};
 use crate::virtio::{Lane, Progress, Service, Wake};
@@ -198,6 +199,10 @@ impl Lane for KernelPair {
 
     fn queues(&self) -> Vec<usize> {
         self.place.queues()
+    }
+
+    fn duty(&self) -> Duty {
+        Duty::Net
     }
 
     fn watches(&self, queue: usize) -> bool {
