@@ -247,10 +247,12 @@ pub struct Net {
     /// Who moves the packets.
     #[serde(default)]
     pub backend: NetBackend,
-    /// Pairs of queues, each with a thread of its own; none given is one. More need a tap that was made for several.
+    /// Pairs of queues, each with a thread of its own, 16 at most; none given is one. More need a tap that was made for
+    /// several.
     #[serde(default)]
     pub queue_pairs: Option<u8>,
-    /// The largest packet that the network takes, in bytes; none given leaves it to the guest.
+    /// The largest packet that the network takes, in bytes, 68 or more; none given leaves it to the guest. The tap's own
+    /// MTU is whoever's made it.
     #[serde(default)]
     pub mtu: Option<u16>,
     /// How fast it may receive.
@@ -283,7 +285,7 @@ pub enum NetBackend {
     /// The host's kernel where `/dev/vhost-net` opens and nothing is limited, else the VMM.
     #[default]
     Auto,
-    /// The host's kernel (vhost-net), or no start.
+    /// The host's kernel (vhost-net), or no start; nothing can be limited then.
     Vhost,
     /// The VMM.
     User,

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use vm_memory::GuestMemoryMmap;
 
-use super::super::config::F_MRG_RXBUF;
+use super::super::config::{F_GUEST_CSUM, F_MRG_RXBUF};
 use super::super::port::Port;
 use super::super::tap::HEADER_BYTES;
 use crate::virtio::limit::Limiter;
@@ -14,6 +14,8 @@ use crate::virtio::{Progress, Service};
 
 /// The largest message of a tap: a segment of 64 KiB and its headers.
 pub const MESSAGE_MOST: usize = HEADER_BYTES + 65_550;
+/// Where `flags` stands in the header (section 5.1.6).
+const FLAGS: usize = 0;
 /// Where `num_buffers` stands in the header (section 5.1.6).
 const NUM_BUFFERS: usize = 10;
 
@@ -26,6 +28,7 @@ const NUM_BUFFERS: usize = 10;
 pub struct Receiver {
     limiter: Limiter,
     mergeable: bool,
+    checksums: bool,
     held: Box<[u8]>,
     held_len: usize,
     /// What the limit has said of the packet that is held.
@@ -47,12 +50,13 @@ impl Receiver {
     /// One that holds nothing and keeps to `limiter`.
     pub fn new(limiter: Limiter) -> Self {
         let held = vec![0; MESSAGE_MOST].into_boxed_slice();
-        Self { limiter, mergeable: false, held, held_len: 0, verdict: Verdict::Open }
+        Self { limiter, mergeable: false, checksums: false, held, held_len: 0, verdict: Verdict::Open }
     }
 
     /// Starts afresh for a driver with these features.
     pub fn start(&mut self, features: u64) {
         self.mergeable = features & F_MRG_RXBUF != 0;
+        self.checksums = features & F_GUEST_CSUM != 0;
         self.forget();
         self.limiter.fired();
     }
@@ -155,6 +159,10 @@ impl Receiver {
             ring.unpop(chains.len());
             port.counters.dropped();
             return Ok(true);
+        }
+        if !self.checksums {
+            // What the host says of checksums is not for a driver that did not ask (section 5.1.6.4.1).
+            packet[FLAGS] = 0;
         }
         // The driver sees how many buffers make up the packet (section 5.1.6.4).
         packet[NUM_BUFFERS..NUM_BUFFERS + 2].copy_from_slice(&(chains.len() as u16).to_le_bytes());

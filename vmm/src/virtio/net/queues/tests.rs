@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use thimble_spec::vmm::{self as spec, Limits, Rate};
 
 use super::{RECEIVE_TIMER, RX, TRANSMIT_TIMER, TX};
-use crate::virtio::net::config::{F_MRG_RXBUF, F_MTU};
+use crate::virtio::net::config::{F_GUEST_CSUM, F_MRG_RXBUF, F_MTU};
 use crate::virtio::net::{Handle, Net};
 use crate::virtio::testing::{DATA, Driver, WRITE, net, wires};
 
@@ -66,6 +66,18 @@ fn a_packet_comes_in_with_its_buffers_counted() {
     assert_eq!(driver.used(RX), [(0, 72)]);
     assert_eq!(driver.bytes(DATA, 12), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
     assert_eq!(driver.bytes(DATA + 12, 60), packet(60)[12..]);
+}
+
+#[test]
+fn what_the_host_says_of_checksums_reaches_a_driver_that_asked() {
+    for (features, flags) in [(0, 0), (F_GUEST_CSUM, 2)] {
+        let (mut driver, wire) = started(features);
+        wire.send(&[&[2; 1][..], &packet(60)[1..]].concat()).unwrap();
+        driver.submit(RX, &[(DATA, 1526, WRITE)]);
+        driver.kick(RX);
+        assert_eq!(driver.used(RX).len(), 1);
+        assert_eq!(driver.bytes(DATA, 1), [flags]);
+    }
 }
 
 #[test]
