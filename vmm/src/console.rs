@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::{Error, Result};
+use crate::phases::{self, Phase};
 use crate::serial::{INPUT_MAX, Sink};
 use crate::sync::lock;
 
@@ -95,6 +96,7 @@ impl Console {
 
 impl Sink for Console {
     fn put(&self, byte: u8) {
+        phases::mark(Phase::Console);
         self.write(&[byte]);
     }
 

@@ -9,6 +9,7 @@ use thimble_spec::vmm::{Exit, ExitReason};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::{Error, Result};
+use crate::phases::{self, Phase};
 
 /// The end of the guest, once it is decided.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ impl Ending {
     /// Ends the guest for `reason`, unless it ends already.
     pub fn end(&self, reason: ExitReason) {
         if self.reason.set(reason).is_ok() {
+            phases::mark(Phase::End);
             // The first write to an eventfd cannot overflow it.
             let _ = self.event.write(1);
         }

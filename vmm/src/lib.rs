@@ -16,7 +16,7 @@
 //! | [`bus`], [`serial`], [`acpi`], [`virtio`] | what the guest reaches outside its RAM |
 //! | [`console`], [`agent`] | what its two serial ports are for |
 //! | [`jail`] | what the VMM gives up before the guest's first instruction |
-//! | [`minder`], [`exit`] | the process that waits for it; how it ended |
+//! | [`minder`], [`exit`], [`phases`] | the process that waits for it; how it ended; when it reached what |
 //!
 //! # Trust
 //! The guest is hostile: every index, length and address that comes from it is checked where it is used first
@@ -38,6 +38,7 @@ pub mod kvm;
 pub mod layout;
 pub mod memory;
 pub mod minder;
+pub mod phases;
 pub mod serial;
 pub mod supervisor;
 pub mod sync;
@@ -49,6 +50,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use thimble_spec::vmm::{Exit, ExitReason, GuestConfig};
+
+use phases::Phase;
 
 pub use error::{Error, Result};
 
@@ -72,6 +75,7 @@ pub struct Given {
 /// shuts itself in for good if the description has a jail.
 pub fn run(config: &GuestConfig, given: Given) -> Exit {
     let started = Instant::now();
+    phases::mark(Phase::Begin);
     supervise(config, given, started).unwrap_or_else(|error| Exit {
         reason: ExitReason::Error(error.sentence()),
         after_s: started.elapsed().as_secs_f64(),

@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::exit::Ending;
 use crate::jail::seccomp::Filters;
 use crate::kvm::Machine;
+use crate::phases::{self, Phase};
 use crate::serial::{SerialPort, Sink};
 use crate::sync::lock;
 use crate::vcpu::gang::Gang;
@@ -75,12 +76,15 @@ impl Prepared {
     pub fn new(config: &GuestConfig, pid: u32) -> Result<Self> {
         affinity::check(&config.cpu.pins, config.vcpus)?;
         let memory = memory::map(config.memory_mib, &config.memory)?;
+        phases::mark(Phase::Memory);
         let console = Arc::new(Console::new()?);
         let input = Arc::new(Input::new(console.clone())?);
         let devices = Devices::open(config, &input)?;
         let cmdline = boot::cmdline::with_devices(&config.cmdline, devices.count(), config.discovery)?;
         let entry = boot::load(&memory, config, &cmdline, devices.count())?;
+        phases::mark(Phase::Load);
         let machine = Machine::new(&memory, config.vcpus)?;
+        phases::mark(Phase::Machine);
 
         let agent = Arc::new(Agent::new()?);
         let console_port = serial_port(&machine, layout::CONSOLE_IRQ, console.clone())?;
@@ -89,6 +93,7 @@ impl Prepared {
         let handles = devices.handles();
         let transports = devices.connect(&machine, &memory)?;
 
+        phases::mark(Phase::Devices);
         let model = model::apply(&machine.cpuid()?, &config.cpu)?;
         let mut vcpus = Vec::new();
         for index in 0..config.vcpus {
@@ -101,6 +106,7 @@ impl Prepared {
             }
             vcpus.push(vcpu);
         }
+        phases::mark(Phase::Vcpus);
         let power = Arc::new(Power::new((config.discovery == Discovery::Acpi).then(|| machine.sci())));
         let bus = Arc::new(Bus::new(console_port.clone(), agent_port.clone(), power.clone(), transports.clone()));
         let status = Status {

@@ -18,6 +18,7 @@ use crate::bus::Bus;
 use crate::error::{Error, Result};
 use crate::exit::Ending;
 use crate::jail::seccomp::{Duty, Filters};
+use crate::phases::{self, Phase};
 use crate::sync::lock;
 
 /// What the vCPUs are to do.
@@ -163,8 +164,10 @@ fn follow(mut vcpu: VcpuFd, parade: &Parade, bus: &Bus, ending: &Ending, exits: 
 
 /// Runs a vCPU as ordered; comes back with a reason if the guest is at its end.
 fn obey(vcpu: &mut VcpuFd, parade: &Parade, bus: &Bus, exits: &AtomicU64) -> Option<ExitReason> {
+    phases::mark(Phase::Enter);
     loop {
         let step = step(vcpu, bus);
+        phases::mark(Phase::Leave);
         exits.fetch_add(1, Ordering::Relaxed);
         match step {
             Step::Continue => {}
