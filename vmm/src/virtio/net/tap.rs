@@ -66,7 +66,9 @@ impl Tap {
     /// lost its bridge.
     ///
     /// # Errors
-    /// There is none, it is no tap, it was made for fewer queues, or somebody else uses it.
+    /// There is none, it is no tap, it was made for fewer queues, or it was made for one and somebody else uses it. One
+    /// that was made for several takes several users, and shares its packets out among them: to see that there is one
+    /// is for whoever starts VMMs.
     pub fn open(name: &str, pairs: u8) -> Result<Self> {
         thimble_spec::names::check_interface(name).map_err(|error| Error::Config(error.to_string()))?;
         let error = |action| move |source| Error::Tap { action, tap: name.to_owned(), source };
