@@ -48,7 +48,12 @@ pub fn map(memory_mib: u32, memory: &Memory) -> Result<GuestMemoryMmap> {
         let region =
             if huge { map_huge(bytes, memory_mib)? } else { map_aligned(bytes).map_err(Error::memory("map"))? };
         if memory.pages == Pages::Transparent {
-            advise(&region, libc::MADV_HUGEPAGE).map_err(Error::host("ask for transparent huge pages"))?;
+            advise(&region, region.size(), libc::MADV_HUGEPAGE)
+                .map_err(Error::host("ask for transparent huge pages"))?;
+        } else if !huge && start.0 == 0 && bytes > HUGE {
+            // A few pages of the first megabyte are ever used; a whole huge page would have to be cleared for them. A
+            // host without such pages does not know the advice, and does not need it.
+            let _ = advise(&region, HUGE, libc::MADV_NOHUGEPAGE);
         }
         if memory.prefault {
             populate(&region).map_err(Error::host("take all of the guest's memory at its start"))?;
@@ -101,9 +106,10 @@ fn map_huge(bytes: usize, memory_mib: u32) -> Result<MmapRegion> {
     })
 }
 
-fn advise(region: &MmapRegion, advice: libc::c_int) -> io::Result<()> {
+/// Advises the host on the first `bytes` of `region`, or on all of it if it is shorter.
+fn advise(region: &MmapRegion, bytes: usize, advice: libc::c_int) -> io::Result<()> {
     // SAFETY: the region is mapped, and none of the advices given here changes what it holds.
-    match unsafe { libc::madvise(region.as_ptr().cast(), region.size(), advice) } {
+    match unsafe { libc::madvise(region.as_ptr().cast(), bytes.min(region.size()), advice) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -111,7 +117,7 @@ fn advise(region: &MmapRegion, advice: libc::c_int) -> io::Result<()> {
 
 /// Has the host give all pages now.
 fn populate(region: &MmapRegion) -> io::Result<()> {
-    let outcome = advise(region, libc::MADV_POPULATE_WRITE);
+    let outcome = advise(region, region.size(), libc::MADV_POPULATE_WRITE);
     match outcome {
         // Linux before 5.14: a byte of each page is written.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::exit::Ending;
 use crate::jail::seccomp::{Duty, Filters};
 use crate::phases::{self, Phase};
-use crate::sync::lock;
+use crate::sync::{STACK_BYTES, lock};
 
 /// What the vCPUs are to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,7 @@ impl Gang {
             let filters = filters.clone();
             let thread = thread::Builder::new()
                 .name(format!("vcpu{index}"))
+                .stack_size(STACK_BYTES)
                 .spawn(move || {
                     if let Err(error) = affinity::pin(&pins) {
                         ending.end(ExitReason::Error(format!("vCPU {index} cannot be pinned: {}", error.desc())));

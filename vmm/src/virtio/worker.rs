@@ -13,7 +13,7 @@ use super::transport::Transport;
 use super::{Progress, Wake};
 use crate::error::{Error, Result};
 use crate::jail::seccomp::Filters;
-use crate::sync::lock;
+use crate::sync::{STACK_BYTES, lock};
 
 /// Event data of the order to stop. The lane's rings have their indices.
 const STOP: u64 = u64::MAX;
@@ -41,6 +41,7 @@ impl Worker {
         drop(lane);
         let thread = thread::Builder::new()
             .name(name)
+            .stack_size(STACK_BYTES)
             .spawn(move || {
                 filters.bind(duty);
                 work(&device, index, &epoll);
