@@ -144,6 +144,11 @@ impl Connection {
         self.host_done |= halves;
     }
 
+    /// Whether both sides want it.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
     /// Whether the guest has said that it sends no more.
     pub fn guest_sends_no_more(&self) -> bool {
         self.guest_done & SEND != 0

@@ -182,6 +182,10 @@ impl Table {
             Some(Entry::Linked(link)) => {
                 link.stream.readable |= events != EventSet::OUT;
                 if events.intersects(EventSet::HANG_UP | EventSet::ERROR) {
+                    if !link.connection.is_open() {
+                        // It has given up. An answer that still comes meets nobody.
+                        return self.unlink(id, false);
+                    }
                     link.connection.end_host(RECEIVE);
                 }
                 let outcome = link.stream.flush();

@@ -226,6 +226,18 @@ fn programs_of_the_host_reach_the_guest() {
 }
 
 #[test]
+fn a_program_that_gives_up_leaves_nothing_behind() {
+    let mut rig = Rig::new();
+    let stream = rig.call(b"CONNECT 22\n");
+    let request = rig.receive()[0].0;
+    drop(stream);
+    rig.rouse();
+    assert_eq!(rig.metrics.stats().connections, 0);
+    rig.send(Op::Response, (22, request.src_port), 0, &[]);
+    assert_eq!(rig.ops(), [(Op::Reset as u16, 0)]);
+}
+
+#[test]
 fn programs_that_do_not_know_the_words_are_dropped() {
     let rig = Rig::new();
     let mut stream = rig.call(b"GET / HTTP/1.0\r\n\r\n");
