@@ -26,7 +26,7 @@ use crate::control::Control;
 use crate::launch::{self, Start};
 use crate::plan::{self, Place};
 use crate::policy::{Next, Policy};
-use crate::{lock, say, tap};
+use crate::{cgroup, lock, say, tap};
 
 /// How long a guest may take to stop its services and power off before its power is cut.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
@@ -41,6 +41,8 @@ const SOCKET_LIMIT: Duration = Duration::from_secs(30);
 pub struct Keeper {
     /// Its definition.
     pub guest: Guest,
+    /// Its place among the appliance's guests.
+    pub index: u32,
     /// The bridge that it is plugged into.
     pub bridge: Option<Bridge>,
     /// The way to the kernel's network objects.
@@ -73,6 +75,7 @@ impl Keeper {
                 }
             }
         }
+        cgroup::remove(&self.guest.name);
         if let Err(error) = tap::unplug(&plan::tap_name(&self.guest.name)) {
             say::error(&format!("guest {}: {error:#}", self.guest.name));
         }
@@ -86,7 +89,7 @@ impl Keeper {
     async fn live(&mut self) -> Result<Exit> {
         let place = Place::of(&self.guest.name);
         let socket = place.file(CONTROL_FILE);
-        let child = match launch::start(&self.guest, self.bridge.as_ref(), &self.network).await? {
+        let child = match launch::start(&self.guest, self.index, self.bridge.as_ref(), &self.network).await? {
             Start::Started(child) => Some(child),
             Start::RunsAlready => None,
         };

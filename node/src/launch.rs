@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 
 use crate::lock::{self, Lock};
 use crate::plan::{self, Place};
-use crate::{disk, tap};
+use crate::{cgroup, disk, tap};
 
 /// A file that says: the console was told that the guest runs, or is ready. A daemon that adopts the guest tells only what
 /// the one before it had no time to tell.
@@ -41,7 +41,7 @@ pub enum Start {
 ///
 /// # Errors
 /// Its disk, its tap or its process cannot be made.
-pub async fn start(guest: &Guest, bridge: Option<&Bridge>, handle: &Handle) -> Result<Start> {
+pub async fn start(guest: &Guest, index: u32, bridge: Option<&Bridge>, handle: &Handle) -> Result<Start> {
     let place = Place::of(&guest.name);
     fs::create_dir_all(&place.run).with_context(|| format!("making {}", place.run.display()))?;
     fs::set_permissions(&place.run, Permissions::from_mode(0o700))?;
@@ -53,7 +53,9 @@ pub async fn start(guest: &Guest, bridge: Option<&Bridge>, handle: &Handle) -> R
     if let (Some(network), Some(bridge)) = (&guest.network, bridge) {
         tap::plug(handle, &plan::tap_name(&guest.name), network, bridge).await?;
     }
-    let config = serde_json::to_vec_pretty(&plan::config(guest)?)?;
+    let cgroup = cgroup::make(&guest.name, guest.memory.bytes(), guest.vcpus).context("making its cgroup")?;
+    let jail = plan::jail(index, cgroup);
+    let config = serde_json::to_vec_pretty(&plan::config(guest, jail)?)?;
     write_whole(&place.file(CONFIG_FILE), &config)?;
     for stale in [EXIT_FILE, CONTROL_FILE, TOLD_RUNNING, TOLD_READY] {
         match fs::remove_file(place.file(stale)) {

@@ -4,6 +4,7 @@
 //! directories and in the VMM processes themselves, so a daemon that comes after another one adopts the guests that run
 //! and starts none of them twice (see [`lock`]).
 
+mod cgroup;
 mod control;
 mod disk;
 mod guest;

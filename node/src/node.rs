@@ -35,9 +35,10 @@ pub async fn run(appliance: &Path) -> Result<()> {
         say::note(&note);
     }
     let mut keepers = JoinSet::new();
-    for guest in appliance.guests {
+    for (index, guest) in (0..).zip(appliance.guests) {
         let bridge = guest.network.as_ref().and_then(|network| appliance.bridges.get(&network.bridge)).cloned();
-        let keeper = Keeper { guest, bridge, network: network.clone(), stopping: stopping.clone(), copy_console };
+        let (network, stopping) = (network.clone(), stopping.clone());
+        let keeper = Keeper { guest, index, bridge, network, stopping, copy_console };
         keepers.spawn(keeper.keep());
     }
     let mut terminate = signal(SignalKind::terminate())?;

@@ -6,7 +6,7 @@ use thimble_spec::appliance::{Guest, GuestDisk};
 use thimble_spec::cmdline::{Cmdline, CmdlineError, DEFAULT_IMAGE, GuestParams};
 use thimble_spec::names::{INTERFACE_NAME_MAX, fnv1a};
 use thimble_spec::paths;
-use thimble_spec::vmm::{Disk, GuestConfig, Net};
+use thimble_spec::vmm::{Disk, GuestConfig, Jail, Net};
 
 /// Where a guest's own block device is in the guest: behind the shared image.
 const OWN_DISK: &str = "/dev/vdb";
@@ -41,11 +41,20 @@ pub fn own_disk(guest: &Guest) -> Option<PathBuf> {
     })
 }
 
+/// Users and groups of VMMs begin here. The host has no other users than root.
+const FIRST_ID: u32 = 60_000;
+
+/// The jail of the guest at `index` of the appliance: a user and a group of its own.
+pub fn jail(index: u32, cgroup: Option<PathBuf>) -> Jail {
+    let id = FIRST_ID.saturating_add(index);
+    Jail { uid: id, gid: id, cgroup }
+}
+
 /// What the guest's VMM is told.
 ///
 /// # Errors
 /// A kernel command line that cannot be written.
-pub fn config(guest: &Guest) -> Result<GuestConfig, CmdlineError> {
+pub fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig, CmdlineError> {
     let own = own_disk(guest);
     let network = guest.network.as_ref();
     let mut cmdline = Cmdline::parse(KERNEL_WORDS);
@@ -71,6 +80,7 @@ pub fn config(guest: &Guest) -> Result<GuestConfig, CmdlineError> {
         cmdline: cmdline.render()?,
         disks: disks.into_iter().flatten().map(disk).collect(),
         nets: network.map(|network| Net::new(tap_name(&guest.name), network.mac)).into_iter().collect(),
+        jail: Some(jail),
         ..GuestConfig::default()
     })
 }
@@ -112,29 +122,32 @@ mod tests {
     }
 
     #[test]
-    fn two_guests_differ_in_network_and_disk_only() {
+    fn two_guests_differ_in_network_disk_and_user_only() {
         let mut other = web1();
         other.name = "web2".to_owned();
         let network = other.network.as_mut().unwrap();
         network.address = Some("10.1.1.12/24".parse().unwrap());
         network.mac = Mac::derived("demo", "web2");
-        let (one, two) = (config(&web1()).unwrap(), config(&other).unwrap());
+        let (one, two) = (config(&web1(), jail(0, None)).unwrap(), config(&other, jail(1, None)).unwrap());
 
         let alike = |config: &GuestConfig, name: &str, address: &str| {
             let mut config = config.clone();
             config.cmdline = config.cmdline.replace(name, "NAME").replace(address, "ADDRESS");
             config.name.clear();
             config.nets.clear();
+            config.jail = None;
             assert_eq!(config.disks.remove(1).path, Path::new("/data/guests").join(name).join("disk.raw"));
             config
         };
         assert_eq!(alike(&one, "web1", "10.1.1.11"), alike(&two, "web2", "10.1.1.12"));
         assert_ne!(one.nets, two.nets);
+        let ids = [&one, &two].map(|config| config.jail.as_ref().map(|jail| (jail.uid, jail.gid)));
+        assert_eq!(ids, [Some((60_000, 60_000)), Some((60_001, 60_001))]);
     }
 
     #[test]
     fn a_guest_without_disk_or_network_is_told_of_none() {
-        let config = config(&Guest { network: None, disk: None, ..web1() }).unwrap();
+        let config = config(&Guest { network: None, disk: None, ..web1() }, jail(0, None)).unwrap();
         assert!(!config.cmdline.contains("thimble.disk") && !config.cmdline.contains("thimble.address"));
         assert_eq!((config.disks.len(), config.nets.len()), (1, 0));
     }
