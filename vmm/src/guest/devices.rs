@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::kvm::Machine;
 use crate::virtio::VirtioDevice;
 use crate::virtio::balloon::{self, Balloon};
-use crate::virtio::block::Block;
+use crate::virtio::block::{self, Block};
 use crate::virtio::console::ConsolePort;
 use crate::virtio::net::{self, Net};
 use crate::virtio::rng::Rng;
@@ -28,6 +28,8 @@ pub struct Devices {
 /// What is asked of devices while they work, by their indices.
 #[derive(Clone, Debug, Default)]
 pub struct Handles {
+    /// Disks: each one's place among the devices, and its handle.
+    pub disks: Vec<(usize, block::Handle)>,
     /// Network interfaces.
     pub nets: Vec<net::Handle>,
     /// The balloon's place among the devices, and its numbers.
@@ -45,7 +47,9 @@ impl Devices {
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
         let mut handles = Handles::default();
         for (index, disk) in config.disks.iter().enumerate() {
-            devices.push(Box::new(Block::open(&disk.path, disk.read_only, index)?));
+            let disk = Block::open(disk, index)?;
+            handles.disks.push((devices.len(), disk.handle()));
+            devices.push(Box::new(disk));
         }
         for (index, net) in config.nets.iter().enumerate() {
             let net = Net::open(net, index)?;

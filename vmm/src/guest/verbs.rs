@@ -4,13 +4,14 @@ use thimble_spec::vmm::{Limits, Stats, VcpuStats};
 
 use super::Guest;
 use super::devices::check_balloon;
-use crate::virtio::net;
+use crate::virtio::{block, net};
 
 impl Guest {
     /// What it did so far.
     pub fn stats(&self) -> Stats {
         Stats {
             vcpus: self.gang.exits().into_iter().map(|exits| VcpuStats { exits }).collect(),
+            disks: self.parts.handles.disks.iter().map(|(_, disk)| disk.stats()).collect(),
             nets: self.parts.handles.nets.iter().map(net::Handle::stats).collect(),
             balloon: self.parts.handles.balloon.as_ref().map(|(_, balloon)| balloon.stats()),
             vsock: self.parts.handles.vsock.as_ref().map(|vsock| vsock.stats()),
@@ -43,16 +44,25 @@ impl Guest {
     ///
     /// # Errors
     /// It has no such disk; the disk cannot have that size.
-    pub fn resize_disk(&self, disk: u8, _bytes: Option<u64>) -> Result<(), String> {
-        Err(format!("this guest has no disk {disk} that can be resized"))
+    pub fn resize_disk(&self, disk: u8, bytes: Option<u64>) -> Result<(), String> {
+        let (place, disk) = self.disk(disk)?;
+        disk.resize(bytes)?;
+        self.parts.transports[*place].config_changed();
+        Ok(())
     }
 
     /// Replaces a disk's limits.
     ///
     /// # Errors
     /// It has no such disk.
-    pub fn limit_disk(&self, disk: u8, _limits: Limits) -> Result<(), String> {
-        Err(format!("this guest has no disk {disk} that can be limited"))
+    pub fn limit_disk(&self, disk: u8, limits: Limits) -> Result<(), String> {
+        self.disk(disk)?.1.limit(limits);
+        Ok(())
+    }
+
+    fn disk(&self, disk: u8) -> Result<&(usize, block::Handle), String> {
+        let found = self.parts.handles.disks.get(usize::from(disk));
+        found.ok_or_else(|| format!("this guest has no disk {disk}"))
     }
 
     /// Replaces a network interface's limits.

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use vm_memory::VolatileSlice;
 
 /// Most pieces in one call (`UIO_MAXIOV`, linux/uio.h).
-const MAX_PIECES: usize = 1024;
+pub const MAX_PIECES: usize = 1024;
 
 /// A sequence of pieces of guest memory.
 #[derive(Debug, Default)]
@@ -109,64 +109,12 @@ impl<'m> Buffers<'m> {
         done
     }
 
-    /// Writes zeros everywhere.
-    pub fn clear(&self) {
-        for piece in &self.pieces {
-            // SAFETY: the guard points at `len` bytes of guest memory that stay mapped while the slice lives; a guest
-            // that races with us reads one value or the other.
-            unsafe { std::ptr::write_bytes(piece.ptr_guard_mut().as_ptr(), 0, piece.len()) };
-        }
-    }
-
-    /// Reads from `file` at `offset` until the buffers are full or the file ends; says how many bytes came.
+    /// The same pieces without their lifetime.
     ///
-    /// # Errors
-    /// What the host's kernel says.
-    pub fn read_at(&self, file: BorrowedFd<'_>, offset: u64) -> io::Result<usize> {
-        self.each_vector(offset, |vector, offset| {
-            // SAFETY: the vector describes guest memory that stays mapped while `self` lives.
-            unsafe { libc::preadv(file.as_raw_fd(), vector.as_ptr(), vector.len() as libc::c_int, offset) }
-        })
-    }
-
-    /// Writes all of the buffers to `file` at `offset`; says how many bytes went.
-    ///
-    /// # Errors
-    /// What the host's kernel says.
-    pub fn write_at(&self, file: BorrowedFd<'_>, offset: u64) -> io::Result<usize> {
-        self.each_vector(offset, |vector, offset| {
-            // SAFETY: the vector describes guest memory that stays mapped while `self` lives.
-            unsafe { libc::pwritev(file.as_raw_fd(), vector.as_ptr(), vector.len() as libc::c_int, offset) }
-        })
-    }
-
-    /// Hands the pieces, from `offset` on, to `transfer` until all is done or it moves nothing.
-    fn each_vector(
-        &self,
-        offset: u64,
-        mut transfer: impl FnMut(&[libc::iovec], libc::off_t) -> isize,
-    ) -> io::Result<usize> {
-        let mut vector = self.vector();
-        let mut rest = vector.as_mut_slice();
-        let mut done = 0;
-        while !rest.is_empty() {
-            let position = offset.checked_add(done as u64).and_then(|at| libc::off_t::try_from(at).ok());
-            let position = position.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
-            match transfer(&rest[..rest.len().min(MAX_PIECES)], position) {
-                0 => break,
-                count if count > 0 => {
-                    done += count as usize;
-                    rest = advance(rest, count as usize);
-                }
-                _ => {
-                    let error = io::Error::last_os_error();
-                    if error.kind() != io::ErrorKind::Interrupted {
-                        return Err(error);
-                    }
-                }
-            }
-        }
-        Ok(done)
+    /// # Safety
+    /// Whoever uses them holds the guest's memory meanwhile.
+    pub unsafe fn pin(&self) -> Pinned {
+        Pinned { vector: self.vector(), owned: None }
     }
 
     /// Receives one message, such as a packet of a tap.
@@ -207,8 +155,165 @@ impl<'m> Buffers<'m> {
     }
 }
 
+/// Pieces of memory that stay where they are, for operations that end later.
+///
+/// What is in guest memory may change at any time: it is copied from and to, and never looked at twice.
+#[derive(Debug)]
+pub struct Pinned {
+    vector: Vec<libc::iovec>,
+    /// The memory itself, if it is ours.
+    owned: Option<Box<[Page]>>,
+}
+
+/// Memory that is aligned for every device.
+#[derive(Clone, Debug)]
+#[repr(align(4096))]
+struct Page(#[expect(dead_code, reason = "reached by the address of the page")] [u8; 4096]);
+
+// SAFETY: the pieces are in guest memory, which whoever pinned them holds, or in memory that goes with them; neither
+// belongs to a thread.
+unsafe impl Send for Pinned {}
+
+impl Pinned {
+    /// `length` bytes of our own, aligned for every device, zero.
+    pub fn zeroed(length: usize) -> Self {
+        let mut pages = vec![Page([0; 4096]); length.div_ceil(size_of::<Page>())].into_boxed_slice();
+        let piece = libc::iovec { iov_base: pages.as_mut_ptr().cast(), iov_len: length };
+        Self { vector: vec![piece], owned: Some(pages) }
+    }
+
+    /// The pieces.
+    pub fn vector(&self) -> &[libc::iovec] {
+        &self.vector
+    }
+
+    /// The bytes, if the memory is ours; else none.
+    pub fn bytes(&self) -> &[u8] {
+        match (&self.owned, &self.vector[..]) {
+            // SAFETY: the piece is the memory that `owned` keeps, of which `iov_len` bytes were made.
+            (Some(_), [piece]) => unsafe { std::slice::from_raw_parts(piece.iov_base.cast(), piece.iov_len) },
+            _ => &[],
+        }
+    }
+
+    /// Whether each piece begins and ends at a multiple of `bytes`.
+    pub fn is_aligned(&self, bytes: usize) -> bool {
+        self.vector
+            .iter()
+            .all(|piece| piece.iov_base.addr().is_multiple_of(bytes) && piece.iov_len.is_multiple_of(bytes))
+    }
+
+    /// Visits the pieces of the range from `skip` on, at most `length` bytes: where, and how many bytes.
+    fn each(&self, mut skip: usize, mut length: usize, mut visit: impl FnMut(*mut u8, usize)) {
+        for piece in &self.vector {
+            let from = skip.min(piece.iov_len);
+            let count = length.min(piece.iov_len - from);
+            skip -= from;
+            length -= count;
+            if count > 0 {
+                visit(piece.iov_base.cast::<u8>().wrapping_add(from), count);
+            }
+        }
+    }
+
+    /// Copies `bytes` to `at`; what does not fit is left out.
+    pub fn put(&self, at: usize, bytes: &[u8]) {
+        let mut done = 0;
+        self.each(at, bytes.len(), |to, count| {
+            // SAFETY: the piece has `count` bytes from `to` on, which are held; `bytes` has as many from `done` on.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr().add(done), to, count) };
+            done += count;
+        });
+    }
+
+    /// Copies from `at` to `bytes`, as much as there is.
+    pub fn get(&self, at: usize, bytes: &mut [u8]) {
+        let mut done = 0;
+        self.each(at, bytes.len(), |from, count| {
+            // SAFETY: as in `put`, the other way round.
+            unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr().add(done), count) };
+            done += count;
+        });
+    }
+
+    /// Copies what is in `other`, as much as fits; one of the two is ours.
+    pub fn copy_from(&self, other: &Self) {
+        if let Some(ours) = &self.owned {
+            let length = self.vector.iter().map(|piece| piece.iov_len).sum::<usize>();
+            let base = ours.as_ptr().cast::<u8>().cast_mut();
+            let mut done = 0;
+            other.each(0, length, |from, count| {
+                // SAFETY: our memory has `length` bytes, the other's piece `count` of them from `from` on.
+                unsafe { std::ptr::copy_nonoverlapping(from, base.add(done), count) };
+                done += count;
+            });
+        } else {
+            self.put(0, other.bytes());
+        }
+    }
+
+    /// Writes zeros behind the first `count` bytes.
+    pub fn clear_from(&self, count: usize) {
+        self.each(count, usize::MAX, |to, count| {
+            // SAFETY: the piece has `count` bytes from `to` on, which are held.
+            unsafe { std::ptr::write_bytes(to, 0, count) };
+        });
+    }
+
+    /// Reads from `file` at `offset` until the pieces are full or the file ends; says how many bytes came.
+    ///
+    /// # Errors
+    /// What the host's kernel says.
+    pub fn read_at(&self, file: BorrowedFd<'_>, offset: u64) -> io::Result<u64> {
+        self.each_vector(offset, |vector, offset| {
+            // SAFETY: the vector describes memory that is held.
+            unsafe { libc::preadv(file.as_raw_fd(), vector.as_ptr(), vector.len() as libc::c_int, offset) }
+        })
+    }
+
+    /// Writes all of the pieces to `file` at `offset`; says how many bytes went.
+    ///
+    /// # Errors
+    /// What the host's kernel says.
+    pub fn write_at(&self, file: BorrowedFd<'_>, offset: u64) -> io::Result<u64> {
+        self.each_vector(offset, |vector, offset| {
+            // SAFETY: the vector describes memory that is held.
+            unsafe { libc::pwritev(file.as_raw_fd(), vector.as_ptr(), vector.len() as libc::c_int, offset) }
+        })
+    }
+
+    /// Hands the pieces, from `offset` on, to `transfer` until all is done or it moves nothing.
+    fn each_vector(
+        &self,
+        offset: u64,
+        mut transfer: impl FnMut(&[libc::iovec], libc::off_t) -> isize,
+    ) -> io::Result<u64> {
+        let mut vector = self.vector.clone();
+        let mut rest = vector.as_mut_slice();
+        let mut done = 0;
+        while !rest.is_empty() {
+            let position = offset.checked_add(done).and_then(|at| libc::off_t::try_from(at).ok());
+            let position = position.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+            match transfer(&rest[..rest.len().min(MAX_PIECES)], position) {
+                0 => break,
+                count if count > 0 => {
+                    done += count as u64;
+                    rest = advance(rest, count as usize);
+                }
+                _ => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(done)
+    }
+}
+
 /// The part of an I/O vector behind its first `count` bytes.
-fn advance(mut vector: &mut [libc::iovec], mut count: usize) -> &mut [libc::iovec] {
+pub fn advance(mut vector: &mut [libc::iovec], mut count: usize) -> &mut [libc::iovec] {
     while let Some(first) = vector.first_mut() {
         if count < first.iov_len {
             first.iov_base = first.iov_base.wrapping_byte_add(count);
@@ -250,16 +355,44 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&(0..=255).collect::<Vec<u8>>()).unwrap();
         let ends_early = buffers(&memory, &[(0x100, 3), (0x200, 100), (0x400, 1000)]);
-        assert_eq!(ends_early.read_at(file.as_fd(), 10).unwrap(), 246);
+        // SAFETY: `memory` lives to the end of the test.
+        let pin = |buffers: &Buffers<'_>| unsafe { buffers.pin() };
+        assert_eq!(pin(&ends_early).read_at(file.as_fd(), 10).unwrap(), 246);
         assert_eq!(memory.read_obj::<u8>(GuestAddress(0x102)).unwrap(), 12);
         assert_eq!(memory.read_obj::<u8>(GuestAddress(0x200)).unwrap(), 13);
         let out: File = tempfile::tempfile().unwrap();
-        assert_eq!(buffers(&memory, &[(0x100, 3), (0x200, 2)]).write_at(out.as_fd(), 4).unwrap(), 5);
+        assert_eq!(pin(&buffers(&memory, &[(0x100, 3), (0x200, 2)])).write_at(out.as_fd(), 4).unwrap(), 5);
         assert_eq!(out.metadata().unwrap().len(), 9);
-        assert!(buffers(&memory, &[(0, 1)]).read_at(file.as_fd(), u64::MAX).is_err());
+        assert!(pin(&buffers(&memory, &[(0, 1)])).read_at(file.as_fd(), u64::MAX).is_err());
     }
 
     proptest! {
+        #[test]
+        fn pinned_pieces_take_and_give_what_fits(
+            lengths in prop::collection::vec(0usize..20, 0..6), at in 0usize..60, bytes in prop::collection::vec(1u8.., 0..60),
+        ) {
+            let memory = memory();
+            let pieces: Vec<_> = lengths.iter().enumerate().map(|(i, length)| (i as u64 * 32, *length)).collect();
+            let total: usize = lengths.iter().sum();
+            // SAFETY: `memory` lives to the end of the test.
+            let pinned = unsafe { buffers(&memory, &pieces).pin() };
+            pinned.put(at, &bytes);
+            let ours = Pinned::zeroed(total);
+            ours.copy_from(&pinned);
+            let mut expected = vec![0; total];
+            for (to, from) in expected.iter_mut().skip(at).zip(&bytes) {
+                *to = *from;
+            }
+            prop_assert_eq!(ours.bytes(), &expected[..]);
+            let mut back = vec![0; total];
+            pinned.get(0, &mut back);
+            prop_assert_eq!(&back, &expected);
+            pinned.clear_from(at);
+            pinned.copy_from(&Pinned::zeroed(at.min(total)));
+            ours.copy_from(&pinned);
+            prop_assert!(ours.bytes().iter().all(|byte| *byte == 0));
+        }
+
         #[test]
         fn splitting_keeps_every_byte(lengths in prop::collection::vec(0usize..20, 0..6), at in 0usize..120) {
             let memory = memory();

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use thimble_spec::vmm as spec;
+use thimble_spec::vmm::DiskEngine;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::balloon::{self, Balloon};
@@ -217,10 +218,10 @@ pub fn scratch_file() -> (File, PathBuf) {
 }
 
 /// A disk of 8 sectors, and its file.
-pub fn block(read_only: bool) -> (Block, File) {
+pub fn block(read_only: bool, engine: DiskEngine) -> (Block, File) {
     let (file, _) = scratch_file();
     file.set_len(4096).unwrap();
-    (Block::on(file.try_clone().unwrap(), 8, read_only), file)
+    (Block::on(file.try_clone().unwrap(), 8, read_only, engine), file)
 }
 
 /// A network device, and the other end of its wire.
@@ -259,5 +260,11 @@ pub fn balloon() -> (Balloon, Arc<balloon::Metrics>) {
 pub fn one_of_each() -> (Vec<Driver>, UnixDatagram) {
     let (net, wire) = net();
     let others = [Driver::new(console().0), Driver::new(balloon().0)];
-    (vec![Driver::new(block(false).0), Driver::new(net), Driver::new(Rng)].into_iter().chain(others).collect(), wire)
+    (
+        vec![Driver::new(block(false, DiskEngine::Sync).0), Driver::new(net), Driver::new(Rng)]
+            .into_iter()
+            .chain(others)
+            .collect(),
+        wire,
+    )
 }

@@ -1,74 +1,185 @@
 //! The device: opens its disk, offers its features.
 
-use std::fs::{OpenOptions, TryLockError};
-use std::io::{Seek, SeekFrom};
-use std::path::Path;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use vm_memory::GuestMemoryMmap;
+use thimble_spec::vmm::{Disk as Description, DiskEngine, DiskFormat};
 
-use super::config;
-use super::queues::Disk;
+use super::config::{self, QUEUE_SIZE, QUEUES_MAX, SECTOR};
+use super::disk::{Disk, Handle, Medium, measure};
+use super::engine::Engine;
+use super::engine::qcow2::Image;
+use super::engine::sync::Sync;
+use super::engine::uring::Uring;
+use super::queues::Requests;
 use crate::error::{Error, Result};
-use crate::jail::seccomp::Duty;
-use crate::virtio::ring::Ring;
-use crate::virtio::{Lane, Service, VirtioDevice, Wake, read_space};
+use crate::virtio::{Lane, VirtioDevice, read_space};
 
 /// Device type (virtio 1.2, section 5).
 const TYPE: u32 = 2;
+/// How long a disk may be held by a guest that has ended: the kernel closes an io_uring, and with it the disk that is
+/// registered there, a moment after its process is gone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Time between two tries.
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
+/// Largest block of a host's device that a driver is told of.
+const BLOCK_MAX: u32 = 4096;
 
 /// A block device.
-#[derive(Debug)]
 pub struct Block {
     disk: Arc<Disk>,
-    position: usize,
-    config: [u8; 60],
+    queues: u16,
+    lanes: Vec<Requests>,
 }
 
 impl Block {
-    /// Opens `path`, and locks it: a writable disk belongs to one guest, a read-only one may be shared by many.
+    /// Opens the disk that `description` names, and locks it: a writable disk belongs to one guest, a read-only one may
+    /// be shared by many.
     ///
     /// # Errors
     /// The file cannot be opened or locked, or is no disk.
-    pub fn open(path: &Path, read_only: bool, position: usize) -> Result<Self> {
-        let error = |action| move |source| Error::File { action, path: path.to_owned(), source };
-        let mut file = OpenOptions::new().read(true).write(!read_only).open(path).map_err(error("open the disk"))?;
-        let locked = if read_only { file.try_lock_shared() } else { file.try_lock() };
-        match locked {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let message = format!("the disk {} is used by another guest: give each guest its own", path.display());
-                return Err(Error::Config(message));
-            }
-            Err(TryLockError::Error(source)) => return Err(error("lock the disk")(source)),
+    pub fn open(description: &Description, position: usize) -> Result<Self> {
+        let queues = description.queues.unwrap_or(1);
+        if !(1..=QUEUES_MAX).contains(&queues) {
+            return Err(refuse(description, &format!("cannot have {queues} queues: give it 1 to {QUEUES_MAX}")));
         }
-        let size = file.seek(SeekFrom::End(0)).map_err(error("measure the disk"))?;
-        Self::check_size(path, size, read_only)?;
-        let sectors = size.div_ceil(config::SECTOR);
-        let id = format!("disk{position}");
-        let disk = Arc::new(Disk::new(file, sectors, read_only, &id));
-        Ok(Self { disk, position, config: config::space(sectors) })
+        let file = open(description)?;
+        lock(&file, description)?;
+        let disk = match description.format {
+            DiskFormat::Raw => raw(file, description)?,
+            DiskFormat::Qcow2 => qcow2(file, description)?,
+        };
+        Self::new(Arc::new(disk), position, queues.into(), description.engine).map_err(|source| Error::File {
+            action: "set up io_uring, or a timer, for the disk",
+            path: description.path.clone(),
+            source,
+        })
     }
 
-    fn check_size(path: &Path, size: u64, read_only: bool) -> Result<()> {
-        let refuse = |reason: &str| Err(Error::Config(format!("the disk {} {reason}", path.display())));
-        if size == 0 {
-            return refuse("is empty: give it a size");
-        }
-        // A read-only image may end within a sector: the rest of it reads as zeros.
-        if !read_only && !size.is_multiple_of(config::SECTOR) {
-            return refuse("does not end at a sector: make its size a multiple of 512 bytes");
-        }
-        Ok(())
+    fn new(disk: Arc<Disk>, position: usize, queues: u16, engine: DiskEngine) -> std::io::Result<Self> {
+        let lane = |queue| {
+            let engine = self::engine(&disk.medium, engine)?;
+            Requests::new(position, queue, queues, disk.clone(), engine)
+        };
+        let lanes = (0..usize::from(queues)).map(lane).collect::<std::io::Result<_>>()?;
+        Ok(Self { disk, queues, lanes })
+    }
+
+    /// What verbs ask of it.
+    pub fn handle(&self) -> Handle {
+        Handle(self.disk.clone())
     }
 
     /// A device on an open file, for tests.
+    ///
+    /// # Panics
+    /// The host has not what the engine needs.
     #[cfg(any(test, feature = "testing"))]
-    pub fn on(file: std::fs::File, sectors: u64, read_only: bool) -> Self {
-        let disk = Arc::new(Disk::new(file, sectors, read_only, "disk0"));
-        Self { disk, position: 0, config: config::space(sectors) }
+    pub fn on(file: File, sectors: u64, read_only: bool, engine: DiskEngine) -> Self {
+        let limits = thimble_spec::vmm::Limits::default();
+        let disk = Disk::new(Medium::Raw(file), sectors, read_only, SECTOR as u32, false, limits);
+        Self::new(Arc::new(disk), 0, 1, engine).expect("the host gives timers and rings")
     }
 }
+
+/// A lane's engine for `medium`.
+fn engine(medium: &Medium, wanted: DiskEngine) -> std::io::Result<Box<dyn Engine>> {
+    let file = match medium {
+        Medium::Qcow2(image) => return Ok(Box::new(image.clone())),
+        Medium::Raw(file) => file,
+    };
+    if wanted != DiskEngine::Sync {
+        match Uring::new(file.try_clone()?, QUEUE_SIZE) {
+            Ok(uring) => return Ok(Box::new(uring)),
+            Err(error) if wanted == DiskEngine::Uring => return Err(error),
+            // The host has none, or forbids it.
+            Err(_) => {}
+        }
+    }
+    Ok(Box::new(Sync::new(file.try_clone()?)))
+}
+
+fn refuse(description: &Description, reason: &str) -> Error {
+    Error::Config(format!("the disk {} {reason}", description.path.display()))
+}
+
+fn open(description: &Description) -> Result<File> {
+    let flags = if description.direct { libc::O_DIRECT } else { 0 };
+    let mut options = OpenOptions::new();
+    options.read(true).write(!description.read_only).custom_flags(flags);
+    options.open(&description.path).map_err(|source| match source.raw_os_error() {
+        Some(libc::EINVAL) if description.direct => {
+            refuse(description, "is on a file system that cannot go around the page cache: leave `direct` out")
+        }
+        _ => Error::File { action: "open the disk", path: description.path.clone(), source },
+    })
+}
+
+fn lock(file: &File, description: &Description) -> Result<()> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match if description.read_only { file.try_lock_shared() } else { file.try_lock() } {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_INTERVAL),
+            Err(TryLockError::WouldBlock) => {
+                return Err(refuse(description, "is used by another guest: give each guest its own"));
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(Error::File { action: "lock the disk", path: description.path.clone(), source });
+            }
+        }
+    }
+}
+
+fn raw(file: File, description: &Description) -> Result<Disk> {
+    let size = measure(&file).map_err(|source| Error::File {
+        action: "measure the disk",
+        path: description.path.clone(),
+        source,
+    })?;
+    if size == 0 {
+        return Err(refuse(description, "is empty: give it a size"));
+    }
+    // A read-only image may end within a sector: the rest of it reads as zeros.
+    if !description.read_only && !size.is_multiple_of(SECTOR) {
+        return Err(refuse(description, "does not end at a sector: make its size a multiple of 512 bytes"));
+    }
+    let block = if description.direct { host_block(&file) } else { SECTOR as u32 };
+    let sectors = size.div_ceil(SECTOR);
+    Ok(Disk::new(Medium::Raw(file), sectors, description.read_only, block, description.direct, description.limits))
+}
+
+fn qcow2(file: File, description: &Description) -> Result<Disk> {
+    let cannot = |source| Error::File { action: "use the qcow2 disk", path: description.path.clone(), source };
+    // The lock belongs to the open file: a copy of the descriptor is the same one.
+    let copy = file.try_clone().map_err(cannot)?;
+    let image = Image::open(copy, &description.path, description.read_only, description.backing).map_err(cannot)?;
+    let size = image.size();
+    if size == 0 || !size.is_multiple_of(SECTOR) {
+        return Err(refuse(description, "holds no whole sectors: make its size a multiple of 512 bytes"));
+    }
+    let medium = Medium::Qcow2(image);
+    Ok(Disk::new(medium, size / SECTOR, description.read_only, SECTOR as u32, false, description.limits)
+        .with_lock(file))
+}
+
+/// Bytes of the blocks that the host's device works in; for a file, those of its file system's.
+fn host_block(file: &File) -> u32 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: BLKSSZGET (linux/fs.h) writes one int; on what is no block device it fails.
+    let found = unsafe { libc::ioctl(file.as_raw_fd(), BLKSSZGET, &raw mut bytes) };
+    match u32::try_from(bytes) {
+        Ok(block) if found == 0 && block.is_power_of_two() && block >= SECTOR as u32 => block.min(BLOCK_MAX),
+        _ => BLOCK_MAX,
+    }
+}
+
+/// `BLKSSZGET` (linux/fs.h).
+const BLKSSZGET: libc::Ioctl = 0x1268;
 
 impl VirtioDevice for Block {
     fn device_type(&self) -> u32 {
@@ -76,47 +187,24 @@ impl VirtioDevice for Block {
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
-        vec![config::QUEUE_SIZE]
+        vec![QUEUE_SIZE; self.queues.into()]
     }
 
     fn features(&self) -> u64 {
         let common = config::F_SEG_MAX | config::F_BLK_SIZE | config::F_FLUSH;
-        let kind = match self.disk.is_read_only() {
+        let kind = match self.disk.read_only {
             true => config::F_RO,
             false => config::F_DISCARD | config::F_WRITE_ZEROES,
         };
-        common | kind
+        let several = if self.queues > 1 { config::F_MQ } else { 0 };
+        common | kind | several
     }
 
     fn read_config(&self, offset: usize, data: &mut [u8]) {
-        read_space(&self.config, offset, data);
+        read_space(&config::space(self.disk.sectors(), self.disk.block, self.queues), offset, data);
     }
 
     fn take_lanes(&mut self) -> Vec<Box<dyn Lane>> {
-        vec![Box::new(Requests { disk: self.disk.clone(), position: self.position })]
-    }
-}
-
-/// A request queue's lane.
-struct Requests {
-    disk: Arc<Disk>,
-    position: usize,
-}
-
-impl Lane for Requests {
-    fn name(&self) -> String {
-        format!("disk{}", self.position)
-    }
-
-    fn duty(&self) -> Duty {
-        Duty::Disk
-    }
-
-    fn queues(&self) -> Vec<usize> {
-        vec![0]
-    }
-
-    fn service(&mut self, _wake: Wake, rings: &mut [Ring], memory: &GuestMemoryMmap) -> Service {
-        rings[0].serve(memory, |chain| self.disk.answer(chain))
+        self.lanes.drain(..).map(|lane| Box::new(lane) as Box<dyn Lane>).collect()
     }
 }

@@ -1,147 +1,280 @@
-//! The request queue (virtio 1.2, section 5.2.6).
+//! A lane: takes requests off its queue, begins their operations, and answers each when it is done.
+//!
+//! ```text
+//!   ring ── pop ──> request ── limits ──> engine ──> done at once ─────> status, used ring
+//!                                │           └─────> on its way ── reap ──────^
+//!                                └── not yet: back into the ring until the timer fires
+//! ```
 
-use std::fs::File;
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
-use super::config::{MAX_ERASE_SECTORS, SECTOR};
-use crate::virtio::buffers::Buffers;
-use crate::virtio::ring::{Chain, RingError};
+use vm_memory::GuestMemoryMmap;
 
-/// Request types (section 5.2.6).
-mod request {
-    pub const IN: u32 = 0;
-    pub const OUT: u32 = 1;
-    pub const FLUSH: u32 = 4;
-    pub const GET_ID: u32 = 8;
-    pub const DISCARD: u32 = 11;
-    pub const WRITE_ZEROES: u32 = 13;
-}
+use super::disk::{Disk, Medium};
+use super::engine::sync::Sync;
+use super::engine::{Begun, Engine};
+use super::request::{self, ID_BYTES, Kind, Operation, Request, Status};
+use super::{config, metrics::Metrics};
+use crate::jail::seccomp::Duty;
+use crate::virtio::buffers::{Buffers, Pinned};
+use crate::virtio::limit::Limiter;
+use crate::virtio::ring::{Chain, Ring, RingError};
+use crate::virtio::{Lane, Progress, Service, Wake};
 
-/// `VIRTIO_BLK_S_OK` (section 5.2.6).
-const S_OK: u8 = 0;
-/// `VIRTIO_BLK_S_IOERR` (section 5.2.6).
-const S_IOERR: u8 = 1;
-/// `VIRTIO_BLK_S_UNSUPP` (section 5.2.6).
-const S_UNSUPP: u8 = 2;
+/// Place of the limits' timer among the sources.
+const TIMER: usize = 0;
+/// Longest request that goes through a buffer of ours, in bytes, because the guest's are not aligned.
+const BOUNCE_MAX: u64 = 16 << 20;
 
-/// Bytes of a `GET_ID` answer (section 5.2.6).
-const ID_BYTES: usize = 20;
-
-/// What a request came to: how many bytes were written for the driver, and what it is told.
-type Outcome = Result<usize, u8>;
-
-/// The disk behind the queue.
+/// A request that was begun.
 #[derive(Debug)]
-pub struct Disk {
-    file: File,
-    sectors: u64,
-    read_only: bool,
-    id: [u8; ID_BYTES],
+struct Begin {
+    operation: Operation,
+    /// The guest's buffers.
+    buffers: Pinned,
+    /// The buffer that stands in for them.
+    stand_in: Option<Pinned>,
+    status: Pinned,
 }
 
-impl Disk {
-    /// A disk of `sectors` sectors in `file`; `id` is cut to 20 bytes.
-    pub fn new(file: File, sectors: u64, read_only: bool, id: &str) -> Self {
-        let mut bytes = [0; ID_BYTES];
-        let count = id.len().min(ID_BYTES);
-        bytes[..count].copy_from_slice(&id.as_bytes()[..count]);
-        Self { file, sectors, read_only, id: bytes }
-    }
+/// A request queue's lane.
+pub struct Requests {
+    name: String,
+    queue: usize,
+    id: [u8; ID_BYTES],
+    disk: Arc<Disk>,
+    engine: Box<dyn Engine>,
+    limiter: Limiter,
+    /// Without F_FLUSH the driver cannot ask for durability, and gets it with each write (section 5.2.6.2).
+    write_through: bool,
+    /// Held while operations are on their way: they point into it.
+    memory: Option<GuestMemoryMmap>,
+    on_their_way: HashMap<u16, Begin>,
+}
 
-    /// Whether writes are refused.
-    pub fn is_read_only(&self) -> bool {
-        self.read_only
-    }
-
-    /// Carries out one request; says how many bytes it wrote into the chain.
+impl Requests {
+    /// The lane of `queue` of the disk at `position`.
     ///
     /// # Errors
-    /// The chain has no room for a header or a status: there is no way to answer.
-    pub fn answer(&self, chain: &mut Chain<'_>) -> Result<u32, RingError> {
-        let shape = || RingError::Shape(chain.head);
-        let header: [u8; 16] = chain.readable.take().ok_or_else(shape)?;
-        let room = chain.writable.len().checked_sub(1).ok_or_else(shape)?;
-        let status = chain.writable.split_off(room).ok_or_else(shape)?;
-        let outcome = self.carry_out(&header, &mut chain.readable, &mut chain.writable);
-        status.fill(&[outcome.err().unwrap_or(S_OK)]);
-        // The used length counts the status; a chain is at most 2^32 - 1 bytes long (section 2.7.5.2).
-        Ok(u32::try_from(outcome.unwrap_or(0)).unwrap_or(u32::MAX).saturating_add(1))
+    /// The host gives no timer.
+    pub fn new(
+        position: usize,
+        queue: usize,
+        queues: u16,
+        disk: Arc<Disk>,
+        engine: Box<dyn Engine>,
+    ) -> io::Result<Self> {
+        let mut id = [0; ID_BYTES];
+        let text = format!("disk{position}");
+        id[..text.len()].copy_from_slice(text.as_bytes());
+        Ok(Self {
+            name: if queues == 1 { text } else { format!("disk{position}.{queue}") },
+            queue,
+            id,
+            limiter: Limiter::new(disk.limits.clone())?,
+            disk,
+            engine,
+            write_through: false,
+            memory: None,
+            on_their_way: HashMap::new(),
+        })
     }
 
-    fn carry_out(&self, header: &[u8; 16], readable: &mut Buffers<'_>, writable: &mut Buffers<'_>) -> Outcome {
-        let [k0, k1, k2, k3, _, _, _, _, sector @ ..] = *header;
-        let sector = u64::from_le_bytes(sector);
-        match u32::from_le_bytes([k0, k1, k2, k3]) {
-            request::IN => {
-                let wanted = writable.len();
-                let offset = self.position(sector, wanted)?;
-                let count = writable.read_at(self.file.as_fd(), offset).map_err(failed)?;
+    /// Takes what is in the ring.
+    fn serve(&mut self, ring: &mut Ring, memory: &GuestMemoryMmap) -> Service {
+        if self.limiter.is_waiting() {
+            return Ok(Progress::Done);
+        }
+        ring.spare_kicks(memory)?;
+        for _ in 0..ring.size() {
+            let Some(mut chain) = ring.pop(memory)? else {
+                if ring.want_kicks(memory)? {
+                    ring.spare_kicks(memory)?;
+                    continue;
+                }
+                return Ok(Progress::Done);
+            };
+            if self.on_their_way.contains_key(&chain.head) {
+                return Err(RingError::Chain(chain.head));
+            }
+            let (request, status) = request::parse(&mut chain, self.disk.sectors(), self.disk.read_only)?;
+            if let Request::Disk(operation) = &request
+                && !self.limiter.take(bytes_moved(operation))
+            {
+                self.disk.metrics.throttled();
+                ring.unpop(1);
+                return Ok(Progress::Done);
+            }
+            self.begin(request, &chain, &status, ring, memory)?;
+        }
+        Ok(Progress::More)
+    }
+
+    fn begin(
+        &mut self,
+        request: Request,
+        chain: &Chain<'_>,
+        status: &Buffers<'_>,
+        ring: &mut Ring,
+        memory: &GuestMemoryMmap,
+    ) -> Result<(), RingError> {
+        let operation = match request {
+            Request::Disk(operation) => operation,
+            Request::Id => {
+                let written = chain.writable.fill(&self.id);
+                status.fill(&[Status::Ok as u8]);
+                return ring.push(memory, chain.head, written as u32 + 1);
+            }
+            Request::Refused(refusal) => {
+                self.disk.metrics.failed();
+                status.fill(&[refusal as u8]);
+                return ring.push(memory, chain.head, 1);
+            }
+        };
+        let buffers = if operation.kind == Kind::Read { &chain.writable } else { &chain.readable };
+        // SAFETY: the lane holds the memory until nothing is on its way.
+        let (buffers, status) = unsafe { (buffers.pin(), status.pin()) };
+        let mut begin = Begin { operation, buffers, stand_in: None, status };
+        if let Err(refusal) = self.align(&mut begin) {
+            return self.finish(chain.head, &begin, Err(refusal), ring, memory);
+        }
+        let place = begin.stand_in.as_ref().unwrap_or(&begin.buffers);
+        match self.engine.begin(chain.head, operation, place, self.write_through) {
+            Begun::Done(result) => self.finish(chain.head, &begin, result, ring, memory),
+            Begun::OnItsWay => {
+                self.on_their_way.insert(chain.head, begin);
+                Ok(())
+            }
+        }
+    }
+
+    /// Around the page cache only aligned memory goes: a buffer of ours stands in for what is not.
+    fn align(&self, begin: &mut Begin) -> io::Result<()> {
+        let Operation { kind, length, .. } = begin.operation;
+        let moves = matches!(kind, Kind::Read | Kind::Write) && length > 0;
+        if !self.disk.direct || !moves || begin.buffers.is_aligned(self.disk.block as usize) {
+            return Ok(());
+        }
+        if length > BOUNCE_MAX {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let stand_in = Pinned::zeroed(length as usize);
+        if kind == Kind::Write {
+            stand_in.copy_from(&begin.buffers);
+        }
+        begin.stand_in = Some(stand_in);
+        Ok(())
+    }
+
+    /// Answers a request.
+    fn finish(
+        &self,
+        head: u16,
+        begin: &Begin,
+        result: io::Result<u64>,
+        ring: &mut Ring,
+        memory: &GuestMemoryMmap,
+    ) -> Result<(), RingError> {
+        let Operation { kind, length, .. } = begin.operation;
+        let result = result.and_then(|moved| match kind {
+            Kind::Read => {
+                if let Some(stand_in) = &begin.stand_in {
+                    begin.buffers.copy_from(stand_in);
+                }
                 // Behind the end of an image that does not fill its last sector there are zeros.
-                writable.split_off(count).ok_or(S_IOERR)?.clear();
-                Ok(wanted)
+                begin.buffers.clear_from(moved as usize);
+                Ok(length)
             }
-            request::OUT => {
-                self.writable()?;
-                let offset = self.position(sector, readable.len())?;
-                let count = readable.write_at(self.file.as_fd(), offset).map_err(failed)?;
-                if count == readable.len() { Ok(0) } else { Err(S_IOERR) }
+            Kind::Write if moved < length => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+            _ => Ok(0),
+        });
+        count(&self.disk.metrics, kind, length, &result);
+        let status = match &result {
+            Ok(_) => Status::Ok,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => Status::Unsupported,
+            Err(_) => Status::Error,
+        };
+        begin.status.put(0, &[status as u8]);
+        // The used length counts the status; a chain is at most 2^32 - 1 bytes long (section 2.7.5.2).
+        ring.push(memory, head, u32::try_from(result.unwrap_or(0)).unwrap_or(u32::MAX).saturating_add(1))
+    }
+
+    /// Answers what is done by now.
+    fn reap(&mut self, ring: &mut Ring, memory: &GuestMemoryMmap) -> Result<(), RingError> {
+        while let Some((tag, result)) = self.engine.reap() {
+            if let Some(begin) = self.on_their_way.remove(&tag) {
+                self.finish(tag, &begin, result, ring, memory)?;
             }
-            request::FLUSH => self.file.sync_data().map(|()| 0).map_err(failed),
-            request::GET_ID => Ok(writable.fill(&self.id)),
-            request::DISCARD => self.erase(readable, libc::FALLOC_FL_PUNCH_HOLE),
-            request::WRITE_ZEROES => self.erase(readable, libc::FALLOC_FL_ZERO_RANGE),
-            _ => Err(S_UNSUPP),
         }
+        Ok(())
     }
 
-    /// `struct virtio_blk_discard_write_zeroes` (section 5.2.6): one segment, as the configuration says.
-    fn erase(&self, readable: &mut Buffers<'_>, mode: libc::c_int) -> Outcome {
-        self.writable()?;
-        let [s0, s1, s2, s3, s4, s5, s6, s7, n0, n1, n2, n3, f0, f1, f2, f3] = readable.take().ok_or(S_UNSUPP)?;
-        let sectors = u32::from_le_bytes([n0, n1, n2, n3]);
-        let flags = u32::from_le_bytes([f0, f1, f2, f3]);
-        let may_unmap = flags == 1 && mode == libc::FALLOC_FL_ZERO_RANGE;
-        if !readable.is_empty() || (flags != 0 && !may_unmap) || sectors > MAX_ERASE_SECTORS {
-            return Err(S_UNSUPP);
+    /// Gives the engine's ring to the kernel. Where that fails the disk goes on with calls.
+    fn hand_over(&mut self) {
+        if self.engine.hand_over().is_ok() {
+            return;
         }
-        let sector = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
-        let length = u64::from(sectors) * SECTOR;
-        let offset = self.position(sector, length as usize)?;
-        if length == 0 {
-            return Ok(0);
-        }
-        // A hole reads as zeros too, and gives the host its space back.
-        let mode = if may_unmap { libc::FALLOC_FL_PUNCH_HOLE } else { mode } | libc::FALLOC_FL_KEEP_SIZE;
-        // SAFETY: fallocate takes numbers only; the descriptor is open.
-        match unsafe { libc::fallocate(self.file.as_raw_fd(), mode, offset as i64, length as i64) } {
-            0 => Ok(0),
-            _ => Err(failed(io::Error::last_os_error())),
-        }
-    }
-
-    fn writable(&self) -> Result<(), u8> {
-        if self.read_only { Err(S_IOERR) } else { Ok(()) }
-    }
-
-    /// The byte at which `sector` begins, if `length` bytes from there are whole sectors of the disk.
-    fn position(&self, sector: u64, length: usize) -> Result<u64, u8> {
-        let length = length as u64;
-        let end = sector.checked_add(length / SECTOR);
-        match end {
-            Some(end) if end <= self.sectors && length.is_multiple_of(SECTOR) => Ok(sector * SECTOR),
-            _ => Err(S_IOERR),
+        self.engine.drain();
+        if let Medium::Raw(file) = &self.disk.medium
+            && let Ok(file) = file.try_clone()
+        {
+            self.engine = Box::new(Sync::new(file));
         }
     }
 }
 
-/// What the driver is told of an error on the host.
-fn failed(error: io::Error) -> u8 {
-    match error.raw_os_error() {
-        Some(libc::EOPNOTSUPP | libc::ENOSYS) => S_UNSUPP,
-        _ => S_IOERR,
+/// What a limit on bytes counts.
+fn bytes_moved(operation: &Operation) -> u64 {
+    if matches!(operation.kind, Kind::Read | Kind::Write) { operation.length } else { 0 }
+}
+
+fn count(metrics: &Metrics, kind: Kind, length: u64, result: &io::Result<u64>) {
+    match result {
+        Ok(_) => metrics.done(kind, length),
+        Err(_) => metrics.failed(),
     }
 }
 
-#[cfg(test)]
-mod tests;
+impl Lane for Requests {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn duty(&self) -> Duty {
+        Duty::Disk
+    }
+
+    fn queues(&self) -> Vec<usize> {
+        vec![self.queue]
+    }
+
+    fn sources(&self) -> Vec<BorrowedFd<'_>> {
+        [Some(self.limiter.source()), self.engine.source()].into_iter().flatten().collect()
+    }
+
+    fn start(&mut self, features: u64, _rings: &mut [Ring], memory: &GuestMemoryMmap) -> io::Result<()> {
+        self.write_through = features & config::F_FLUSH == 0;
+        self.memory = Some(memory.clone());
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        self.engine.drain();
+        self.on_their_way.clear();
+        self.memory = None;
+    }
+
+    fn service(&mut self, wake: Wake, rings: &mut [Ring], memory: &GuestMemoryMmap) -> Service {
+        let ring = &mut rings[0];
+        if wake == Wake::Source(TIMER) {
+            self.limiter.fired();
+        }
+        self.reap(ring, memory)?;
+        let progress = if ring.is_ready() { self.serve(ring, memory) } else { Ok(Progress::Done) };
+        self.hand_over();
+        progress
+    }
+}

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::os::unix::net::UnixDatagram;
 
+use thimble_spec::vmm::DiskEngine;
+
 use super::{DATA, Driver, WRITE, block, net};
 
 /// Bytes of a block request's data.
@@ -26,7 +28,7 @@ impl Load {
     /// All that there are.
     pub fn all() -> Vec<Self> {
         let disk = |name, kind: u8, step| {
-            let (device, file) = block(false);
+            let (device, file) = block(false, DiskEngine::Sync);
             let driver = Driver::new(device);
             driver.start(0);
             driver.put(DATA, &[&[kind][..], &[0; 15]].concat());

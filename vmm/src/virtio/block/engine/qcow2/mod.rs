@@ -1,0 +1,116 @@
+//! qcow2 images, by the `imago` crate, which QEMU's block maintainers keep.
+//!
+//! A guest writes into its image, and an image may come from anywhere: it is as hostile as a guest. [`header`] looks at
+//! the first cluster before `imago` sees the file, and refuses what would make the VMM open another file, or do work
+//! without bound.
+
+pub mod header;
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use imago::file::File as Storage;
+use imago::format::PreallocateMode;
+use imago::qcow2::Qcow2;
+use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, PermissiveImplicitOpenGate};
+
+use super::super::request::{Kind, Operation};
+use super::{Begun, Engine};
+use crate::virtio::buffers::Pinned;
+
+/// Bytes that go through a buffer of ours at a time: `imago` works on memory that nobody else changes meanwhile.
+const CHUNK: usize = 256 * 1024;
+
+/// An open image, shared by its lanes.
+#[derive(Clone)]
+pub struct Image {
+    access: Arc<FormatAccess<Storage>>,
+}
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Image").field("size", &self.access.size()).finish()
+    }
+}
+
+impl Image {
+    /// Opens the image in `file`. With `backing`, the files that it names are opened too, where it says they are.
+    ///
+    /// # Errors
+    /// It is no image, is one that cannot be used, or names a file and may not.
+    pub fn open(file: File, path: &std::path::Path, read_only: bool, backing: bool) -> io::Result<Self> {
+        header::check(&file, backing)?;
+        let access = if backing {
+            // Relative names are relative to the image: this way is told where it is.
+            let image = Qcow2::<Storage>::builder_path(path).write(!read_only);
+            FormatAccess::new(image.open(PermissiveImplicitOpenGate::default())?)
+        } else {
+            let image = Qcow2::<Storage>::builder(Storage::try_from(file)?).write(!read_only);
+            FormatAccess::new(image.open(DenyImplicitOpenGate::default())?)
+        };
+        Ok(Self { access: Arc::new(access) })
+    }
+
+    /// Size of the disk in it, in bytes.
+    pub fn size(&self) -> u64 {
+        self.access.size()
+    }
+
+    /// Gives the disk in it another size, which is not smaller.
+    ///
+    /// # Errors
+    /// What the image or the host says.
+    pub fn grow(&self, bytes: u64) -> io::Result<()> {
+        self.access.resize_grow(bytes, PreallocateMode::None)?;
+        self.flush()
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.access.flush()?;
+        self.access.sync()
+    }
+
+    fn read(&self, buffers: &Pinned, offset: u64, length: u64) -> io::Result<u64> {
+        let mut chunk = vec![0; CHUNK.min(length as usize)];
+        let mut done = 0;
+        while done < length {
+            let count = chunk.len().min((length - done) as usize);
+            self.access.read(&mut chunk[..count], offset + done)?;
+            buffers.put(done as usize, &chunk[..count]);
+            done += count as u64;
+        }
+        Ok(done)
+    }
+
+    fn write(&self, buffers: &Pinned, offset: u64, length: u64) -> io::Result<u64> {
+        let mut chunk = vec![0; CHUNK.min(length as usize)];
+        let mut done = 0;
+        while done < length {
+            let count = chunk.len().min((length - done) as usize);
+            buffers.get(done as usize, &mut chunk[..count]);
+            self.access.write(&chunk[..count], offset + done)?;
+            done += count as u64;
+        }
+        Ok(done)
+    }
+}
+
+impl Engine for Image {
+    fn begin(&mut self, _tag: u16, operation: Operation, buffers: &Pinned, durable: bool) -> Begun {
+        let Operation { kind, offset, length } = operation;
+        let result = match kind {
+            Kind::Read => self.read(buffers, offset, length),
+            Kind::Write => self.write(buffers, offset, length).and_then(|count| {
+                if durable {
+                    self.flush()?;
+                }
+                Ok(count)
+            }),
+            Kind::Flush => self.flush().map(|()| 0),
+            // A discard that reads as zeros is one too.
+            Kind::Discard | Kind::WriteZeroes { .. } => self.access.write_zeroes(offset, length).map(|()| 0),
+        };
+        Begun::Done(result)
+    }
+}
