@@ -15,7 +15,6 @@ impl Guest {
             nets: self.parts.handles.nets.iter().map(net::Handle::stats).collect(),
             balloon: self.parts.handles.balloon.as_ref().map(|(_, balloon)| balloon.stats()),
             vsock: self.parts.handles.vsock.as_ref().map(|vsock| vsock.stats()),
-            ..Stats::default()
         }
     }
 
