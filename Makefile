@@ -37,6 +37,7 @@ unit: programs
 
 # One machine at a time: each has as many processors as there are.
 system: build
+	@scripts/debian-tree >/dev/null
 	$(CARGO) test --release --package thimble-tests -- --test-threads=1
 
 # How long each target runs, in seconds.

@@ -1,9 +1,11 @@
 //! The harness of the whole-system tests: it boots the real artefacts with `thimble run`, reads the console, drives
 //! QEMU over QMP and talks to the guests over the network. A test reads as: boot this, expect that line.
 
+pub mod guests;
 mod http;
 mod machine;
 mod qmp;
+pub mod rig;
 mod thimble;
 
 pub use http::get;

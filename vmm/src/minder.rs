@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -28,7 +28,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use thimble_spec::vmm::{Exit, ExitReason, GuestConfig};
 
-use crate::control::socket::{Name, Socket};
+use crate::control::socket::{self, Name, Socket};
 use crate::error::{Error, Result};
 use crate::{Given, run, supervisor};
 
@@ -44,6 +44,8 @@ pub struct Minder {
     started: Instant,
     /// Removed with the minder.
     _name: Option<Name>,
+    /// The socket device's, which the VMM leaves behind.
+    vsock: Option<PathBuf>,
 }
 
 /// Starts the VMM of the guest that `config` describes. `control` is where its control socket goes, `console` a
@@ -68,7 +70,9 @@ pub fn start(config: &GuestConfig, control: Option<&Path>, console: Option<UnixS
         ForkResult::Child => {
             drop((report, signals, home));
             // The name is the minder's to remove.
-            std::mem::forget(name);
+            if let Some(name) = name {
+                name.leave();
+            }
             be_the_vmm(config, Given { control: socket, console, pid: Some(pid) }, out)
         }
         ForkResult::Parent { child } => {
@@ -76,7 +80,8 @@ pub fn start(config: &GuestConfig, control: Option<&Path>, console: Option<UnixS
                 // Threads that are made from here on, the terminal's, belong where this process is.
                 setns(home, CloneFlags::CLONE_NEWPID).map_err(Error::host("come back to its pid namespace"))?;
             }
-            Ok(Minder { child, report, signals, started, _name: name })
+            let vsock = config.vsock.as_ref().map(|vsock| vsock.path.clone());
+            Ok(Minder { child, report, signals, started, _name: name, vsock })
         }
     }
 }
@@ -136,6 +141,9 @@ impl Minder {
                 status => break status,
             }
         };
+        if let Some(path) = &self.vsock {
+            socket::remove_dead(path);
+        }
         let after_s = self.started.elapsed().as_secs_f64();
         reported.unwrap_or_else(|| Exit { reason: explain(status), after_s })
     }

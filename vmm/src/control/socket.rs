@@ -17,7 +17,7 @@ pub struct Socket {
 
 /// The socket's name in the file system, which goes away with its owner: the minder, for its VMM sees no files.
 #[derive(Debug)]
-pub struct Name(PathBuf);
+pub struct Name(Option<PathBuf>);
 
 impl Socket {
     /// Listens at `path`, for this user alone. A socket that a dead VMM left there is replaced, one at which somebody
@@ -48,7 +48,7 @@ impl Socket {
         umask(before);
         let listener = bound.map_err(error)?;
         listener.set_nonblocking(true).map_err(error)?;
-        Ok((Self { listener }, Name(path.to_owned())))
+        Ok((Self { listener }, Name(Some(path.to_owned()))))
     }
 
     /// The next connection, if there is one.
@@ -62,10 +62,28 @@ impl Socket {
     }
 }
 
+impl Name {
+    /// Leaves it where it is: somebody else removes it.
+    pub fn leave(mut self) {
+        self.0 = None;
+    }
+}
+
 impl Drop for Name {
     fn drop(&mut self) {
-        // Somebody who removed it already did our work.
-        let _ = fs::remove_file(&self.0);
+        if let Some(path) = &self.0 {
+            // Somebody who removed it already did our work.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Removes the socket at `path` if nobody listens there.
+pub fn remove_dead(path: &Path) {
+    let dead = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    if UnixStream::connect(path).err().is_some_and(dead) {
+        // What cannot be removed is replaced by the next one who listens there.
+        let _ = fs::remove_file(path);
     }
 }
 

@@ -59,8 +59,8 @@ impl Host {
             return Err(Error::Config(message));
         }
         let (listener, file) = Socket::bind(&path)?;
-        // In its jail a VMM removes no files. Who listens there next replaces what is left.
-        std::mem::forget(file);
+        // In its jail a VMM removes no files: the minder does.
+        file.leave();
         let epoll = Epoll::new().map_err(Error::host("make an epoll instance"))?;
         let host = Self { listener, directory, name: name.to_owned(), epoll };
         host.watch(host.listener.listener().as_fd(), EventSet::IN, LISTENER)
