@@ -21,8 +21,17 @@ for word in $(cat /proc/cmdline); do
     esac
 done
 [ -n "$addr" ] && ip link set lo up && ip link set eth0 up && ip addr add $addr/24 dev eth0
-[ -e /act/$act ] && . /act/$act
 case $act in
+echo)
+    echo "SMALL: listens"
+    while :; do nc -l -p 5000 -e cat; done;;
+count)
+    n=0
+    while [ $n -lt 4096 ]; do
+        echo "block $n" | dd of=/dev/vda bs=4096 seek=$n conv=sync,fsync,notrunc 2>/dev/null
+        n=$((n + 1))
+        echo "SMALL: wrote $n"
+    done;;
 reboot) reboot -f;;
 panic) exit 1;;
 esac
@@ -78,8 +87,8 @@ fn program(code: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Puts our kernel, `vmlinux`, and `small.cpio`, the initramfs of a guest of busybox, into
-/// `payload`. What is in `payload/act` is there as `/act`: scripts that the guest's command line names (`act=NAME`).
+/// Puts our kernel, `vmlinux`, and `small.cpio`, the initramfs of a guest of busybox, into `payload`. What it does is
+/// in its command line: `act=off`, `reboot`, `panic`, `echo` (at port 5000) or `count` (numbered blocks on its disk).
 pub fn add_small_guest(payload: &Path) {
     fs::copy(our_kernel(), payload.join("vmlinux")).expect("the guests' kernel is there");
     let tree = tempfile::tempdir().expect("a temporary directory");
@@ -95,10 +104,6 @@ pub fn add_small_guest(payload: &Path) {
     for program in ["bin/busybox", "bin/cut-power", "init"] {
         fs::set_permissions(tree.path().join(program), fs::Permissions::from_mode(0o755)).expect("it is ours");
     }
-    let act = payload.join("act");
-    if act.exists() {
-        assert!(Command::new("cp").arg("-r").arg(act).arg(tree.path()).status().expect("cp starts").success());
-    }
     let names = Command::new("find").arg(".").current_dir(&tree).output().expect("find starts").stdout;
     let mut cpio = Command::new("cpio");
     cpio.args(["--quiet", "-o", "-H", "newc"]).current_dir(&tree);
@@ -106,6 +111,16 @@ pub fn add_small_guest(payload: &Path) {
     let mut cpio = cpio.spawn().expect("cpio starts");
     cpio.stdin.take().expect("it is piped").write_all(&names).expect("cpio reads");
     assert!(cpio.wait().expect("it is our child").success());
+}
+
+/// The end of a Debian guest's command line whose second disk is `script.ext4`: its PID 1 is the script.
+pub const RUN_SCRIPT: &str = "init=/bin/bash -- -c \"mount -o ro /dev/vdb /mnt; exec bash /mnt/script\"";
+
+/// Puts `script.ext4` into `payload`, a disk with `script` on it: the root of Debian guests is not ours to write to.
+pub fn add_script(payload: &Path, script: &str) {
+    let tree = tempfile::tempdir().expect("a temporary directory");
+    fs::write(tree.path().join("script"), script).expect("the tree is writable");
+    rig::make_disk(tree.path(), &payload.join("script.ext4"));
 }
 
 /// The `vmlinux` that the demonstration's guests run.

@@ -151,7 +151,9 @@ impl Rig {
     /// It takes longer than `limit`.
     pub fn run_within(&mut self, command: &str, limit: Duration) -> Output {
         let begin = self.seen.len();
-        writeln!(self.input, "{command}\n__=$?; echo; echo {END} $__").and_then(|()| self.input.flush()).expect("QEMU runs");
+        writeln!(self.input, "{command}\n__=$?; echo; echo {END} $__")
+            .and_then(|()| self.input.flush())
+            .expect("QEMU runs");
         let last = self.wait(END, limit);
         let status = last[END.len()..].trim().parse().unwrap_or(-1);
         // The line before the end is empty, or ends what had no end.

@@ -1,9 +1,6 @@
 //! The VMM with real kernels: ours and Debian's own, each as `vmlinux` and as `bzImage`, to its userspace and to each
 //! end that a guest can come to. All of it in the jail.
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use thimble_tests::guests::{add_small_guest, extract_vmlinux};
@@ -35,12 +32,11 @@ sleep 100
 fn stock_kernels_and_ours_boot_and_end_as_they_say() {
     let payload = tempfile::tempdir().unwrap();
     add_small_guest(payload.path());
-    fs::write(payload.path().join("debian-init"), DEBIAN_INIT).unwrap();
+    add_script(payload.path(), DEBIAN_INIT);
     for version in ["6.1.", "6.12."] {
         let kernel = boot_file(&format!("vmlinuz-{version}"));
         extract_vmlinux(&kernel, &payload.path().join(format!("vmlinux-{version}debian")));
     }
-    make_seed(payload.path());
     let mut rig = Rig::boot(payload.path(), Clock::Wall);
 
     // Ours, in all the ways in which it can end.
@@ -61,11 +57,10 @@ fn stock_kernels_and_ours_boot_and_end_as_they_say() {
     for pair in pairs {
         let mut script = String::new();
         for (index, (version, kernel, act, _)) in pair.iter().enumerate() {
-            let words = format!("console=ttyS0 quiet panic=-1 root=/dev/vda ro init=/bin/bash act={act}");
-            let words = format!("{words} -- -c \"mount -o ro /dev/vdb /mnt; exec bash /mnt/debian-init\"");
+            let words = format!("console=ttyS0 quiet panic=-1 root=/dev/vda ro act={act} {RUN_SCRIPT}");
             script.push_str(&format!(
                 "(/payload/thimble-vmm --name d{index} --acpi --kernel {kernel} --initrd $(ls /boot/initrd.img-{version}*) \
-                 --cmdline '{words}' --memory 512MiB --vcpus 2 --disk /dev/vda:ro --disk /payload/seed.ext4:ro \
+                 --cmdline '{words}' --memory 512MiB --vcpus 2 --disk /dev/vda:ro --disk /payload/script.ext4:ro \
                  --control /tmp/d{index}.sock < /dev/null > /tmp/d{index}.log 2>&1; echo d{index} exit $? >> /tmp/d{index}.log) &\n"
             ));
             if *act == "button" {
@@ -87,14 +82,4 @@ fn stock_kernels_and_ours_boot_and_end_as_they_say() {
             assert!(*act != "button" || output.text.contains("GUEST: button"), "{}", output.text);
         }
     }
-}
-
-/// A small disk with the Debian guests' script: their root is not ours to write to.
-fn make_seed(payload: &Path) {
-    let tree = tempfile::tempdir().unwrap();
-    fs::copy(payload.join("debian-init"), tree.path().join("debian-init")).unwrap();
-    let disk = payload.join("seed.ext4");
-    fs::File::create(&disk).unwrap().set_len(4 << 20).unwrap();
-    let made = Command::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(tree.path()).arg(&disk).status();
-    assert!(made.unwrap().success());
 }
