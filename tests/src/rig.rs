@@ -142,6 +142,8 @@ impl Rig {
         let input = qemu.stdin.take().expect("it is piped");
         let mut rig = Self { qemu, input, console, seen: Vec::new(), _directory: directory };
         rig.wait("@@up", BOOT_LIMIT);
+        // No word of jobs that end.
+        rig.run("set +m");
         rig
     }
 

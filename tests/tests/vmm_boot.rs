@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use thimble_tests::guests::{add_small_guest, extract_vmlinux};
+use thimble_tests::guests::{RUN_SCRIPT, add_script, add_small_guest, extract_vmlinux};
 use thimble_tests::rig::{Clock, Rig, boot_file};
 
 /// How long a pair of Debian guests may take, nested in a machine that is emulated itself.

@@ -94,24 +94,15 @@ const COMMON: &[Entry] = &[
     (SYS_write, Only::Any),
 ];
 
-/// Clients of the control socket, signals, and what verbs ask of disks.
+/// Clients of the control socket, signals, and the interrupt of the power button.
 const SUPERVISOR: &[Entry] = &[
     (SYS_accept4, Only::Any),
     (SYS_epoll_ctl, Only::Any),
-    (SYS_fstat, Only::Any),
-    (SYS_ftruncate, Only::Any),
     (SYS_ioctl, Only::Is(1, ioctl::FIONBIO)),
     (SYS_ioctl, Only::Is(1, ioctl::KVM_IRQ_LINE)),
-    (SYS_lseek, Only::Any),
-    (SYS_newfstatat, Only::Any),
-    (SYS_pread64, Only::Any),
-    (SYS_pwrite64, Only::Any),
-    (SYS_fdatasync, Only::Any),
-    (SYS_fsync, Only::Any),
     (SYS_recvfrom, Only::Any),
     (SYS_sendto, Only::Any),
     (SYS_shutdown, Only::Any),
-    (SYS_statx, Only::Any),
 ];
 
 /// The vCPU itself, and the interrupt of the power button.
@@ -122,14 +113,13 @@ const VCPU: &[Entry] = &[
     (SYS_epoll_ctl, Only::Any),
 ];
 
-/// A disk's file.
-const DISK: &[Entry] = &[
+/// A disk's file: its lanes read and write it, and the supervisor gives it another size.
+const FILE: &[Entry] = &[
     (SYS_fallocate, Only::Any),
     (SYS_fdatasync, Only::Any),
     (SYS_fstat, Only::Any),
     (SYS_fsync, Only::Any),
     (SYS_ftruncate, Only::Any),
-    (SYS_io_uring_enter, Only::Any),
     (SYS_lseek, Only::Any),
     (SYS_newfstatat, Only::Any),
     (SYS_pread64, Only::Any),
@@ -139,8 +129,10 @@ const DISK: &[Entry] = &[
     (SYS_pwritev, Only::Any),
     (SYS_pwritev2, Only::Any),
     (SYS_statx, Only::Any),
-    (SYS_timerfd_settime, Only::Any),
 ];
+
+/// A disk's io_uring, which is bound to the same, and the timer of its limits.
+const DISK: &[Entry] = &[(SYS_io_uring_enter, Only::Any), (SYS_timerfd_settime, Only::Any)];
 
 /// A tap, and the host kernel's own network back end.
 const NET: &[Entry] = &[
@@ -211,9 +203,9 @@ impl Duty {
     /// starts and stops them on the vCPU's thread.
     fn lists(self) -> Vec<&'static [Entry]> {
         match self {
-            Self::Supervisor => vec![COMMON, SUPERVISOR],
-            Self::Vcpu => vec![COMMON, VCPU, DISK, NET],
-            Self::Disk => vec![COMMON, DISK],
+            Self::Supervisor => vec![COMMON, SUPERVISOR, FILE],
+            Self::Vcpu => vec![COMMON, VCPU, FILE, DISK, NET],
+            Self::Disk => vec![COMMON, FILE, DISK],
             Self::Net => vec![COMMON, NET],
             Self::Vsock => vec![COMMON, VSOCK],
             Self::Plain => vec![COMMON],
