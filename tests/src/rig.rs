@@ -37,7 +37,7 @@ cd /tmp
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
 stty -echo -onlcr cols 4000
 echo "@@up"
-PS1= exec setsid -c bash --norc --noediting -s
+PS1= PS2= exec setsid -c bash --norc --noediting -s
 "#;
 
 /// What QEMU is told besides disks.

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use thimble_tests::guests::{RUN_SCRIPT, add_script, add_small_guest, extract_vmlinux};
-use thimble_tests::rig::{Clock, Rig, boot_file};
+use thimble_tests::guests::{self, RUN_SCRIPT, add_script, add_small_guest, extract_vmlinux};
+use thimble_tests::rig::{Clock, Rig, boot_file, program};
 
 /// How long a pair of Debian guests may take, nested in a machine that is emulated itself.
 const DEBIAN_LIMIT: Duration = Duration::from_secs(400);
@@ -15,6 +15,7 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc 2>/dev/null; mount -t sysfs sys /sys 2>/dev/null
 read -r line < /proc/cmdline
 echo "GUEST: up $(uname -r) cpus $(nproc) root $(findmnt -no SOURCE /)"
+sleep 1
 case "$line" in
 *act=reboot*) echo b > /proc/sysrq-trigger;;
 *act=button*)
@@ -49,6 +50,8 @@ fn stock_kernels_and_ours_boot_and_end_as_they_say() {
         assert!(output.text.contains("SMALL: up cpus 2"), "{command}\n{}", output.text);
     }
 
+    the_monitor_itself_is_small(&mut rig);
+
     // Debian's, with their own initrds, from the disk that is this machine's root too. Two at a time.
     let pairs = [
         [("6.1.", "$(ls /boot/vmlinuz-6.1.*)", "off", 0), ("6.12.", "$(ls /boot/vmlinuz-6.12.*)", "reboot", 10)],
@@ -70,7 +73,16 @@ fn stock_kernels_and_ours_boot_and_end_as_they_say() {
                 ));
             }
         }
-        let output = rig.run_within(&format!("{script} wait; cat /tmp/d0.log /tmp/d1.log"), DEBIAN_LIMIT);
+        let mut output = rig.run_within(&format!("{script} wait; cat /tmp/d0.log /tmp/d1.log"), DEBIAN_LIMIT);
+        for _ in 0..guests::TRIPLE_FAULT_RETRIES {
+            if output.text.contains("exit 11") {
+                println!(
+                    "a Debian guest ended by a triple fault, which is known to happen here; again:\n{}",
+                    output.text
+                );
+                output = rig.run_within(&format!("{script} wait; cat /tmp/d0.log /tmp/d1.log"), DEBIAN_LIMIT);
+            }
+        }
         for (index, (version, kernel, act, code)) in pair.iter().enumerate() {
             let up = output.text.lines().any(|line| {
                 line.contains("GUEST: up ")
@@ -82,4 +94,42 @@ fn stock_kernels_and_ours_boot_and_end_as_they_say() {
             assert!(*act != "button" || output.text.contains("GUEST: button"), "{}", output.text);
         }
     }
+}
+
+/// Proportional set size of minder and VMM without the guest's memory: 4 MiB at most. And the program: 3 MB at most.
+fn the_monitor_itself_is_small(rig: &mut Rig) {
+    rig.run(
+        "(/payload/thimble-vmm --name m --kernel /payload/vmlinux --initrd /payload/small.cpio --memory 128MiB \
+         --cmdline 'console=ttyS0 quiet act=wait' < /dev/null > /tmp/m.log 2>&1) & \
+         for i in $(seq 100); do grep -aq 'SMALL: waits' /tmp/m.log && break; sleep 0.2; done; sleep 1",
+    );
+    let minder = "$(pgrep -fo 'thimble-vmm --name m')";
+    let keep = "grep -E '^[0-9a-f]+-|^Pss:'";
+    let both = rig.run(&format!("cat /proc/{minder}/smaps /proc/$(pgrep -P {minder})/smaps | {keep}"));
+    let kib = without_guest_memory(&both, 128 << 20);
+    println!("the monitor itself holds {kib} KiB (proportional, minder and VMM, without guest memory)");
+    assert!(kib <= 4096, "{kib} KiB\n{both}");
+    rig.run("pkill -INT -f 'thimble-vmm --name m'; sleep 0.5");
+    let bytes = std::fs::metadata(program("thimble-vmm")).expect("the VMM is there").len();
+    assert!(bytes <= 3_000_000, "thimble-vmm has {bytes} bytes");
+}
+
+/// Sum of the proportional set sizes in `smaps`, in KiB, without the mappings that make up guest memory: those between a
+/// mapping that begins at a multiple of 2 MiB and one that ends `guest` bytes later.
+fn without_guest_memory(smaps: &str, guest: u64) -> u64 {
+    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+    let mut mappings = Vec::new();
+    for line in smaps.lines() {
+        let first = line.split_whitespace().next().unwrap_or_default();
+        if let Some((begin, end)) = first.split_once('-').and_then(|(begin, end)| hex(begin).zip(hex(end))) {
+            mappings.push((begin, end, 0));
+        } else if let (Some(pss), Some(last)) = (line.strip_prefix("Pss:"), mappings.last_mut()) {
+            last.2 = pss.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+        }
+    }
+    let ends = |at: u64| mappings.iter().any(|(_, end, _)| *end == at);
+    let mut starts = mappings.iter().map(|(begin, ..)| *begin);
+    let start = starts.find(|begin| begin % (2 << 20) == 0 && ends(begin + guest)).expect("guest memory is mapped");
+    let is_guest = |begin: u64| (start..start + guest).contains(&begin);
+    mappings.iter().filter(|(begin, ..)| !is_guest(*begin)).map(|(_, _, pss)| pss).sum()
 }

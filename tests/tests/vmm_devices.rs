@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use thimble_tests::guests::{RUN_SCRIPT, add_script, add_small_guest};
+use thimble_tests::guests::{RUN_SCRIPT, TRIPLE_FAULT_RETRIES, add_script, add_small_guest};
 use thimble_tests::rig::{Clock, Rig};
 
 /// How long the guest may take to its shell.
@@ -61,20 +61,24 @@ fn devices_do_what_they_promise_to_real_drivers() {
          ip link add br0 type bridge; ip link set br0 up; ip addr add 10.77.0.1/24 dev br0
          for tap in tap0 tap1; do ip tuntap add $tap mode tap vnet_hdr multi_queue; ip link set $tap master br0 up; done",
     );
-    rig.run(&format!(
-        "(/payload/thimble-vmm --name d --acpi --kernel $(ls /boot/vmlinuz-6.12.*) --initrd $(ls /boot/initrd.img-6.12.*) \
+    let start = format!(
+        "rm -f /tmp/d.log; (/payload/thimble-vmm --name d --acpi --kernel $(ls /boot/vmlinuz-6.12.*) \
+         --initrd $(ls /boot/initrd.img-6.12.*) \
          --cmdline 'console=ttyS0 quiet panic=-1 root=/dev/vda ro {RUN_SCRIPT}' --memory 640MiB --vcpus 2 \
          --disk /dev/vda:ro --disk /payload/script.ext4:ro --disk /tmp/uring.raw,engine=uring,queues=2 \
          --disk /tmp/sync.raw,engine=sync --disk /tmp/cow.qcow2,format=qcow2 --disk /tmp/small/full.raw \
          --net tap=tap0,queue-pairs=2 --vsock cid=3,path=/tmp/v/v --balloon 0MiB,free-page-reporting \
-         --control /tmp/d.sock < /dev/null > /tmp/d.log 2>&1; echo exit $? >> /tmp/d.log) &"
-    ));
-    let up = rig.run_within(
-        "for i in $(seq 1000); do grep -aqE 'GUEST: up|^exit' /tmp/d.log && break; sleep 0.2; done 2>/dev/null",
-        BOOT_LIMIT,
+         --control /tmp/d.sock < /dev/null > /tmp/d.log 2>&1; echo exit $? >> /tmp/d.log) & \
+         for i in $(seq 1000); do grep -aqE 'GUEST: up|^exit' /tmp/d.log && break; sleep 0.2; done 2>/dev/null; \
+         tail -n 20 /tmp/d.log"
     );
-    assert_eq!(up.status, 0);
-    let log = rig.run("tail -n 20 /tmp/d.log");
+    let mut log = rig.run_within(&start, BOOT_LIMIT).text;
+    for _ in 0..TRIPLE_FAULT_RETRIES {
+        if log.contains("exit 11") {
+            println!("the guest ended by a triple fault, which is known to happen here; again:\n{log}");
+            log = rig.run_within(&start, BOOT_LIMIT).text;
+        }
+    }
     assert!(log.contains("GUEST: up"), "{log}");
     let mut guest = Guest(rig);
     let hello = guest.0.run_within("sleep 1; gx 'uname -r; nproc'; tail -n 3 /tmp/d.log", Duration::from_secs(60)).text;

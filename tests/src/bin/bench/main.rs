@@ -4,6 +4,8 @@
 //! has one processor, and the clock that the host and its guests see is that count. It says nothing about a real
 //! machine's seconds and everything about whether a change made the boot longer.
 
+mod vmm;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -45,7 +47,9 @@ fn main() -> Result<()> {
     for (room, bytes) in rooms {
         println!("  on flash: {room:<14}{bytes:>12}");
     }
-    boot(demo, manifest["cmdline"].as_str().unwrap_or_default())
+    boot(demo, manifest["cmdline"].as_str().unwrap_or_default())?;
+    vmm::start()?;
+    vmm::memory()
 }
 
 fn boot(demo: &Path, cmdline: &str) -> Result<()> {
