@@ -142,6 +142,10 @@ fn pack(tree: &Path, archive: &Path) {
     assert!(cpio.wait().expect("it is our child").success());
 }
 
+/// The processor of Debian guests: one without XSAVE. QEMU's emulated SVM does not intercept XSETBV, so that a nested
+/// guest's choice of registers to save becomes its host's, and Debian's kernel says "XSAVE consistency problem".
+pub const DEBIAN_CPU: &str = "--cpu x86-64-v2";
+
 /// How often a Debian guest of two vCPUs that ended by a triple fault while it booted is started again. Of some twenty
 /// such boots in the emulated machine two or three end so, some seconds after the kernel's entry; our own kernel's never
 /// did. Whether QEMU's emulation of nested paging or the VMM is at fault is not known yet.

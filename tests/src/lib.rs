@@ -3,6 +3,7 @@
 
 pub mod guests;
 mod http;
+mod lines;
 mod machine;
 mod qmp;
 pub mod rig;

@@ -1,6 +1,6 @@
 //! One machine under `thimble run`.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -13,8 +13,8 @@ use regex::Regex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::qmp;
 use crate::thimble::thimble;
+use crate::{lines, qmp};
 
 /// How many lines of the console a failed test shows.
 const SHOWN_LINES: usize = 60;
@@ -57,22 +57,11 @@ impl Machine {
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("thimble starts");
-        let (lines, console) = channel();
+        let (sender, console) = channel();
         let stdout: Box<dyn Read + Send> = Box::new(process.stdout.take().expect("it is piped"));
         let stderr: Box<dyn Read + Send> = Box::new(process.stderr.take().expect("it is piped"));
         for pipe in [stdout, stderr] {
-            let lines = lines.clone();
-            thread::spawn(move || {
-                let mut reader = BufReader::new(pipe);
-                let mut line = Vec::new();
-                while let Ok(1..) = reader.read_until(b'\n', &mut line) {
-                    let text = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
-                    if lines.send(text).is_err() {
-                        break;
-                    }
-                    line.clear();
-                }
-            });
+            lines::send(pipe, sender.clone());
         }
         let input = process.stdin.take();
         Self { process, input, console, seen: Vec::new(), directory, ended: false }

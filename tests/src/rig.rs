@@ -5,17 +5,16 @@
 //! snapshots.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::repository;
+use crate::{lines, repository};
 
 /// How long the machine may take to its shell: about ten times of what it takes.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
@@ -126,19 +125,8 @@ impl Rig {
         let init = "init=/bin/bash -- -c \"mount -o ro /dev/vdb /payload; exec bash /payload/init\"";
         command.arg("-append").arg(format!("console=ttyS0 quiet panic=-1 root=/dev/vda rw {init}"));
         let mut qemu = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("QEMU starts");
-        let (lines, console) = channel();
-        let output = qemu.stdout.take().expect("it is piped");
-        thread::spawn(move || {
-            let mut reader = BufReader::new(output);
-            let mut line = Vec::new();
-            while let Ok(1..) = reader.read_until(b'\n', &mut line) {
-                let text = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
-                if lines.send(text).is_err() {
-                    break;
-                }
-                line.clear();
-            }
-        });
+        let (sender, console) = channel();
+        lines::send(qemu.stdout.take().expect("it is piped"), sender);
         let input = qemu.stdin.take().expect("it is piped");
         let mut rig = Self { qemu, input, console, seen: Vec::new(), _directory: directory };
         rig.wait("@@up", BOOT_LIMIT);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use thimble_tests::guests::{self, RUN_SCRIPT, add_script, add_small_guest, extract_vmlinux};
+use thimble_tests::guests::{self, DEBIAN_CPU, RUN_SCRIPT, add_script, add_small_guest, extract_vmlinux};
 use thimble_tests::rig::{Clock, Rig, boot_file, program};
 
 /// How long a pair of Debian guests may take, nested in a machine that is emulated itself.
@@ -62,7 +62,7 @@ fn stock_kernels_and_ours_boot_and_end_as_they_say() {
         for (index, (version, kernel, act, _)) in pair.iter().enumerate() {
             let words = format!("console=ttyS0 quiet panic=-1 root=/dev/vda ro act={act} {RUN_SCRIPT}");
             script.push_str(&format!(
-                "(/payload/thimble-vmm --name d{index} --acpi --kernel {kernel} --initrd $(ls /boot/initrd.img-{version}*) \
+                "(/payload/thimble-vmm --name d{index} --acpi {DEBIAN_CPU} --kernel {kernel} --initrd $(ls /boot/initrd.img-{version}*) \
                  --cmdline '{words}' --memory 512MiB --vcpus 2 --disk /dev/vda:ro --disk /payload/script.ext4:ro \
                  --control /tmp/d{index}.sock < /dev/null > /tmp/d{index}.log 2>&1; echo d{index} exit $? >> /tmp/d{index}.log) &\n"
             ));

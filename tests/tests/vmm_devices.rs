@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use thimble_tests::guests::{RUN_SCRIPT, TRIPLE_FAULT_RETRIES, add_script, add_small_guest};
+use thimble_tests::guests::{DEBIAN_CPU, RUN_SCRIPT, TRIPLE_FAULT_RETRIES, add_script, add_small_guest};
 use thimble_tests::rig::{Clock, Rig};
 
 /// How long the guest may take to its shell.
@@ -62,7 +62,7 @@ fn devices_do_what_they_promise_to_real_drivers() {
          for tap in tap0 tap1; do ip tuntap add $tap mode tap vnet_hdr multi_queue; ip link set $tap master br0 up; done",
     );
     let start = format!(
-        "rm -f /tmp/d.log; (/payload/thimble-vmm --name d --acpi --kernel $(ls /boot/vmlinuz-6.12.*) \
+        "rm -f /tmp/d.log; (/payload/thimble-vmm --name d --acpi {DEBIAN_CPU} --kernel $(ls /boot/vmlinuz-6.12.*) \
          --initrd $(ls /boot/initrd.img-6.12.*) \
          --cmdline 'console=ttyS0 quiet panic=-1 root=/dev/vda ro {RUN_SCRIPT}' --memory 640MiB --vcpus 2 \
          --disk /dev/vda:ro --disk /payload/script.ext4:ro --disk /tmp/uring.raw,engine=uring,queues=2 \
