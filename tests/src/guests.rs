@@ -146,9 +146,9 @@ fn pack(tree: &Path, archive: &Path) {
 /// guest's choice of registers to save becomes its host's, and Debian's kernel says "XSAVE consistency problem".
 pub const DEBIAN_CPU: &str = "--cpu x86-64-v2";
 
-/// How often a Debian guest of two vCPUs that ended by a triple fault while it booted is started again. Of some twenty
-/// such boots in the emulated machine two or three end so, some seconds after the kernel's entry; our own kernel's never
-/// did. Whether QEMU's emulation of nested paging or the VMM is at fault is not known yet.
+/// How often a Debian guest that ended by a triple fault, or hung, while it booted is started again. Of some thirty boots
+/// with two vCPUs in the emulated machine four ended so, some seconds after the kernel's entry; our own kernel's never
+/// did. Whether QEMU's emulation of SVM or the VMM is at fault is not known yet; until it is, these guests have one vCPU.
 pub const TRIPLE_FAULT_RETRIES: usize = 2;
 
 /// The end of a Debian guest's command line whose second disk is `script.ext4`: its PID 1 is the script.
