@@ -112,6 +112,10 @@ impl Handle {
                 if is_block_device(file).map_err(cannot)? {
                     return Err("a block device is resized on the host; then ask without a size".to_owned());
                 }
+                let length = measure(file).map_err(cannot)?;
+                if bytes < length {
+                    return Err(format!("the disk's file has {length} bytes by now: give that or more, or no size"));
+                }
                 file.set_len(bytes).map_err(cannot)?;
                 bytes
             }

@@ -267,6 +267,7 @@ fn a_disk_grows_and_does_not_shrink() {
     assert_eq!(request(&mut driver, 0, 15, &[(BUFFER, 512, WRITE)]).0, S_OK);
 
     file.set_len(16384).unwrap();
+    assert!(handle.resize(Some(12288)).unwrap_err().contains("has 16384 bytes by now"), "nothing is cut off");
     assert_eq!(handle.resize(None), Ok(()));
     assert_eq!(handle.stats().bytes, 16384);
     assert!(handle.resize(Some(512)).unwrap_err().contains("does not shrink"));
