@@ -13,8 +13,7 @@ use std::sync::Arc;
 
 use vm_memory::GuestMemoryMmap;
 
-use super::disk::{Disk, Medium};
-use super::engine::sync::Sync;
+use super::disk::Disk;
 use super::engine::{Begun, Engine};
 use super::request::{self, ID_BYTES, Kind, Operation, Request, Status};
 use super::{config, metrics::Metrics};
@@ -211,19 +210,6 @@ impl Requests {
         }
         Ok(())
     }
-
-    /// Gives the engine's ring to the kernel. Where that fails the disk goes on with calls.
-    fn hand_over(&mut self) {
-        if self.engine.hand_over().is_ok() {
-            return;
-        }
-        self.engine.drain();
-        if let Medium::Raw(file) = &self.disk.medium
-            && let Ok(file) = file.try_clone()
-        {
-            self.engine = Box::new(Sync::new(file));
-        }
-    }
 }
 
 /// What a limit on bytes counts.
@@ -274,7 +260,7 @@ impl Lane for Requests {
         }
         self.reap(ring, memory)?;
         let progress = if ring.is_ready() { self.serve(ring, memory) } else { Ok(Progress::Done) };
-        self.hand_over();
+        self.engine.hand_over();
         progress
     }
 }

@@ -34,23 +34,20 @@ pub trait Engine: Send {
     /// `durable`: a write is done only when it would survive the loss of power.
     fn begin(&mut self, tag: u16, operation: Operation, buffers: &Pinned, durable: bool) -> Begun;
 
-    /// Hands what was begun to the kernel.
-    ///
-    /// # Errors
-    /// The kernel takes nothing now: what was begun fails.
-    fn hand_over(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    /// Hands what was begun to the kernel. What it cannot take now is handed over by a later call, for which
+    /// [`Self::source`] becomes readable; what it will never take fails, as [`Self::reap`] tells.
+    fn hand_over(&mut self) {}
 
     /// The next operation that is done: its tag, and bytes moved or why not.
     fn reap(&mut self) -> Option<(u16, io::Result<u64>)> {
         None
     }
 
-    /// Waits until nothing is on its way.
+    /// Waits until nothing is on its way, for as long as that takes: the kernel may write to what it was given until
+    /// then.
     fn drain(&mut self) {}
 
-    /// Becomes readable when something is done.
+    /// Becomes readable when something is done, or there is something to hand over.
     fn source(&self) -> Option<BorrowedFd<'_>> {
         None
     }

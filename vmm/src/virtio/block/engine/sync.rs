@@ -35,7 +35,25 @@ impl Sync {
                 Ok(count)
             }
             Kind::Flush => self.file.sync_data().map(|()| 0),
-            Kind::Discard | Kind::WriteZeroes { .. } => erase(&self.file, kind, offset, length),
+            Kind::Discard | Kind::WriteZeroes { .. } => self.erase(kind, offset, length),
+        }
+    }
+
+    /// Erases a range, whole or piece by piece.
+    pub fn erase(&self, kind: Kind, offset: u64, length: u64) -> io::Result<u64> {
+        if length == 0 {
+            return Ok(0);
+        }
+        // SAFETY: fallocate takes numbers only; the range was checked against the disk's size.
+        if unsafe { libc::fallocate(self.file.as_raw_fd(), erase_mode(kind), offset as i64, length as i64) } == 0 {
+            return Ok(0);
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP | libc::ENOSYS) if matches!(kind, Kind::WriteZeroes { .. }) => {
+                write_zeros(&self.file, offset, length)
+            }
+            _ => Err(error),
         }
     }
 }
@@ -54,24 +72,6 @@ pub fn erase_mode(kind: Kind) -> libc::c_int {
         _ => libc::FALLOC_FL_ZERO_RANGE,
     };
     mode | libc::FALLOC_FL_KEEP_SIZE
-}
-
-/// Erases a range, whole or piece by piece.
-pub fn erase(file: &File, kind: Kind, offset: u64, length: u64) -> io::Result<u64> {
-    if length == 0 {
-        return Ok(0);
-    }
-    // SAFETY: fallocate takes numbers only; the range was checked against the disk's size.
-    if unsafe { libc::fallocate(file.as_raw_fd(), erase_mode(kind), offset as i64, length as i64) } == 0 {
-        return Ok(0);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EOPNOTSUPP | libc::ENOSYS) if matches!(kind, Kind::WriteZeroes { .. }) => {
-            write_zeros(file, offset, length)
-        }
-        _ => Err(error),
-    }
 }
 
 /// For hosts that cannot make zeros by themselves.

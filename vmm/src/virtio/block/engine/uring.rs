@@ -3,11 +3,17 @@
 //! The ring is bound before anything of the guest is read (`IORING_REGISTER_RESTRICTIONS`): it takes reads, writes,
 //! syncs and allocations on the disk's file, which is registered with it, and nothing else. So a lane that was taken
 //! over can do by the ring what it can do by calls, and no more.
+//!
+//! What the kernel has of the guest's memory it keeps until it has said so in the completion queue, whatever
+//! `io_uring_enter` returns meanwhile. So nothing that was handed over is ever given up: only what the kernel has not
+//! taken fails, and a ring of which it took less than all is never entered again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::thread;
+use std::time::Duration;
 
 use io_uring::register::Restriction;
 use io_uring::squeue::Flags;
@@ -15,12 +21,15 @@ use io_uring::{IoUring, opcode, types};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::super::request::{Kind, Operation};
-use super::sync::{erase, erase_mode};
+use super::sync::{Sync, erase_mode};
 use super::{Begun, Engine};
 use crate::virtio::buffers::{MAX_PIECES, Pinned, advance};
 
 /// The disk's file, as the ring knows it.
 const DISK: types::Fixed = types::Fixed(0);
+
+/// Time between two tries when the kernel has no room for a request at the moment.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// An operation on its way.
 #[derive(Debug)]
@@ -41,11 +50,15 @@ unsafe impl Send for Flight {}
 /// The engine.
 pub struct Uring {
     ring: IoUring,
-    file: File,
     event: EventFd,
     flights: HashMap<u16, Flight>,
-    /// What failed before the kernel had it.
-    failed: Vec<(u16, io::Error)>,
+    /// What is in the submission queue and not yet the kernel's, in its order.
+    queued: VecDeque<u16>,
+    /// What failed before the kernel had it, and with which error.
+    failed: Vec<(u16, i32)>,
+    /// The kernel takes nothing more by the ring: what comes from now on goes by calls.
+    broken: bool,
+    calls: Sync,
 }
 
 impl Uring {
@@ -64,7 +77,15 @@ impl Uring {
         restrictions.push(Restriction::sqe_flags_required(Flags::FIXED_FILE.bits()));
         submitter.register_restrictions(&mut restrictions)?;
         submitter.register_enable_rings()?;
-        Ok(Self { ring, file, event, flights: HashMap::new(), failed: Vec::new() })
+        Ok(Self {
+            ring,
+            event,
+            flights: HashMap::new(),
+            queued: VecDeque::new(),
+            failed: Vec::new(),
+            broken: false,
+            calls: Sync::new(file),
+        })
     }
 
     /// Puts the next part of an operation into the ring.
@@ -87,9 +108,42 @@ impl Uring {
         };
         // SAFETY: what the entry points to stays where it is until the operation has been reaped: the vector is the
         // flight's, the memory behind it the guest's, which the lane holds.
-        if unsafe { self.ring.submission().push(&entry.user_data(tag.into())) }.is_err() {
-            // There are as many places as operations may be on their way.
-            self.failed.push((tag, io::Error::from_raw_os_error(libc::EBUSY)));
+        if !self.broken && unsafe { self.ring.submission().push(&entry.user_data(tag.into())) }.is_ok() {
+            self.queued.push_back(tag);
+        } else {
+            // Never for want of room: there are as many places as operations may be on their way.
+            self.fail([tag], libc::EIO);
+        }
+    }
+
+    /// Lets operations fail that the kernel does not have.
+    fn fail(&mut self, tags: impl IntoIterator<Item = u16>, error: i32) {
+        self.failed.extend(tags.into_iter().map(|tag| (tag, error)));
+        self.call_back();
+    }
+
+    /// Lets the lane's thread call again. An event that cannot be counted further is set already.
+    fn call_back(&self) {
+        let _ = self.event.write(1);
+    }
+
+    /// Hands what is queued to the kernel, as far as it takes it at once, and waits until `wanted` operations are done.
+    fn enter(&mut self, wanted: usize) {
+        let before = self.queued.len();
+        let entered = self.ring.submit_and_wait(wanted);
+        // The kernel takes them in their order, and may take some only.
+        let left = self.ring.submission().len();
+        self.queued.drain(..before.saturating_sub(left));
+        match entered.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)) {
+            Ok(_) if left == 0 || left < before => {}
+            Err(libc::EINTR) => {}
+            // No memory for a request, or too many completions that nobody has looked at.
+            Ok(_) | Err(libc::EAGAIN | libc::EBUSY) => thread::sleep(PAUSE),
+            Err(error) => {
+                self.broken = true;
+                let queued = std::mem::take(&mut self.queued);
+                self.fail(queued, error);
+            }
         }
     }
 
@@ -105,7 +159,7 @@ impl Uring {
                     None
                 }
                 Some(libc::EOPNOTSUPP | libc::ENOSYS) if matches!(kind, Kind::WriteZeroes { .. }) => {
-                    Some(erase(&self.file, kind, offset, length))
+                    Some(self.calls.erase(kind, offset, length))
                 }
                 _ => Some(Err(error)),
             };
@@ -127,6 +181,9 @@ impl Uring {
 
 impl Engine for Uring {
     fn begin(&mut self, tag: u16, operation: Operation, buffers: &Pinned, durable: bool) -> Begun {
+        if self.broken {
+            return self.calls.begin(tag, operation, buffers, durable);
+        }
         let reads_or_writes = matches!(operation.kind, Kind::Read | Kind::Write);
         if operation.length == 0 && operation.kind != Kind::Flush {
             return Begun::Done(Ok(0));
@@ -137,20 +194,22 @@ impl Engine for Uring {
         Begun::OnItsWay
     }
 
-    fn hand_over(&mut self) -> io::Result<()> {
-        loop {
-            match self.ring.submit() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-                Ok(_) => return Ok(()),
-            }
+    fn hand_over(&mut self) {
+        let mut before = usize::MAX;
+        // As long as the kernel takes some.
+        while !self.queued.is_empty() && self.queued.len() < before {
+            before = self.queued.len();
+            self.enter(0);
+        }
+        if !self.queued.is_empty() {
+            self.call_back();
         }
     }
 
     fn reap(&mut self) -> Option<(u16, io::Result<u64>)> {
         if let Some((tag, error)) = self.failed.pop() {
             self.flights.remove(&tag);
-            return Some((tag, Err(error)));
+            return Some((tag, Err(io::Error::from_raw_os_error(error))));
         }
         loop {
             let completion = self.ring.completion().next()?;
@@ -167,14 +226,9 @@ impl Engine for Uring {
             if self.reap().is_some() {
                 continue;
             }
-            // What was pushed again is handed over with this too.
-            match self.ring.submit_and_wait(1) {
-                Err(error) if !matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ResourceBusy) => {
-                    // A ring that cannot be waited for is closed with its owner, which waits in the kernel.
-                    return;
-                }
-                _ => {}
-            }
+            // What was pushed again is handed over with this too. A ring that cannot be entered is watched: completions
+            // come without it.
+            if self.broken { thread::sleep(PAUSE) } else { self.enter(1) }
         }
     }
 
@@ -187,5 +241,159 @@ impl Engine for Uring {
 impl Drop for Uring {
     fn drop(&mut self) {
         self.drain();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::{PipeWriter, Write};
+    use std::os::fd::OwnedFd;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
+    use thimble_spec::vmm::DiskEngine;
+
+    use super::super::super::Block;
+    use super::*;
+    use crate::virtio::testing::{DATA, Driver, WRITE, block};
+
+    const S_OK: u8 = 0;
+    const S_IOERR: u8 = 1;
+    /// Place of the engine's event among the lane's sources.
+    const EVENT: usize = 1;
+
+    /// Does `work` on a thread for which `io_uring_enter` fails with `error`.
+    fn while_entering_fails<T: Send>(error: i32, work: impl FnOnce() -> T + Send) -> T {
+        let rules = BTreeMap::from([(libc::SYS_io_uring_enter, Vec::new())]);
+        let fails = SeccompAction::Errno(error.cast_unsigned());
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, fails, TargetArch::x86_64).unwrap();
+        let filter: BpfProgram = filter.try_into().unwrap();
+        thread::scope(|scope| {
+            let filtered = move || {
+                apply_filter(&filter).unwrap();
+                work()
+            };
+            scope.spawn(filtered).join().unwrap()
+        })
+    }
+
+    /// Where request `index` has its header, its buffer and its status.
+    fn places(index: u64) -> [u64; 3] {
+        [DATA + index * 0x100, DATA + 0x1000 + index * 512, DATA + index * 0x100 + 0x80]
+    }
+
+    /// Makes a request for a sector available.
+    fn submit(driver: &mut Driver, index: u64, kind: u32) -> u32 {
+        let [header, buffer, status] = places(index);
+        driver.put(header, &[&kind.to_le_bytes()[..], &[0; 12]].concat());
+        driver.put(status, &[0xee]);
+        let flags = if kind == 0 { WRITE } else { 0 };
+        driver.submit(0, &[(header, 16, 0), (buffer, 512, flags), (status, 1, WRITE)]).into()
+    }
+
+    fn status(driver: &Driver, index: u64) -> u8 {
+        driver.bytes(places(index)[2], 1)[0]
+    }
+
+    /// What the device has used when it has used `count` chains, and a moment later.
+    fn used(driver: &mut Driver, count: usize) -> Vec<u32> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut used = Vec::new();
+        let mut look = |driver: &mut Driver| {
+            driver.rouse(EVENT);
+            used.extend(driver.used(0).into_iter().map(|(head, _)| head));
+            used.len()
+        };
+        while look(driver) < count {
+            assert!(Instant::now() < deadline, "{count} requests are answered");
+            thread::sleep(PAUSE);
+        }
+        thread::sleep(10 * PAUSE);
+        look(driver);
+        used
+    }
+
+    fn started() -> (Driver, File) {
+        let (device, file) = block(false, DiskEngine::Uring);
+        let driver = Driver::new(device);
+        driver.start(0);
+        (driver, file)
+    }
+
+    /// A disk on a pipe, where a read is on its way until somebody writes.
+    fn slow() -> (Driver, PipeWriter) {
+        let (reader, writer) = io::pipe().unwrap();
+        let device = Block::on(OwnedFd::from(reader).into(), 8, false, DiskEngine::Uring);
+        let driver = Driver::new(device);
+        driver.start(0);
+        (driver, writer)
+    }
+
+    #[test]
+    fn what_the_kernel_has_no_room_for_is_handed_over_later() {
+        for error in [libc::EAGAIN, libc::EBUSY, libc::EINTR] {
+            let (mut driver, _file) = started();
+            let mut heads = vec![submit(&mut driver, 0, 1), submit(&mut driver, 1, 1)];
+            while_entering_fails(error, || driver.kick(0));
+            assert!(driver.used(0).is_empty());
+            heads.push(submit(&mut driver, 2, 0));
+            let mut answered = used(&mut driver, 3);
+            answered.sort_unstable();
+            assert_eq!(answered, heads);
+            assert_eq!([0, 1, 2].map(|index| status(&driver, index)), [S_OK; 3]);
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_never_takes_fails_once_and_the_disk_goes_on() {
+        let (mut driver, _file) = started();
+        let heads = vec![submit(&mut driver, 0, 1), submit(&mut driver, 1, 0)];
+        while_entering_fails(libc::EPERM, || driver.kick(0));
+        let mut answered = used(&mut driver, 2);
+        answered.sort_unstable();
+        assert_eq!(answered, heads);
+        assert_eq!([0, 1].map(|index| status(&driver, index)), [S_IOERR; 2]);
+        // By calls.
+        submit(&mut driver, 2, 1);
+        driver.kick(0);
+        assert_eq!((used(&mut driver, 1).len(), status(&driver, 2)), (1, S_OK));
+        let mut driver = driver.restarted(0);
+        submit(&mut driver, 0, 1);
+        driver.kick(0);
+        assert_eq!((used(&mut driver, 1).len(), status(&driver, 0)), (1, S_OK));
+    }
+
+    #[test]
+    fn what_the_kernel_has_is_not_given_up_with_the_ring() {
+        let (mut driver, mut writer) = slow();
+        let with_kernel = submit(&mut driver, 0, 0);
+        driver.kick(0);
+        let refused = submit(&mut driver, 1, 0);
+        while_entering_fails(libc::EPERM, || driver.kick(0));
+        assert_eq!(used(&mut driver, 1), [refused]);
+        assert_eq!((status(&driver, 0), status(&driver, 1)), (0xee, S_IOERR));
+        writer.write_all(&[7; 512]).unwrap();
+        assert_eq!(used(&mut driver, 1), [with_kernel]);
+        assert_eq!((status(&driver, 0), driver.bytes(places(0)[1], 512)), (S_OK, vec![7; 512]));
+    }
+
+    #[test]
+    fn a_reset_waits_for_the_kernel_even_if_the_ring_cannot_be_entered() {
+        let (mut driver, mut writer) = slow();
+        submit(&mut driver, 0, 0);
+        driver.kick(0);
+        let written = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while_entering_fails(libc::EPERM, || driver.negotiate(0));
+                assert!(written.load(Ordering::SeqCst), "the kernel still had the guest's buffer");
+            });
+            thread::sleep(50 * PAUSE);
+            written.store(true, Ordering::SeqCst);
+            writer.write_all(&[7; 512]).unwrap();
+        });
+        assert_eq!(driver.bytes(places(0)[1], 512), [7; 512]);
     }
 }
