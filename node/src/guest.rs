@@ -18,7 +18,7 @@ use rtnetlink::Handle;
 use thimble_spec::appliance::{Bridge, Guest};
 use thimble_spec::console::Line;
 use thimble_spec::vmm::{Answer, CONTROL_FILE, Event, Exit, ExitReason, State, Verb};
-use tokio::io::AsyncBufReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -228,11 +228,9 @@ async fn copy_console(name: String, socket: std::path::PathBuf) {
     }
     let mut stream = control.into_stream();
     let mut line = Vec::new();
-    while let Ok(1..) = stream.read_until(b'\n', &mut line).await {
-        let text = String::from_utf8_lossy(&line);
-        if !text.trim_end().is_empty() {
-            say::raw(&format!("[{name}] {}", text.trim_end()));
-        }
+    // A guest that writes without end and without a newline gets lines all the same.
+    while let Ok(1..) = (&mut stream).take(say::CONSOLE_LINE_MAX as u64).read_until(b'\n', &mut line).await {
+        say::copy(&name, &String::from_utf8_lossy(&line));
         line.clear();
     }
 }

@@ -2,7 +2,10 @@
 
 use std::io::Write;
 
-use thimble_spec::console::Line;
+use thimble_spec::console::{Line, SENTENCE_MAX, one_line};
+
+/// Most bytes of a line of a guest's console that are printed as one.
+pub const CONSOLE_LINE_MAX: usize = 4096;
 
 /// Prints a line of the contract.
 pub fn line(line: &Line<'_>) {
@@ -16,12 +19,15 @@ pub fn error(sentence: &str) {
 
 /// Prints a line for people; it starts with `node:`, never with `thimble:`.
 pub fn note(text: &str) {
-    print(&format!("node: {text}"));
+    print(&format!("node: {}", one_line(text, SENTENCE_MAX)));
 }
 
-/// Prints a line as it is.
-pub fn raw(text: &str) {
-    print(text);
+/// Prints a line of a guest's console behind the guest's name; a blank one is left out.
+pub fn copy(guest: &str, text: &str) {
+    let text = one_line(text, CONSOLE_LINE_MAX);
+    if !text.trim_end().is_empty() {
+        print(&format!("[{guest}] {}", text.trim_end()));
+    }
 }
 
 fn print(text: &str) {

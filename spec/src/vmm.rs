@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::console::{SENTENCE_MAX, one_line};
 use crate::names::Mac;
 
 /// Version of the control protocol; a request with another one is refused.
@@ -597,6 +598,16 @@ pub enum ExitReason {
 }
 
 impl ExitReason {
+    /// The same by somebody who is not believed blindly: its sentence is one line, and no longer than a sentence needs
+    /// to be (see [`one_line`]).
+    #[must_use]
+    pub fn tamed(self) -> Self {
+        match self {
+            Self::Error(sentence) => Self::Error(one_line(&sentence, SENTENCE_MAX)),
+            reason => reason,
+        }
+    }
+
     /// Exit code of the VMM's process.
     pub fn code(&self) -> u8 {
         match self {
@@ -616,7 +627,7 @@ impl fmt::Display for ExitReason {
             Self::Reboot => f.write_str("reboot"),
             Self::TripleFault => f.write_str("triple-fault"),
             Self::Killed => f.write_str("killed"),
-            Self::Error(sentence) => write!(f, "error: {sentence}"),
+            Self::Error(sentence) => write!(f, "error: {}", one_line(sentence, SENTENCE_MAX)),
             Self::Lost => f.write_str("lost"),
         }
     }

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     let exit =
         run(&options).unwrap_or_else(|error| Exit { reason: ExitReason::Error(format!("{error:#}")), after_s: 0.0 });
     if let ExitReason::Error(sentence) = &exit.reason {
+        // The minder has seen to it that this is one line.
         eprintln!("thimble-vmm: {sentence}");
     }
     if let Some(path) = &options.exit_file

@@ -19,9 +19,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use tempfile::TempDir;
+use thimble_spec::console::SENTENCE_MAX;
 use thimble_spec::vmm::{Exit, ExitReason, GuestConfig, Jail};
 use thimble_vmm::jail;
 use thimble_vmm::jail::seccomp::{Duty, Filters};
+use thimble_vmm::{Given, minder};
 
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -271,6 +273,44 @@ fn signals_reach_the_guest() {
     let mut vmm = Vmm::running(true);
     kill(Pid::from_raw(vmm.minder.id().cast_signed()), Signal::SIGINT).unwrap();
     assert_eq!(vmm.end().1.unwrap().reason, ExitReason::Killed);
+}
+
+/// How a minder sees the end of `vmm`, which stands in the VMM's place in a jail that it has yet to enter.
+fn minded(vmm: fn(&GuestConfig, Given) -> Exit) -> Exit {
+    let (mut told, tell) = std::io::pipe().unwrap();
+    // SAFETY: see `attack`.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            drop(told);
+            let config = GuestConfig { jail: Some(Jail { uid: ID, gid: ID, cgroup: None }), ..GuestConfig::default() };
+            let exit = minder::start_as(vmm, &config, None, None).unwrap().wait();
+            serde_json::to_writer(tell, &exit).unwrap();
+            unsafe { libc::_exit(0) }
+        }
+        ForkResult::Parent { child } => {
+            drop(tell);
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut told, &mut text).unwrap();
+            assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+            serde_json::from_str(&text).unwrap()
+        }
+    }
+}
+
+fn forge(sentence: &str) -> Exit {
+    Exit { reason: ExitReason::Error(sentence.to_owned()), after_s: 0.0 }
+}
+
+#[test]
+fn a_sentence_of_a_hostile_vmm_stays_one_line() {
+    let exit = minded(|_, _| forge("\n\x1b[2Jforged\r\u{9b}2K\u{202e}"));
+    assert_eq!(exit.reason, ExitReason::Error("[2Jforged 2K".to_owned()));
+
+    let ExitReason::Error(long) = minded(|_, _| forge(&"forged\n".repeat(8000))).reason else { panic!() };
+    assert!(long.len() <= SENTENCE_MAX && !long.contains('\n'), "{long}");
+    // One that says more than anybody reads is as one that says nothing, and keeps nobody waiting.
+    let ExitReason::Error(more) = minded(|_, _| forge(&"x".repeat(1 << 20))).reason else { panic!() };
+    assert_eq!(more, "the VMM ended with code 1 and without a word");
 }
 
 #[test]

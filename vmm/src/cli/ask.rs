@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
+use thimble_spec::console::{SENTENCE_MAX, one_line};
 use thimble_spec::units::ByteSize;
 use thimble_spec::vmm::{Answer, LINE_MAX, Limits, Outcome, Reply, Request, VERSION, Verb};
 
@@ -133,11 +134,11 @@ fn carry_out(ask: &Ask) -> Result<()> {
         Answer::Status(status) => Some(serde_json::to_string_pretty(&status)?),
         Answer::Stats(stats) => Some(serde_json::to_string_pretty(&stats)?),
     };
-    if let Some(text) = text {
-        writeln!(stdout(), "{text}")?;
+    for line in text.iter().flat_map(|text| text.lines()) {
+        writeln!(stdout(), "{}", one_line(line, LINE_MAX))?;
     }
     match verb {
-        Verb::Watch => Ok(std::io::copy(&mut &stream, &mut stdout()).map(drop)?),
+        Verb::Watch => watch(&stream),
         Verb::Console => console(stream),
         _ => Ok(()),
     }
@@ -158,8 +159,19 @@ fn request(socket: &Path, verb: Verb) -> Result<(UnixStream, Answer)> {
     stream.set_read_timeout(None)?;
     match reply.outcome {
         Outcome::Ok(answer) => Ok((stream, answer)),
-        Outcome::Error(sentence) => bail!(sentence),
+        Outcome::Error(sentence) => bail!(one_line(&sentence, SENTENCE_MAX)),
     }
+}
+
+/// Prints the events that follow, as they come; a VMM that its guest has taken over moves no cursor by them.
+fn watch(stream: &UnixStream) -> Result<()> {
+    let mut events = BufReader::new(stream);
+    let mut line = Vec::new();
+    while (&mut events).take(LINE_MAX as u64).read_until(b'\n', &mut line)? > 0 {
+        writeln!(stdout(), "{}", one_line(&String::from_utf8_lossy(&line), LINE_MAX))?;
+        line.clear();
+    }
+    Ok(())
 }
 
 /// Copies between the terminal and the guest's console until either ends.

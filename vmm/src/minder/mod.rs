@@ -13,7 +13,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -33,12 +33,14 @@ use crate::error::{Error, Result};
 use crate::{Given, run, supervisor};
 
 /// Longest report of a VMM.
-const REPORT_MAX: u64 = 64 * 1024;
+const REPORT_MAX: usize = 64 * 1024;
 
 /// A VMM that was started.
 #[derive(Debug)]
 pub struct Minder {
     child: Pid,
+    /// The same as a descriptor, readable when it is dead.
+    process: OwnedFd,
     report: PipeReader,
     signals: SignalFd,
     started: Instant,
@@ -56,6 +58,19 @@ pub struct Minder {
 /// # Errors
 /// Somebody listens at `control`; the cgroup cannot be joined; the host gives no process.
 pub fn start(config: &GuestConfig, control: Option<&Path>, console: Option<UnixStream>) -> Result<Minder> {
+    start_as(run, config, control, console)
+}
+
+/// [`start`] with another program in the VMM's place: tests put an attacker there.
+///
+/// # Errors
+/// Those of [`start`].
+pub fn start_as(
+    vmm: impl FnOnce(&GuestConfig, Given) -> Exit,
+    config: &GuestConfig,
+    control: Option<&Path>,
+    console: Option<UnixStream>,
+) -> Result<Minder> {
     let started = Instant::now();
     let (socket, name) = control.map(Socket::bind).transpose()?.unzip();
     let (report, out) = io::pipe().map_err(Error::host("make a pipe"))?;
@@ -73,15 +88,23 @@ pub fn start(config: &GuestConfig, control: Option<&Path>, console: Option<UnixS
             if let Some(name) = name {
                 name.leave();
             }
-            be_the_vmm(config, Given { control: socket, console, pid: Some(pid) }, out)
+            let given = Given { control: socket, console, pid: Some(pid) };
+            be_the_vmm(move || vmm(config, given), out)
         }
         ForkResult::Parent { child } => {
             if let Some(home) = home {
                 // Threads that are made from here on, the terminal's, belong where this process is.
                 setns(home, CloneFlags::CLONE_NEWPID).map_err(Error::host("come back to its pid namespace"))?;
             }
+            let process = match process_of(child) {
+                Ok(process) => process,
+                Err(error) => {
+                    let _ = kill(child, Signal::SIGKILL);
+                    return Err(Error::host("watch the VMM's process (Linux 5.3 can)")(error));
+                }
+            };
             let vsock = config.vsock.as_ref().map(|vsock| vsock.path.clone());
-            Ok(Minder { child, report, signals, started, _name: name, vsock })
+            Ok(Minder { child, process, report, signals, started, _name: name, vsock })
         }
     }
 }
@@ -92,6 +115,17 @@ fn join(cgroup: &Path) -> Result<()> {
     std::fs::write(&path, "0").map_err(|source| Error::File { action: "join the cgroup by", path, source })
 }
 
+/// A descriptor of a process (pidfd_open(2)).
+fn process_of(child: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes numbers, and gives a descriptor that is nobody else's.
+    unsafe {
+        match libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) {
+            fd @ 0.. => Ok(OwnedFd::from_raw_fd(fd as RawFd)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
 /// The next child begins a pid namespace; gives the way back.
 fn leave_pid_namespace() -> Result<File> {
     let home = File::open("/proc/self/ns/pid").map_err(Error::host("find its pid namespace in /proc"))?;
@@ -100,10 +134,10 @@ fn leave_pid_namespace() -> Result<File> {
 }
 
 /// What the child does: it never comes back.
-fn be_the_vmm(config: &GuestConfig, given: Given, mut out: PipeWriter) -> ! {
+fn be_the_vmm(vmm: impl FnOnce() -> Exit, mut out: PipeWriter) -> ! {
     // A failure here is one of a kernel that knows no such signal.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-    let exit = if is_widowed(&out) { lost() } else { run(config, given) };
+    let exit = if is_widowed(&out) { lost() } else { vmm() };
     // Nobody reads any more if the minder is gone.
     let _ = serde_json::to_writer(&mut out, &exit).map_err(io::Error::from).and_then(|()| out.write_all(b"\n"));
     // What the VMM's own threads may hold is not waited for.
@@ -134,7 +168,11 @@ impl Minder {
 
     /// Waits for the VMM's end, handing on the signals that come meanwhile, and says how it ended.
     pub fn wait(mut self) -> Exit {
-        let reported = self.listen();
+        let report = self.attend();
+        if report.is_err() {
+            // Not seen to happen; a VMM that nobody minds shall not go on.
+            let _ = kill(self.child, Signal::SIGKILL);
+        }
         let status = loop {
             match waitpid(self.child, None) {
                 Err(Errno::EINTR) => {}
@@ -145,41 +183,71 @@ impl Minder {
             socket::remove_dead(path);
         }
         let after_s = self.started.elapsed().as_secs_f64();
-        reported.unwrap_or_else(|| Exit { reason: explain(status), after_s })
+        report.ok().and_then(|report| believe(&report)).unwrap_or_else(|| Exit { reason: explain(status), after_s })
     }
 
-    /// The VMM's last words, if it has any.
-    fn listen(&mut self) -> Option<Exit> {
-        let mut report = Vec::new();
+    /// Attends to the VMM until it is dead, whatever it does meanwhile; gives what it reported.
+    fn attend(&mut self) -> nix::Result<Vec<u8>> {
+        let mut report = Told::new(REPORT_MAX);
         loop {
-            let mut polled = [
-                PollFd::new(self.report.as_fd(), PollFlags::POLLIN),
+            let mut polled = vec![
+                PollFd::new(self.process.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
+            polled.extend(report.is_open.then(|| PollFd::new(self.report.as_fd(), PollFlags::POLLIN)));
             match poll(&mut polled, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(_) => return None,
+                Err(error) => return Err(error),
             }
-            let [reported, signalled] = polled.map(|polled| polled.revents().is_some_and(|events| !events.is_empty()));
+            let mut happened = polled.iter().map(|polled| polled.revents().is_some_and(|events| !events.is_empty()));
+            let [dead, signalled, reported] = [(); 3].map(|()| happened.next().unwrap_or_default());
             if signalled && let Ok(Some(signal)) = self.signals.read_signal() {
                 let signal = i32::try_from(signal.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
-                // It may be gone already; the pipe will tell.
+                // It may be gone already.
                 let _ = kill(self.child, signal);
             }
             if reported {
-                let mut chunk = [0; 4096];
-                match self.report.read(&mut chunk) {
-                    Ok(0) => break,
-                    Ok(count) if report.len() + count <= REPORT_MAX as usize => {
-                        report.extend_from_slice(&chunk[..count]);
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Ok(_) | Err(_) => break,
-                }
+                report.take(&mut self.report);
+            }
+            // What a dead VMM said is in the pipe, to its end.
+            if dead && !(reported && report.is_open) {
+                return Ok(report.bytes);
             }
         }
-        serde_json::from_slice(&report).ok()
     }
+}
+
+/// What came through a pipe.
+struct Told {
+    bytes: Vec<u8>,
+    most: usize,
+    is_open: bool,
+}
+
+impl Told {
+    fn new(most: usize) -> Self {
+        Self { bytes: Vec::new(), most, is_open: true }
+    }
+
+    /// Reads once; what goes beyond the most is lost.
+    fn take(&mut self, pipe: &mut PipeReader) {
+        let mut chunk = [0; 4096];
+        match pipe.read(&mut chunk) {
+            Ok(0) => self.is_open = false,
+            Ok(count) => {
+                let room = self.most - self.bytes.len();
+                self.bytes.extend_from_slice(&chunk[..count.min(room)]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => self.is_open = false,
+        }
+    }
+}
+
+/// What a report says, if it is one; a sentence in it is one line from here on, whoever wrote it.
+fn believe(report: &[u8]) -> Option<Exit> {
+    let exit: Exit = serde_json::from_slice(report).ok()?;
+    Some(Exit { reason: exit.reason.tamed(), ..exit })
 }
 
 /// A death without last words.
