@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -223,7 +224,7 @@ fn nothing_of_the_host_is_left() {
         kinds.insert(name.split(['[', ':', '-']).next().unwrap_or_default().to_owned());
     }
     let file = |name: &str| vmm.path(name).to_string_lossy().into_owned();
-    let expected = ["anon_inode", "pipe", "socket", "/dev/null", "/dev/kvm", &file("disk"), &file("log")];
+    let expected = ["anon_inode", "pipe", "socket", "/dev/null", "/dev/kvm", &file("disk")];
     for kind in &kinds {
         let known = expected.contains(&kind.as_str()) || file("disk").starts_with(kind.as_str());
         assert!(known, "{kind} is open in the jail: {kinds:?}");
@@ -295,6 +296,54 @@ fn minded(vmm: fn(&GuestConfig, Given) -> Exit) -> Exit {
             serde_json::from_str(&text).unwrap()
         }
     }
+}
+
+/// [`minded`] by a minder whose standard streams are its terminal, where it might type commands.
+fn minded_on_a_terminal(vmm: fn(&GuestConfig, Given) -> Exit) -> (Exit, String) {
+    let (mut told, tell) = std::io::pipe().unwrap();
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    // SAFETY: see `attack`.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            nix::unistd::setsid().unwrap();
+            assert_eq!(unsafe { libc::ioctl(terminal.slave.as_raw_fd(), libc::TIOCSCTTY, 0) }, 0);
+            (0..3).for_each(|fd| assert_eq!(unsafe { libc::dup2(terminal.slave.as_raw_fd(), fd) }, fd));
+            let exit = minded(vmm);
+            serde_json::to_writer(tell, &exit).unwrap();
+            unsafe { libc::_exit(0) }
+        }
+        ForkResult::Parent { child } => {
+            drop((tell, terminal.slave));
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut told, &mut text).unwrap();
+            assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+            // The end of a terminal that nobody holds is an error; what was shown there comes before.
+            let mut shown = Vec::new();
+            let _ = std::io::Read::read_to_end(&mut fs::File::from(terminal.master), &mut shown);
+            (serde_json::from_str(&text).unwrap(), String::from_utf8(shown).unwrap())
+        }
+    }
+}
+
+#[test]
+fn a_vmm_holds_nothing_of_its_minders_terminal() {
+    let (exit, shown) = minded_on_a_terminal(|_, _| {
+        let mut left = String::new();
+        for fd in 0..3 {
+            // As root, and before it is in its jail: still it can type nothing.
+            if unsafe { libc::isatty(fd) != 0 || libc::ioctl(fd, libc::TIOCSTI, c"x".as_ptr()) == 0 } {
+                left += &format!("{fd} is a terminal ");
+            }
+        }
+        if fs::File::open("/dev/tty").is_ok() {
+            left += "it has a terminal";
+        }
+        std::io::Write::write_all(&mut std::io::stdout(), b"nobody sees this\n").unwrap();
+        std::io::Write::write_all(&mut std::io::stderr(), b"heard\x1b]0;title\x07\n").unwrap();
+        forge(&left)
+    });
+    assert_eq!(exit.reason, ExitReason::Error(String::new()));
+    assert_eq!(shown, "heard ]0;title\r\n");
 }
 
 fn forge(sentence: &str) -> Exit {

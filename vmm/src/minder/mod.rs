@@ -2,17 +2,26 @@
 //!
 //! ```text
 //! minder ── fork, new pid namespace ──> VMM: opens what it needs, enters its jail, runs the guest
-//!   │  <──────── a pipe: one line of JSON, an Exit ────────┘
+//!   │  <──────── a pipe: one line of JSON, an Exit ────────┤
+//!   │  <──────── a pipe: its standard error ───────────────┘
 //!   └─> exit file, exit code, the control socket's name removed
 //! ```
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `child` | the VMM's process, before and after it runs |
+//! | `hearing` | what it says to its minder |
 //!
 //! A VMM in its jail sees no files: what is to be left behind, the minder writes. It holds nothing that a guest ever
 //! touches, and believes of the VMM only a line of a known shape. A VMM that dies without that line, by a filter, a
 //! panic or a lack of memory, is told by its signal. When the minder dies, however, its VMM dies with it (`PR_SET_PDEATHSIG`),
 //! so that whoever ends the one has ended the other.
 
+mod child;
+mod hearing;
+
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, stderr};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -21,7 +30,6 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -32,8 +40,7 @@ use crate::control::socket::{self, Name, Socket};
 use crate::error::{Error, Result};
 use crate::{Given, run, supervisor};
 
-/// Longest report of a VMM.
-const REPORT_MAX: usize = 64 * 1024;
+use hearing::{Complaints, Report};
 
 /// A VMM that was started.
 #[derive(Debug)]
@@ -41,13 +48,27 @@ pub struct Minder {
     child: Pid,
     /// The same as a descriptor, readable when it is dead.
     process: OwnedFd,
-    report: PipeReader,
+    report: Report,
+    complaints: Complaints,
     signals: SignalFd,
     started: Instant,
     /// Removed with the minder.
     _name: Option<Name>,
     /// The socket device's, which the VMM leaves behind.
     vsock: Option<PathBuf>,
+}
+
+/// What a minder waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// The VMM's end.
+    Process,
+    /// A signal for the VMM.
+    Signals,
+    /// The VMM's report.
+    Report,
+    /// The VMM's standard error.
+    Complaints,
 }
 
 /// Starts the VMM of the guest that `config` describes. `control` is where its control socket goes, `console` a
@@ -74,6 +95,7 @@ pub fn start_as(
     let started = Instant::now();
     let (socket, name) = control.map(Socket::bind).transpose()?.unzip();
     let (report, out) = io::pipe().map_err(Error::host("make a pipe"))?;
+    let (complaints, errors) = io::pipe().map_err(Error::host("make a pipe"))?;
     if let Some(cgroup) = config.jail.as_ref().and_then(|jail| jail.cgroup.as_ref()) {
         join(cgroup)?;
     }
@@ -83,13 +105,13 @@ pub fn start_as(
     // SAFETY: there is one thread, so the child may do whatever its parent might.
     match unsafe { fork() }.map_err(Error::host("make the VMM's process"))? {
         ForkResult::Child => {
-            drop((report, signals, home));
+            drop((report, complaints, signals, home));
             // The name is the minder's to remove.
             if let Some(name) = name {
                 name.leave();
             }
             let given = Given { control: socket, console, pid: Some(pid) };
-            be_the_vmm(move || vmm(config, given), out)
+            child::be_the_vmm(move || vmm(config, given), out, errors)
         }
         ForkResult::Parent { child } => {
             if let Some(home) = home {
@@ -104,7 +126,8 @@ pub fn start_as(
                 }
             };
             let vsock = config.vsock.as_ref().map(|vsock| vsock.path.clone());
-            Ok(Minder { child, process, report, signals, started, _name: name, vsock })
+            let (report, complaints) = (Report::new(report), Complaints::new(complaints));
+            Ok(Minder { child, process, report, complaints, signals, started, _name: name, vsock })
         }
     }
 }
@@ -133,29 +156,6 @@ fn leave_pid_namespace() -> Result<File> {
     Ok(home)
 }
 
-/// What the child does: it never comes back.
-fn be_the_vmm(vmm: impl FnOnce() -> Exit, mut out: PipeWriter) -> ! {
-    // A failure here is one of a kernel that knows no such signal.
-    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-    let exit = if is_widowed(&out) { lost() } else { vmm() };
-    // Nobody reads any more if the minder is gone.
-    let _ = serde_json::to_writer(&mut out, &exit).map_err(io::Error::from).and_then(|()| out.write_all(b"\n"));
-    // What the VMM's own threads may hold is not waited for.
-    // SAFETY: _exit(2) takes a number.
-    unsafe { libc::_exit(exit.reason.code().into()) }
-}
-
-/// Whether the minder died before it could take us with it: then nobody holds the other end of the pipe.
-fn is_widowed(out: &PipeWriter) -> bool {
-    let mut polled = [PollFd::new(out.as_fd(), PollFlags::empty())];
-    poll(&mut polled, PollTimeout::ZERO).is_ok()
-        && polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
-}
-
-fn lost() -> Exit {
-    Exit { reason: ExitReason::Lost, after_s: 0.0 }
-}
-
 impl Minder {
     /// Ends the guest at once, as SIGINT does. May be called from any thread.
     pub fn killer(&self) -> impl Fn() + Send + use<> {
@@ -168,8 +168,7 @@ impl Minder {
 
     /// Waits for the VMM's end, handing on the signals that come meanwhile, and says how it ended.
     pub fn wait(mut self) -> Exit {
-        let report = self.attend();
-        if report.is_err() {
+        if self.attend().is_err() {
             // Not seen to happen; a VMM that nobody minds shall not go on.
             let _ = kill(self.child, Signal::SIGKILL);
         }
@@ -183,71 +182,53 @@ impl Minder {
             socket::remove_dead(path);
         }
         let after_s = self.started.elapsed().as_secs_f64();
-        report.ok().and_then(|report| believe(&report)).unwrap_or_else(|| Exit { reason: explain(status), after_s })
+        self.report.exit().unwrap_or_else(|| Exit { reason: explain(status), after_s })
     }
 
-    /// Attends to the VMM until it is dead, whatever it does meanwhile; gives what it reported.
-    fn attend(&mut self) -> nix::Result<Vec<u8>> {
-        let mut report = Told::new(REPORT_MAX);
+    /// Attends to the VMM until it is dead, whatever it does meanwhile, and has heard all that it said.
+    fn attend(&mut self) -> nix::Result<()> {
         loop {
-            let mut polled = vec![
-                PollFd::new(self.process.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            ];
-            polled.extend(report.is_open.then(|| PollFd::new(self.report.as_fd(), PollFlags::POLLIN)));
-            match poll(&mut polled, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(error),
+            let happened = self.next()?;
+            for source in &happened {
+                match source {
+                    Source::Process => {}
+                    Source::Signals => self.hand_on_signal(),
+                    Source::Report => self.report.take(),
+                    Source::Complaints => self.complaints.take(&mut stderr()),
+                }
             }
-            let mut happened = polled.iter().map(|polled| polled.revents().is_some_and(|events| !events.is_empty()));
-            let [dead, signalled, reported] = [(); 3].map(|()| happened.next().unwrap_or_default());
-            if signalled && let Ok(Some(signal)) = self.signals.read_signal() {
-                let signal = i32::try_from(signal.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
-                // It may be gone already.
-                let _ = kill(self.child, signal);
-            }
-            if reported {
-                report.take(&mut self.report);
-            }
-            // What a dead VMM said is in the pipe, to its end.
-            if dead && !(reported && report.is_open) {
-                return Ok(report.bytes);
+            if happened == [Source::Process] {
+                return Ok(());
             }
         }
     }
-}
 
-/// What came through a pipe.
-struct Told {
-    bytes: Vec<u8>,
-    most: usize,
-    is_open: bool,
-}
-
-impl Told {
-    fn new(most: usize) -> Self {
-        Self { bytes: Vec::new(), most, is_open: true }
+    /// Waits for what happens next.
+    fn next(&self) -> nix::Result<Vec<Source>> {
+        let watched = [
+            (Source::Process, Some(self.process.as_fd())),
+            (Source::Signals, Some(self.signals.as_fd())),
+            (Source::Report, self.report.fd()),
+            (Source::Complaints, self.complaints.fd()),
+        ];
+        let watched = || watched.iter().filter_map(|(source, fd)| Some((*source, (*fd)?)));
+        let mut polled: Vec<_> = watched().map(|(_, fd)| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        while let Err(error) = poll(&mut polled, PollTimeout::NONE) {
+            if error != Errno::EINTR {
+                return Err(error);
+            }
+        }
+        let happened = |polled: &PollFd<'_>| polled.revents().is_some_and(|events| !events.is_empty());
+        Ok(watched().zip(&polled).filter_map(|((source, _), polled)| happened(polled).then_some(source)).collect())
     }
 
-    /// Reads once; what goes beyond the most is lost.
-    fn take(&mut self, pipe: &mut PipeReader) {
-        let mut chunk = [0; 4096];
-        match pipe.read(&mut chunk) {
-            Ok(0) => self.is_open = false,
-            Ok(count) => {
-                let room = self.most - self.bytes.len();
-                self.bytes.extend_from_slice(&chunk[..count.min(room)]);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => self.is_open = false,
+    fn hand_on_signal(&self) {
+        if let Ok(Some(signal)) = self.signals.read_signal() {
+            let signal = i32::try_from(signal.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+            // It may be gone already.
+            let _ = kill(self.child, signal);
         }
     }
-}
-
-/// What a report says, if it is one; a sentence in it is one line from here on, whoever wrote it.
-fn believe(report: &[u8]) -> Option<Exit> {
-    let exit: Exit = serde_json::from_slice(report).ok()?;
-    Some(Exit { reason: exit.reason.tamed(), ..exit })
 }
 
 /// A death without last words.
