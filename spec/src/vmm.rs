@@ -172,9 +172,11 @@ pub struct Disk {
     /// What it holds. Never guessed: a guest could write another format's header into its raw disk.
     #[serde(default)]
     pub format: DiskFormat,
-    /// A qcow2 image may name a backing file, which is then read; without this one that does is refused.
+    /// The directory in which a qcow2 image's backing file may be, or below which; none: an image that names one is
+    /// refused. Each image states what the file below it holds, raw or qcow2; 16 may lie below a disk. They are only
+    /// read, by as many guests as want to, and none of them may be a disk that a guest writes.
     #[serde(default)]
-    pub backing: bool,
+    pub backing: Option<PathBuf>,
     /// Writes are refused.
     #[serde(default)]
     pub read_only: bool,

@@ -47,9 +47,9 @@ pub struct GuestOptions {
     #[arg(long = "pin", value_name = "VCPU=CPUS", value_parser = parse_pin)]
     pins: Vec<(u8, Vec<u16>)>,
 
-    /// A file or a block device, /dev/vda for the first; with :ro, read-only. The keys: format=raw|qcow2, backing (a
-    /// qcow2 image may name another file), direct (O_DIRECT), engine=auto|uring|sync, queues=COUNT, and the limits
-    /// bandwidth=RATE[:BURST] and operations=RATE[:BURST], a second
+    /// A file or a block device, /dev/vda for the first; with :ro, read-only. The keys: format=raw|qcow2,
+    /// backing=DIRECTORY (a qcow2 image may name files in it), direct (O_DIRECT), engine=auto|uring|sync, queues=COUNT,
+    /// and the limits bandwidth=RATE[:BURST] and operations=RATE[:BURST], a second
     #[arg(long = "disk", value_name = "PATH[:ro][,KEY...]", value_parser = parse_disk)]
     disks: Vec<Disk>,
 
@@ -152,14 +152,14 @@ fn parse_disk(text: &str) -> Result<Disk, String> {
     let disk = Disk {
         path: path.into(),
         format: words.name("format")?.unwrap_or_default(),
-        backing: words.flag("backing"),
+        backing: words.text("backing").map(Into::into),
         read_only,
         direct: words.flag("direct"),
         engine: words.name("engine")?.unwrap_or_default(),
         queues: words.value("queues")?,
         limits: words.limits("")?,
     };
-    words.finish("format=, backing, direct, engine=, queues=, bandwidth=, operations=")?;
+    words.finish("format=, backing=, direct, engine=, queues=, bandwidth=, operations=")?;
     Ok(disk)
 }
 

@@ -157,7 +157,7 @@ mod tests {
     fn one_line_describes_a_guest() {
         let options = options(
             "thimble-vmm --kernel k --initrd i --memory 64MiB,pages=huge --vcpus 2 --disk a --disk b:ro --acpi \
-             --disk c,format=qcow2,direct --net tap=tap0,mac=02:00:00:00:00:01,backend=user --net tap=tap1 --name web1 \
+             --disk c,format=qcow2,backing=/images --disk d,direct --net tap=tap0,mac=02:00:00:00:00:01,backend=user --net tap=tap1 --name web1 \
              --cpu x86-64-v2,nested --pin 1=0-2,5 --jail none",
         )
         .unwrap();
@@ -166,7 +166,8 @@ mod tests {
         assert_eq!((guest.memory.pages, guest.discovery), (Pages::Huge, Discovery::Acpi));
         assert_eq!(guest.jail, None);
         assert_eq!(guest.disks[1], Disk { path: "b".into(), read_only: true, ..Disk::default() });
-        assert_eq!((guest.disks[2].format, guest.disks[2].direct), (DiskFormat::Qcow2, true));
+        assert_eq!((guest.disks[2].format, &guest.disks[2].backing), (DiskFormat::Qcow2, &Some("/images".into())));
+        assert!(guest.disks[3].direct);
         assert_eq!(
             (guest.nets[0].mac.to_string().as_str(), guest.nets[0].backend),
             ("02:00:00:00:00:01", NetBackend::User)

@@ -1,11 +1,10 @@
 //! The device: opens its disk, offers its features.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use thimble_spec::vmm::{Disk as Description, DiskEngine, DiskFormat};
 
@@ -15,17 +14,13 @@ use super::engine::Engine;
 use super::engine::qcow2::Image;
 use super::engine::sync::Sync;
 use super::engine::uring::Uring;
+use super::lock::lock;
 use super::queues::Requests;
 use crate::error::{Error, Result};
 use crate::virtio::{Lane, VirtioDevice, read_space};
 
 /// Device type (virtio 1.2, section 5).
 const TYPE: u32 = 2;
-/// How long a disk may be held by a guest that has ended: the kernel closes an io_uring, and with it the disk that is
-/// registered there, a moment after its process is gone.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-/// Time between two tries.
-const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 /// Largest block of a host's device that a driver is told of.
 const BLOCK_MAX: u32 = 4096;
 
@@ -48,24 +43,21 @@ impl Block {
             return Err(refuse(description, &format!("cannot have {queues} queues: give it 1 to {QUEUES_MAX}")));
         }
         let file = open(description)?;
-        lock(&file, description)?;
+        lock(&file, description.read_only).map_err(cannot("lock the disk", description))?;
         let disk = match description.format {
             DiskFormat::Raw => raw(file, description)?,
             DiskFormat::Qcow2 => qcow2(file, description)?,
         };
-        Self::new(Arc::new(disk), position, queues.into(), description.engine).map_err(|source| Error::File {
-            action: "set up io_uring, or a timer, for the disk",
-            path: description.path.clone(),
-            source,
-        })
+        Self::new(Arc::new(disk), position, queues.into(), description.engine)
+            .map_err(cannot("set up io_uring, or a timer, for the disk", description))
     }
 
-    fn new(disk: Arc<Disk>, position: usize, queues: u16, engine: DiskEngine) -> std::io::Result<Self> {
+    fn new(disk: Arc<Disk>, position: usize, queues: u16, engine: DiskEngine) -> io::Result<Self> {
         let lane = |queue| {
             let engine = self::engine(&disk.medium, engine)?;
             Requests::new(position, queue, queues, disk.clone(), engine)
         };
-        let lanes = (0..usize::from(queues)).map(lane).collect::<std::io::Result<_>>()?;
+        let lanes = (0..usize::from(queues)).map(lane).collect::<io::Result<_>>()?;
         Ok(Self { disk, queues, lanes })
     }
 
@@ -87,7 +79,7 @@ impl Block {
 }
 
 /// A lane's engine for `medium`.
-fn engine(medium: &Medium, wanted: DiskEngine) -> std::io::Result<Box<dyn Engine>> {
+fn engine(medium: &Medium, wanted: DiskEngine) -> io::Result<Box<dyn Engine>> {
     let file = match medium {
         Medium::Qcow2(image) => return Ok(Box::new(image.clone())),
         Medium::Raw(file) => file,
@@ -107,6 +99,10 @@ fn refuse(description: &Description, reason: &str) -> Error {
     Error::Config(format!("the disk {} {reason}", description.path.display()))
 }
 
+fn cannot(action: &'static str, description: &Description) -> impl Fn(io::Error) -> Error {
+    move |source| Error::File { action, path: description.path.clone(), source }
+}
+
 fn open(description: &Description) -> Result<File> {
     let flags = if description.direct { libc::O_DIRECT } else { 0 };
     let mut options = OpenOptions::new();
@@ -115,32 +111,12 @@ fn open(description: &Description) -> Result<File> {
         Some(libc::EINVAL) if description.direct => {
             refuse(description, "is on a file system that cannot go around the page cache: leave `direct` out")
         }
-        _ => Error::File { action: "open the disk", path: description.path.clone(), source },
+        _ => cannot("open the disk", description)(source),
     })
 }
 
-fn lock(file: &File, description: &Description) -> Result<()> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match if description.read_only { file.try_lock_shared() } else { file.try_lock() } {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_INTERVAL),
-            Err(TryLockError::WouldBlock) => {
-                return Err(refuse(description, "is used by another guest: give each guest its own"));
-            }
-            Err(TryLockError::Error(source)) => {
-                return Err(Error::File { action: "lock the disk", path: description.path.clone(), source });
-            }
-        }
-    }
-}
-
 fn raw(file: File, description: &Description) -> Result<Disk> {
-    let size = measure(&file).map_err(|source| Error::File {
-        action: "measure the disk",
-        path: description.path.clone(),
-        source,
-    })?;
+    let size = measure(&file).map_err(cannot("measure the disk", description))?;
     if size == 0 {
         return Err(refuse(description, "is empty: give it a size"));
     }
@@ -154,17 +130,14 @@ fn raw(file: File, description: &Description) -> Result<Disk> {
 }
 
 fn qcow2(file: File, description: &Description) -> Result<Disk> {
-    let cannot = |source| Error::File { action: "use the qcow2 disk", path: description.path.clone(), source };
-    // The lock belongs to the open file: a copy of the descriptor is the same one.
-    let copy = file.try_clone().map_err(cannot)?;
-    let image = Image::open(copy, &description.path, description.read_only, description.backing).map_err(cannot)?;
+    let image = Image::open(file, &description.path, description.read_only, description.backing.as_deref())
+        .map_err(cannot("use the qcow2 disk", description))?;
     let size = image.size();
     if size == 0 || !size.is_multiple_of(SECTOR) {
         return Err(refuse(description, "holds no whole sectors: make its size a multiple of 512 bytes"));
     }
     let medium = Medium::Qcow2(image);
-    Ok(Disk::new(medium, size / SECTOR, description.read_only, SECTOR as u32, false, description.limits)
-        .with_lock(file))
+    Ok(Disk::new(medium, size / SECTOR, description.read_only, SECTOR as u32, false, description.limits))
 }
 
 /// Bytes of the blocks that the host's device works in; for a file, those of its file system's.

@@ -38,29 +38,13 @@ pub struct Disk {
     /// What it did.
     pub metrics: Metrics,
     sectors: AtomicU64,
-    /// A file that stays open because it is locked.
-    _lock: Option<File>,
 }
 
 impl Disk {
     /// A disk of `sectors`.
     pub fn new(medium: Medium, sectors: u64, read_only: bool, block: u32, direct: bool, limits: Limits) -> Self {
         let limits = SharedLimits::new(limits);
-        Self {
-            medium,
-            read_only,
-            block,
-            direct,
-            limits,
-            metrics: Metrics::default(),
-            sectors: sectors.into(),
-            _lock: None,
-        }
-    }
-
-    /// Keeps a locked file open.
-    pub fn with_lock(self, file: File) -> Self {
-        Self { _lock: Some(file), ..self }
+        Self { medium, read_only, block, direct, limits, metrics: Metrics::default(), sectors: sectors.into() }
     }
 
     /// Its size in sectors.

@@ -6,6 +6,7 @@
 //! | `request` | a request's header, checked, as an operation on the disk |
 //! | `queues` | a lane: requests in flight, limits, answers |
 //! | `engine` | how operations reach the host's kernel: io_uring, calls, qcow2 |
+//! | `lock` | whose a disk is |
 //! | `disk` | what front, lanes and verbs share: size, limits, counts |
 //! | `config`, `metrics` | what the driver, and what the administrator is told |
 
@@ -13,6 +14,7 @@ mod config;
 mod device;
 mod disk;
 pub mod engine;
+mod lock;
 mod metrics;
 mod queues;
 mod request;

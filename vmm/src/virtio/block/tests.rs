@@ -45,13 +45,13 @@ for_each_engine! {
 
 const HEADER: u64 = DATA;
 const STATUS: u64 = DATA + 0x100;
-const BUFFER: u64 = DATA + 0x1000;
-const S_OK: u8 = 0;
+pub(super) const BUFFER: u64 = DATA + 0x1000;
+pub(super) const S_OK: u8 = 0;
 const S_IOERR: u8 = 1;
 const S_UNSUPP: u8 = 2;
 
 /// Carries out a request with `buffer` between header and status; says what the driver is told and the used length.
-fn request(driver: &mut Driver, kind: u32, sector: u64, buffer: &[(u64, u32, u16)]) -> (u8, u32) {
+pub(super) fn request(driver: &mut Driver, kind: u32, sector: u64, buffer: &[(u64, u32, u16)]) -> (u8, u32) {
     let header = [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes()].concat();
     driver.put(HEADER, &header);
     driver.put(STATUS, &[0xee]);
@@ -289,12 +289,12 @@ fn description(format: DiskFormat) -> (Disk, tempfile::TempDir) {
     (Disk { path, format, ..Disk::default() }, directory)
 }
 
-/// Makes a qcow2 image of 64 KiB.
-fn make_qcow2(path: &Path, backing: Option<&Path>) {
+/// Makes a qcow2 image of 64 KiB; a backing file has a name and a format.
+pub(super) fn make_qcow2(path: &Path, backing: Option<(&str, &str)>) {
     let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
     let mut image = Qcow2::<Storage>::create_builder(Storage::try_from(file).unwrap()).size(65536);
-    if let Some(backing) = backing {
-        image = image.backing(backing.to_str().unwrap().to_owned(), "qcow2".to_owned());
+    if let Some((name, format)) = backing {
+        image = image.backing(name.to_owned(), format.to_owned());
     }
     image.create().unwrap();
 }
@@ -365,10 +365,10 @@ fn a_qcow2_image_is_a_disk() {
 fn a_format_is_never_guessed_and_a_backing_file_never_opened_unasked() {
     let (qcow2, directory) = description(DiskFormat::Qcow2);
     let over = directory.path().join("over");
-    make_qcow2(&over, Some(&qcow2.path));
+    make_qcow2(&over, Some(("disk", "qcow2")));
     let named = Disk { path: over, ..qcow2.clone() };
     assert!(Block::open(&named, 0).err().unwrap().sentence().contains("names a backing file"));
-    assert!(Block::open(&Disk { backing: true, ..named }, 0).is_ok());
+    assert!(Block::open(&Disk { backing: Some(directory.path().into()), ..named }, 0).is_ok());
     let as_raw = Disk { format: DiskFormat::Raw, ..qcow2 };
     assert_ne!(Block::open(&as_raw, 0).unwrap().handle().stats().bytes, 65536, "the file as it is");
     let (raw, _directory) = description(DiskFormat::Raw);

@@ -1,19 +1,23 @@
 //! qcow2 images, by the `imago` crate, which QEMU's block maintainers keep.
 //!
 //! A guest writes into its image, and an image may come from anywhere: it is as hostile as a guest. [`header`] looks at
-//! the first cluster before `imago` sees the file, and refuses what would make the VMM open another file, or do work
-//! without bound.
+//! the first cluster before `imago` sees the file, and refuses what would make the VMM do work without bound; [`chain`]
+//! opens the files that images name, if they may.
 
+pub mod chain;
 pub mod header;
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use imago::file::File as Storage;
 use imago::format::PreallocateMode;
 use imago::qcow2::Qcow2;
-use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, PermissiveImplicitOpenGate};
+use imago::raw::Raw;
+use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder};
+use thimble_spec::vmm::DiskFormat;
 
 use super::super::request::{Kind, Operation};
 use super::{Begun, Engine};
@@ -35,21 +39,18 @@ impl std::fmt::Debug for Image {
 }
 
 impl Image {
-    /// Opens the image in `file`. With `backing`, the files that it names are opened too, where it says they are.
+    /// Opens the image in `file`, which is at `path`. The files that it names are opened too, if they are in the
+    /// directory `backing`.
     ///
     /// # Errors
-    /// It is no image, is one that cannot be used, or names a file and may not.
-    pub fn open(file: File, path: &std::path::Path, read_only: bool, backing: bool) -> io::Result<Self> {
-        header::check(&file, backing)?;
-        let access = if backing {
-            // Relative names are relative to the image: this way is told where it is.
-            let image = Qcow2::<Storage>::builder_path(path).write(!read_only);
-            FormatAccess::new(image.open(PermissiveImplicitOpenGate::default())?)
-        } else {
-            let image = Qcow2::<Storage>::builder(Storage::try_from(file)?).write(!read_only);
-            FormatAccess::new(image.open(DenyImplicitOpenGate::default())?)
-        };
-        Ok(Self { access: Arc::new(access) })
+    /// It is no image, is one that cannot be used, or names a file that may not be.
+    pub fn open(file: File, path: &Path, read_only: bool, backing: Option<&Path>) -> io::Result<Self> {
+        let layers = chain::below(&file, path, backing)?;
+        let lowest_first = layers.into_iter().rev();
+        let below = lowest_first
+            .map(|layer| (layer.file, layer.format))
+            .try_fold(None, |below, (file, format)| access(file, format, false, below).map(Some))?;
+        Ok(Self { access: Arc::new(access(file, DiskFormat::Qcow2, !read_only, below)?) })
     }
 
     /// Size of the disk in it, in bytes.
@@ -94,6 +95,23 @@ impl Image {
         }
         Ok(done)
     }
+}
+
+/// The disk in `file`, over the one `below`. Nothing else is opened, whatever the file says.
+fn access(
+    file: File,
+    format: DiskFormat,
+    write: bool,
+    below: Option<FormatAccess<Storage>>,
+) -> io::Result<FormatAccess<Storage>> {
+    let (storage, gate) = (Storage::try_from(file)?, DenyImplicitOpenGate::default());
+    Ok(match format {
+        DiskFormat::Raw => FormatAccess::new(Raw::builder(storage).write(write).open(gate)?),
+        DiskFormat::Qcow2 => {
+            let image = Qcow2::<Storage>::builder(storage).write(write).backing(below).data_file(None);
+            FormatAccess::new(image.open(gate)?)
+        }
+    })
 }
 
 impl Engine for Image {
