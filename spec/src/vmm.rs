@@ -180,7 +180,7 @@ pub struct Disk {
     /// Writes are refused.
     #[serde(default)]
     pub read_only: bool,
-    /// Around the host's page cache (`O_DIRECT`).
+    /// Around the host's page cache (`O_DIRECT`). Not for qcow2 images.
     #[serde(default)]
     pub direct: bool,
     /// How requests reach the host's kernel.
@@ -212,7 +212,7 @@ pub enum DiskEngine {
     /// io_uring where the host has it, else one call after the other.
     #[default]
     Auto,
-    /// io_uring, or no start.
+    /// io_uring, or no start. Not for qcow2 images, which are used by calls.
     Uring,
     /// One call after the other.
     Sync,

@@ -157,7 +157,8 @@ mod tests {
     fn one_line_describes_a_guest() {
         let options = options(
             "thimble-vmm --kernel k --initrd i --memory 64MiB,pages=huge --vcpus 2 --disk a --disk b:ro --acpi \
-             --disk c,format=qcow2,backing=/images --disk d,direct --net tap=tap0,mac=02:00:00:00:00:01,backend=user --net tap=tap1 --name web1 \
+             --disk c,format=qcow2,backing=/images --disk d,direct \
+             --net tap=tap0,mac=02:00:00:00:00:01,backend=user --net tap=tap1 --name web1 \
              --cpu x86-64-v2,nested --pin 1=0-2,5 --jail none",
         )
         .unwrap();

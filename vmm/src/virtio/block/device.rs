@@ -39,9 +39,7 @@ impl Block {
     /// The file cannot be opened or locked, or is no disk.
     pub fn open(description: &Description, position: usize) -> Result<Self> {
         let queues = description.queues.unwrap_or(1);
-        if !(1..=QUEUES_MAX).contains(&queues) {
-            return Err(refuse(description, &format!("cannot have {queues} queues: give it 1 to {QUEUES_MAX}")));
-        }
+        check(description, queues)?;
         let file = open(description)?;
         lock(&file, description.read_only).map_err(cannot("lock the disk", description))?;
         let disk = match description.format {
@@ -97,6 +95,26 @@ fn engine(medium: &Medium, wanted: DiskEngine) -> io::Result<Box<dyn Engine>> {
 
 fn refuse(description: &Description, reason: &str) -> Error {
     Error::Config(format!("the disk {} {reason}", description.path.display()))
+}
+
+/// Whether `description` asks for what there is.
+fn check(description: &Description, queues: u8) -> Result<()> {
+    let reason = match description.format {
+        _ if !(1..=QUEUES_MAX).contains(&queues) => {
+            format!("cannot have {queues} queues: give it 1 to {QUEUES_MAX}")
+        }
+        DiskFormat::Qcow2 if description.direct => {
+            "is a qcow2 image, which is used through the host's page cache: leave `direct` out".to_owned()
+        }
+        DiskFormat::Qcow2 if description.engine == DiskEngine::Uring => {
+            "is a qcow2 image, which is used by calls: leave `engine` out".to_owned()
+        }
+        DiskFormat::Raw if description.backing.is_some() => {
+            "is raw and names no other file: leave `backing` out".to_owned()
+        }
+        _ => return Ok(()),
+    };
+    Err(refuse(description, &reason))
 }
 
 fn cannot(action: &'static str, description: &Description) -> impl Fn(io::Error) -> Error {

@@ -377,6 +377,23 @@ fn a_format_is_never_guessed_and_a_backing_file_never_opened_unasked() {
 }
 
 #[test]
+fn what_a_qcow2_image_cannot_have_is_refused() {
+    let (qcow2, _directory) = description(DiskFormat::Qcow2);
+    let (raw, _directory) = description(DiskFormat::Raw);
+    for (description, words) in [
+        (Disk { direct: true, ..qcow2.clone() }, "leave `direct` out"),
+        (Disk { engine: DiskEngine::Uring, ..qcow2.clone() }, "leave `engine` out"),
+        (Disk { backing: Some("/".into()), ..raw }, "leave `backing` out"),
+    ] {
+        let sentence = Block::open(&description, 0).err().unwrap().sentence();
+        assert!(sentence.contains(words), "{sentence}");
+    }
+    for engine in [DiskEngine::Auto, DiskEngine::Sync] {
+        assert!(Block::open(&Disk { engine, ..qcow2.clone() }, 0).is_ok());
+    }
+}
+
+#[test]
 fn around_the_page_cache_any_buffer_goes() {
     // Where the tests' directory is memory, there is nothing to go around: the tree's own then.
     let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
