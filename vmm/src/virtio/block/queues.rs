@@ -47,7 +47,7 @@ pub struct Requests {
     disk: Arc<Disk>,
     engine: Box<dyn Engine>,
     limiter: Limiter,
-    /// Without F_FLUSH the driver cannot ask for durability, and gets it with each write (section 5.2.6.2).
+    /// Without F_FLUSH the driver cannot ask for durability, and gets it with each write and erasure (section 5.2.6.2).
     write_through: bool,
     /// Held while operations are on their way: they point into it.
     memory: Option<GuestMemoryMmap>,

@@ -1,11 +1,14 @@
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use imago::FormatCreateBuilder;
 use imago::file::File as Storage;
 use imago::qcow2::Qcow2;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 
 use thimble_spec::vmm::{Disk, DiskEngine, DiskFormat, Limits, Rate};
 
@@ -289,6 +292,19 @@ fn description(format: DiskFormat) -> (Disk, tempfile::TempDir) {
     (Disk { path, format, ..Disk::default() }, directory)
 }
 
+/// Does `work` on a thread for which the system call `call` fails with `error`.
+pub(super) fn while_failing<T: Send>(call: libc::c_long, error: i32, work: impl FnOnce() -> T + Send) -> T {
+    let rules = BTreeMap::from([(call, Vec::new())]);
+    let fails = SeccompAction::Errno(error.cast_unsigned());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, fails, TargetArch::x86_64).unwrap();
+    let filter: BpfProgram = filter.try_into().unwrap();
+    let filtered = move || {
+        apply_filter(&filter).unwrap();
+        work()
+    };
+    thread::scope(|scope| scope.spawn(filtered).join().unwrap())
+}
+
 /// Makes a qcow2 image of 64 KiB; a backing file has a name and a format.
 pub(super) fn make_qcow2(path: &Path, backing: Option<(&str, &str)>) {
     let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
@@ -390,6 +406,29 @@ fn what_a_qcow2_image_cannot_have_is_refused() {
     }
     for engine in [DiskEngine::Auto, DiskEngine::Sync] {
         assert!(Block::open(&Disk { engine, ..qcow2.clone() }, 0).is_ok());
+    }
+}
+
+/// io_uring's own test is with the engine.
+#[test]
+fn without_a_flush_each_change_is_durable_when_it_is_answered() {
+    for format in [DiskFormat::Raw, DiskFormat::Qcow2] {
+        for (features, status) in [(0, S_IOERR), (F_FLUSH, S_OK)] {
+            let (description, _directory) = description(format);
+            let description = Disk { engine: DiskEngine::Sync, ..description };
+            let mut driver = Driver::new(Block::open(&description, 0).unwrap());
+            driver.start(features);
+            let call = if format == DiskFormat::Raw { libc::SYS_fdatasync } else { libc::SYS_fsync };
+            while_failing(call, libc::EIO, move || {
+                for (kind, length, flags) in [(1, 512, 0), (11, 16, 0), (13, 16, 0), (13, 16, 1)] {
+                    // One sector from the first on.
+                    driver.put(BUFFER, &[&[0; 8][..], &1u32.to_le_bytes(), &u32::to_le_bytes(flags)].concat());
+                    let answer = request(&mut driver, kind, 0, &[(BUFFER, length, 0)]).0;
+                    assert_eq!(answer, status, "{format:?} {features:#x} {kind}");
+                }
+                assert_eq!(request(&mut driver, 0, 0, &[(BUFFER, 512, WRITE)]).0, S_OK);
+            });
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub enum Begun {
 /// Carries out operations.
 pub trait Engine: Send {
     /// Begins `operation`; `tag` is the name by which [`Self::reap`] tells of it, and no other's that is on its way.
-    /// `durable`: a write is done only when it would survive the loss of power.
+    /// `durable`: a write, or an erasure, is done only when it would survive the loss of power.
     fn begin(&mut self, tag: u16, operation: Operation, buffers: &Pinned, durable: bool) -> Begun;
 
     /// Hands what was begun to the kernel. What it cannot take now is handed over by a later call, for which

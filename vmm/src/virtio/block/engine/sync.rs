@@ -35,26 +35,32 @@ impl Sync {
                 Ok(count)
             }
             Kind::Flush => self.file.sync_data().map(|()| 0),
-            Kind::Discard | Kind::WriteZeroes { .. } => self.erase(kind, offset, length),
+            Kind::Discard | Kind::WriteZeroes { .. } => self.erase(kind, offset, length, durable),
         }
     }
 
-    /// Erases a range, whole or piece by piece.
-    pub fn erase(&self, kind: Kind, offset: u64, length: u64) -> io::Result<u64> {
+    /// Erases a range, whole or piece by piece; `durable` as in [`Engine::begin`].
+    ///
+    /// # Errors
+    /// What the host's kernel says.
+    pub fn erase(&self, kind: Kind, offset: u64, length: u64, durable: bool) -> io::Result<u64> {
         if length == 0 {
             return Ok(0);
         }
         // SAFETY: fallocate takes numbers only; the range was checked against the disk's size.
-        if unsafe { libc::fallocate(self.file.as_raw_fd(), erase_mode(kind), offset as i64, length as i64) } == 0 {
-            return Ok(0);
-        }
-        let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EOPNOTSUPP | libc::ENOSYS) if matches!(kind, Kind::WriteZeroes { .. }) => {
-                write_zeros(&self.file, offset, length)
+        if unsafe { libc::fallocate(self.file.as_raw_fd(), erase_mode(kind), offset as i64, length as i64) } != 0 {
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EOPNOTSUPP | libc::ENOSYS) if matches!(kind, Kind::WriteZeroes { .. }) => {
+                    write_zeros(&self.file, offset, length)?;
+                }
+                _ => return Err(error),
             }
-            _ => Err(error),
         }
+        if durable {
+            self.file.sync_data()?;
+        }
+        Ok(0)
     }
 }
 
@@ -75,7 +81,7 @@ pub fn erase_mode(kind: Kind) -> libc::c_int {
 }
 
 /// For hosts that cannot make zeros by themselves.
-fn write_zeros(file: &File, mut offset: u64, length: u64) -> io::Result<u64> {
+fn write_zeros(file: &File, mut offset: u64, length: u64) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
     // Aligned for files that are around the page cache.
     let zeros = Pinned::zeroed(ZEROS);
@@ -84,5 +90,5 @@ fn write_zeros(file: &File, mut offset: u64, length: u64) -> io::Result<u64> {
         let count = (end - offset).min(ZEROS as u64) as usize;
         offset += file.write_at(&zeros.bytes()[..count], offset)? as u64;
     }
-    Ok(0)
+    Ok(())
 }

@@ -159,10 +159,16 @@ impl Uring {
                     None
                 }
                 Some(libc::EOPNOTSUPP | libc::ENOSYS) if matches!(kind, Kind::WriteZeroes { .. }) => {
-                    Some(self.calls.erase(kind, offset, length))
+                    Some(self.calls.erase(kind, offset, length, flight.durable))
                 }
                 _ => Some(Err(error)),
             };
+        }
+        if matches!(kind, Kind::Discard | Kind::WriteZeroes { .. }) && flight.durable {
+            // Unlike a write, an allocation has no flag for it.
+            flight.operation.kind = Kind::Flush;
+            self.push(tag);
+            return None;
         }
         if !matches!(kind, Kind::Read | Kind::Write) {
             return Some(Ok(0));
@@ -246,16 +252,15 @@ impl Drop for Uring {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::io::{PipeWriter, Write};
     use std::os::fd::OwnedFd;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Instant;
 
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
     use thimble_spec::vmm::DiskEngine;
 
     use super::super::super::Block;
+    use super::super::super::tests::while_failing;
     use super::*;
     use crate::virtio::testing::{DATA, Driver, WRITE, block};
 
@@ -266,17 +271,7 @@ mod tests {
 
     /// Does `work` on a thread for which `io_uring_enter` fails with `error`.
     fn while_entering_fails<T: Send>(error: i32, work: impl FnOnce() -> T + Send) -> T {
-        let rules = BTreeMap::from([(libc::SYS_io_uring_enter, Vec::new())]);
-        let fails = SeccompAction::Errno(error.cast_unsigned());
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, fails, TargetArch::x86_64).unwrap();
-        let filter: BpfProgram = filter.try_into().unwrap();
-        thread::scope(|scope| {
-            let filtered = move || {
-                apply_filter(&filter).unwrap();
-                work()
-            };
-            scope.spawn(filtered).join().unwrap()
-        })
+        while_failing(libc::SYS_io_uring_enter, error, work)
     }
 
     /// Where request `index` has its header, its buffer and its status.
@@ -395,5 +390,30 @@ mod tests {
             writer.write_all(&[7; 512]).unwrap();
         });
         assert_eq!(driver.bytes(places(0)[1], 512), [7; 512]);
+    }
+
+    #[test]
+    fn an_erasure_that_must_last_is_synced() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        for (kind, durable, completions) in [
+            (Kind::Discard, false, 1),
+            (Kind::Discard, true, 2),
+            (Kind::WriteZeroes { unmap: false }, true, 2),
+            (Kind::WriteZeroes { unmap: true }, true, 2),
+            (Kind::Write, true, 1),
+        ] {
+            let mut uring = Uring::new(file.try_clone().unwrap(), 4).unwrap();
+            let operation = Operation { kind, offset: 0, length: 4096 };
+            let zeros = Pinned::zeroed(4096);
+            assert!(matches!(uring.begin(3, operation, &zeros, durable), Begun::OnItsWay));
+            while !uring.flights.is_empty() {
+                uring.hand_over();
+                if let Some((tag, result)) = uring.reap() {
+                    assert_eq!((tag, result.is_ok()), (3, true));
+                }
+            }
+            assert_eq!(uring.event.read().unwrap(), completions, "{kind:?} {durable}");
+        }
     }
 }

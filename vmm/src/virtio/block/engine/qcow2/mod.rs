@@ -119,16 +119,12 @@ impl Engine for Image {
         let Operation { kind, offset, length } = operation;
         let result = match kind {
             Kind::Read => self.read(buffers, offset, length),
-            Kind::Write => self.write(buffers, offset, length).and_then(|count| {
-                if durable {
-                    self.flush()?;
-                }
-                Ok(count)
-            }),
+            Kind::Write => self.write(buffers, offset, length),
             Kind::Flush => self.flush().map(|()| 0),
             // A discard that reads as zeros is one too.
             Kind::Discard | Kind::WriteZeroes { .. } => self.access.write_zeroes(offset, length).map(|()| 0),
         };
-        Begun::Done(result)
+        let changes = !matches!(kind, Kind::Read | Kind::Flush);
+        Begun::Done(result.and_then(|moved| if durable && changes { self.flush().map(|()| moved) } else { Ok(moved) }))
     }
 }
