@@ -16,18 +16,19 @@ const CONTROLLERS: &str = "+memory +pids";
 /// What a VMM may need besides its guest's memory: the guest's page tables in KVM (up to 2 MiB for each GiB), itself and
 /// its minder, the kernel's buffers for its sockets and disks. Page cache that it causes is taken back when this is full.
 const OVERHEAD: u64 = 64 * MIB;
-/// Threads besides the vCPUs': minder, main, and one for each lane of each device.
+/// Threads besides those that the description tells of: minder, main, and those of devices with one lane.
 const THREADS: u64 = 64;
 
-/// Makes the guest's cgroup, or sets the limits of the one that is there; `None` on a host without the hierarchy.
+/// Makes the guest's cgroup, or sets the limits of the one that is there, for `memory` bytes of the guest's and the
+/// `threads` of its vCPUs and lanes; `None` on a host without the hierarchy.
 ///
 /// # Errors
 /// The kernel refuses a limit.
-pub fn make(guest: &str, memory: u64, vcpus: u8) -> io::Result<Option<PathBuf>> {
-    make_in(Path::new(HIERARCHY), guest, memory, vcpus)
+pub fn make(guest: &str, memory: u64, threads: u64) -> io::Result<Option<PathBuf>> {
+    make_in(Path::new(HIERARCHY), guest, memory, threads)
 }
 
-fn make_in(hierarchy: &Path, guest: &str, memory: u64, vcpus: u8) -> io::Result<Option<PathBuf>> {
+fn make_in(hierarchy: &Path, guest: &str, memory: u64, threads: u64) -> io::Result<Option<PathBuf>> {
     if !hierarchy.join("cgroup.controllers").exists() {
         return Ok(None);
     }
@@ -38,7 +39,7 @@ fn make_in(hierarchy: &Path, guest: &str, memory: u64, vcpus: u8) -> io::Result<
         fs::write(parent.join("cgroup.subtree_control"), CONTROLLERS)?;
     }
     fs::write(place.join("memory.max"), memory.saturating_add(OVERHEAD).to_string())?;
-    fs::write(place.join("pids.max"), (THREADS + u64::from(vcpus)).to_string())?;
+    fs::write(place.join("pids.max"), (THREADS + threads).to_string())?;
     Ok(Some(place))
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use thimble_spec::appliance::{Guest, GuestDisk};
+use thimble_spec::appliance::{DiskSource, Guest};
 use thimble_spec::units::ByteSize;
 
 use crate::plan::own_disk;
@@ -22,12 +22,12 @@ const DEVICE_INTERVAL: Duration = Duration::from_millis(100);
 /// It cannot be made, or does not appear.
 pub async fn prepare(guest: &Guest) -> Result<()> {
     let (Some(disk), Some(path)) = (&guest.disk, own_disk(guest)) else { return Ok(()) };
-    match disk {
-        GuestDisk::Size(size) => {
+    match &disk.source {
+        DiskSource::Size(size) => {
             make_sparse(&path, *size).with_context(|| format!("making the disk {} of {size}", path.display()))
         }
-        GuestDisk::Device(_) => wait_for_device(&path).await,
-        GuestDisk::File(_) => match fs::metadata(&path) {
+        DiskSource::Device(_) => wait_for_device(&path).await,
+        DiskSource::File(_) => match fs::metadata(&path) {
             Ok(found) if found.is_file() => Ok(()),
             Ok(_) => bail!("{} is not a file", path.display()),
             Err(error) => Err(error).with_context(|| format!("opening the disk {}", path.display())),

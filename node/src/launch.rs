@@ -1,4 +1,4 @@
-//! Starting a VMM process, in an order that can be cut anywhere: lock, disk, tap, configuration, process.
+//! Starting a VMM process, in an order that can be cut anywhere: lock, disk, tap, cgroup, sockets, configuration, process.
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -53,8 +53,14 @@ pub async fn start(guest: &Guest, index: u32, bridge: Option<&Bridge>, handle: &
     if let (Some(network), Some(bridge)) = (&guest.network, bridge) {
         tap::plug(handle, &plan::tap_name(&guest.name), network, bridge).await?;
     }
-    let cgroup = cgroup::make(&guest.name, guest.memory.bytes(), guest.vcpus).context("making its cgroup")?;
+    let cgroup = cgroup::make(&guest.name, guest.memory.bytes(), plan::threads(guest)).context("making its cgroup")?;
     let jail = plan::jail(index, cgroup);
+    if guest.vsock.is_some() {
+        let vsock = place.file(plan::VSOCK_DIR);
+        fs::create_dir_all(&vsock).with_context(|| format!("making {}", vsock.display()))?;
+        // The jailed VMM, another user, connects to what listens there.
+        fs::set_permissions(&vsock, Permissions::from_mode(0o755))?;
+    }
     let config = serde_json::to_vec_pretty(&plan::config(guest, jail)?)?;
     write_whole(&place.file(CONFIG_FILE), &config)?;
     for stale in [EXIT_FILE, CONTROL_FILE, TOLD_RUNNING, TOLD_READY] {

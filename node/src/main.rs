@@ -16,6 +16,8 @@ mod plan;
 mod policy;
 mod say;
 mod tap;
+#[cfg(test)]
+mod testing;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -37,15 +37,7 @@ mod tests {
     use super::*;
 
     fn guest(vcpus: u8, mib: u64) -> Guest {
-        Guest {
-            name: "web1".to_owned(),
-            image: "web".to_owned(),
-            vcpus,
-            memory: ByteSize::mib(mib),
-            network: None,
-            disk: None,
-            autostart: true,
-        }
+        crate::testing::guest(&format!("vcpus = {vcpus}\nmemory = \"{mib}MiB\""))
     }
 
     #[test]

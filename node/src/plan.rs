@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use thimble_spec::appliance::{Guest, GuestDisk};
+use thimble_spec::appliance::{DiskSource, Guest, GuestDisk, GuestNetwork};
 use thimble_spec::cmdline::{Cmdline, CmdlineError, DEFAULT_IMAGE, GuestParams};
 use thimble_spec::names::{INTERFACE_NAME_MAX, fnv1a};
 use thimble_spec::paths;
-use thimble_spec::vmm::{Disk, GuestConfig, Jail, Net};
+use thimble_spec::vmm::{Discovery, Disk, GuestConfig, Jail, Net, NetBackend, Vsock};
 
 /// Where a guest's own block device is in the guest: behind the shared image.
 const OWN_DISK: &str = "/dev/vdb";
@@ -35,9 +35,9 @@ impl Place {
 
 /// The guest's own block device on the host, if it has one.
 pub fn own_disk(guest: &Guest) -> Option<PathBuf> {
-    Some(match guest.disk.as_ref()? {
-        GuestDisk::Size(_) => Path::new(paths::GUEST_DISKS_DIR).join(&guest.name).join("disk.raw"),
-        GuestDisk::Device(path) | GuestDisk::File(path) => PathBuf::from(path),
+    Some(match &guest.disk.as_ref()?.source {
+        DiskSource::Size(_) => Path::new(paths::GUEST_DISKS_DIR).join(&guest.name).join("disk.raw"),
+        DiskSource::Device(path) | DiskSource::File(path) => PathBuf::from(path),
     })
 }
 
@@ -50,13 +50,29 @@ pub fn jail(index: u32, cgroup: Option<PathBuf>) -> Jail {
     Jail { uid: id, gid: id, cgroup }
 }
 
+/// Below a guest's run directory: the host's side of its socket device, and nothing else, for its VMM keeps access to
+/// it.
+pub const VSOCK_DIR: &str = "vsock";
+/// In [`VSOCK_DIR`]: where programs of the host connect to. Those that the guest connects to listen at this path, `_`
+/// and the port. Short: a socket's path has 107 bytes, of which the longest name of a guest takes 63.
+const VSOCK_FILE: &str = "guest";
+
+/// Threads of the guest's VMM that its definition asks for: vCPUs and lanes. The host's kernel may have one of its own
+/// for each lane (vhost, io_uring).
+pub fn threads(guest: &Guest) -> u64 {
+    let disk = guest.disk.as_ref().map_or(0, |disk| disk.queues);
+    let net = guest.network.as_ref().map_or(0, |network| network.queues);
+    u64::from(guest.vcpus) + 2 * (u64::from(disk) + u64::from(net))
+}
+
 /// What the guest's VMM is told.
 ///
 /// # Errors
 /// A kernel command line that cannot be written.
 pub fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig, CmdlineError> {
-    let own = own_disk(guest);
     let network = guest.network.as_ref();
+    // A disk that the guest cannot write to is not for its changes: it finds the disk there, and mounts it itself.
+    let keeps_changes = guest.disk.as_ref().is_some_and(|disk| !disk.read_only);
     let mut cmdline = Cmdline::parse(KERNEL_WORDS);
     GuestParams {
         name: guest.name.clone(),
@@ -64,12 +80,13 @@ pub fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig, CmdlineError> {
         gateway: network.and_then(|network| network.gateway),
         dns: network.map(|network| network.dns.clone()).unwrap_or_default(),
         image: DEFAULT_IMAGE.to_owned(),
-        disk: own.is_some().then(|| OWN_DISK.to_owned()),
+        disk: keeps_changes.then(|| OWN_DISK.to_owned()),
     }
     .write(&mut cmdline);
-    let image = Path::new(paths::IMAGES_DIR).join(format!("{}.erofs", guest.image));
-    let disk = |(path, read_only)| Disk { path, read_only, ..Disk::default() };
-    let disks = [Some((image, true)), own.map(|path| (path, false))];
+    let path = Path::new(paths::IMAGES_DIR).join(format!("{}.erofs", guest.image));
+    let image = Disk { path, read_only: true, ..Disk::default() };
+    let own = own_disk(guest).zip(guest.disk.as_ref()).map(|(path, described)| disk(path, described));
+    let socket = || Place::of(&guest.name).file(VSOCK_DIR).join(VSOCK_FILE);
     Ok(GuestConfig {
         name: guest.name.clone(),
         vcpus: guest.vcpus,
@@ -78,11 +95,41 @@ pub fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig, CmdlineError> {
         kernel: paths::GUEST_KERNEL.into(),
         initrd: Some(paths::GUEST_INITRD.into()),
         cmdline: cmdline.render()?,
-        disks: disks.into_iter().flatten().map(disk).collect(),
-        nets: network.map(|network| Net::new(tap_name(&guest.name), network.mac)).into_iter().collect(),
+        discovery: Discovery::Cmdline,
+        cpu: guest.cpu.clone(),
+        memory: guest.memory_kind,
+        disks: [Some(image), own].into_iter().flatten().collect(),
+        nets: network.map(|network| net(tap_name(&guest.name), network)).into_iter().collect(),
+        virtio_console: guest.virtio_console,
+        balloon: guest.balloon,
+        vsock: guest.vsock.map(|cid| Vsock { cid, path: socket() }),
         jail: Some(jail),
-        ..GuestConfig::default()
     })
+}
+
+fn disk(path: PathBuf, disk: &GuestDisk) -> Disk {
+    Disk {
+        path,
+        format: disk.format,
+        backing: disk.backing.as_ref().map(PathBuf::from),
+        read_only: disk.read_only,
+        direct: disk.direct,
+        engine: disk.engine,
+        queues: Some(disk.queues),
+        limits: disk.limits,
+    }
+}
+
+fn net(tap: String, network: &GuestNetwork) -> Net {
+    Net {
+        tap,
+        mac: network.mac,
+        backend: NetBackend::Auto,
+        queue_pairs: Some(network.queues),
+        mtu: network.mtu,
+        receive: network.receive,
+        transmit: network.transmit,
+    }
 }
 
 /// The name of a guest's tap on the host: `tap-NAME` where that fits the kernel's limit, else with a hash of the name.
@@ -98,27 +145,16 @@ pub fn tap_name(guest: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use thimble_spec::appliance::GuestNetwork;
     use thimble_spec::names::{Mac, check_interface};
-    use thimble_spec::units::ByteSize;
+    use thimble_spec::vmm::{Balloon, CpuModel, DiskEngine, DiskFormat, Limits, Pages, Rate};
+
+    use crate::testing::guest;
 
     fn web1() -> Guest {
-        Guest {
-            name: "web1".to_owned(),
-            image: "web".to_owned(),
-            vcpus: 2,
-            memory: ByteSize::mib(128),
-            network: Some(GuestNetwork {
-                bridge: "br0".to_owned(),
-                address: Some("10.1.1.11/24".parse().unwrap()),
-                gateway: Some("10.1.1.1".parse().unwrap()),
-                dns: Vec::new(),
-                vlan: None,
-                mac: Mac::derived("demo", "web1"),
-            }),
-            disk: Some(GuestDisk::Size(ByteSize::mib(16))),
-            autostart: true,
-        }
+        guest(
+            "vcpus = 2\nmemory = \"128MiB\"\ndisk = { size = \"16MiB\" }\n\
+             network = { bridge = \"br0\", address = \"10.1.1.11/24\", gateway = \"10.1.1.1\" }",
+        )
     }
 
     #[test]
@@ -150,6 +186,83 @@ mod tests {
         let config = config(&Guest { network: None, disk: None, ..web1() }, jail(0, None)).unwrap();
         assert!(!config.cmdline.contains("thimble.disk") && !config.cmdline.contains("thimble.address"));
         assert_eq!((config.disks.len(), config.nets.len()), (1, 0));
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_it_was() {
+        let config = config(&web1(), jail(0, None)).unwrap();
+        assert_eq!(config.cpu, thimble_spec::vmm::Cpu::default());
+        assert_eq!((config.memory.pages, config.memory.prefault), (Pages::Default, false));
+        assert_eq!((config.balloon, config.vsock, config.virtio_console), (None, None, false));
+        let path = "/data/guests/web1/disk.raw".into();
+        assert_eq!(config.disks[1], Disk { path, queues: Some(1), ..Disk::default() });
+        let net = Net { queue_pairs: Some(1), ..Net::new("tap-web1", Mac::derived("demo", "web1")) };
+        assert_eq!(config.nets, [net]);
+        assert_eq!(threads(&web1()), 6);
+    }
+
+    #[test]
+    fn what_is_said_is_told() {
+        let guest = guest(
+            r#"
+            vcpus = 3
+            memory = "64MiB"
+            pages = "huge"
+            prefault = true
+            virtio-console = true
+            vsock = {}
+            cpu = { model = "x86-64-v2", nested = true, pins = [[0, 1], [], [2]] }
+            balloon = { target = "16MiB", free-page-reporting = false }
+            [guest.disk]
+            file = "/data/x.qcow2"
+            format = "qcow2"
+            backing = "/data/base"
+            queues = 2
+            engine = "sync"
+            limits = { bandwidth = "1MiB", operations = 50, operations-burst = 5 }
+            [guest.network]
+            bridge = "br0"
+            queues = 2
+            mtu = 1400
+            receive = { bandwidth = "2MB", bandwidth-burst = "64KiB" }
+            transmit = { operations = 1000 }
+            "#,
+        );
+        let config = config(&guest, jail(0, None)).unwrap();
+        assert_eq!((config.cpu.model, config.cpu.nested), (CpuModel::V2, true));
+        assert_eq!(config.cpu.pins, [vec![0, 1], vec![], vec![2]]);
+        assert_eq!((config.memory.pages, config.memory.prefault), (Pages::Huge, true));
+        let balloon = Balloon { target_mib: 16, deflate_on_oom: true, free_page_reporting: false };
+        assert_eq!((config.balloon, config.virtio_console), (Some(balloon), true));
+        let vsock = Vsock { cid: 3, path: "/run/thimble/guests/web1/vsock/guest".into() };
+        assert_eq!(config.vsock, Some(vsock));
+        let rate = |per_second, burst| Some(Rate { per_second, burst });
+        let disk = &config.disks[1];
+        assert_eq!(
+            *disk,
+            Disk {
+                path: "/data/x.qcow2".into(),
+                format: DiskFormat::Qcow2,
+                backing: Some("/data/base".into()),
+                queues: Some(2),
+                engine: DiskEngine::Sync,
+                limits: Limits { bandwidth: rate(1 << 20, None), operations: rate(50, Some(5)) },
+                ..Disk::default()
+            }
+        );
+        let net = &config.nets[0];
+        assert_eq!((net.queue_pairs, net.mtu, net.backend), (Some(2), Some(1400), NetBackend::Auto));
+        assert_eq!(net.receive, Limits { bandwidth: rate(2_000_000, Some(64 << 10)), operations: None });
+        assert_eq!(net.transmit, Limits { bandwidth: None, operations: rate(1000, None) });
+        assert_eq!(threads(&guest), 3 + 2 * 4);
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_written_to_is_not_for_the_guests_changes() {
+        let keys = "memory = \"64MiB\"\ndisk = { device = \"/dev/sdb\", read-only = true, direct = true }";
+        let config = config(&guest(keys), jail(0, None)).unwrap();
+        assert!(!config.cmdline.contains("thimble.disk"));
+        assert!(config.disks[1].read_only && config.disks[1].direct);
     }
 
     #[test]

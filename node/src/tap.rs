@@ -1,16 +1,26 @@
 //! A guest's end of a bridge: a tap interface, made before its VMM starts and taken away after it ended.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::net::if_::if_nametoindex;
 use rtnetlink::packet_route::link::{BridgeVlanInfoFlags, LinkMessage};
 use rtnetlink::{Handle, LinkBridgeVlan, LinkDelRequest, LinkUnspec};
 use thimble_spec::appliance::{Bridge, GuestNetwork};
 
+use crate::say;
+
 /// VLAN that a bridge gives to ports of which nothing else is said (Linux: `default_pvid`).
 const DEFAULT_VLAN: u16 = 1;
+
+/// MTU of a tap of which nothing is said, as of any Ethernet interface.
+const DEFAULT_MTU: u16 = 1500;
+
+/// How a tap is made for its VMM, which opens it with the same flags.
+const ONE_QUEUE: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+/// The same with as many queues as the guest has pairs, one or more.
+const SEVERAL_QUEUES: libc::c_int = ONE_QUEUE | libc::IFF_MULTI_QUEUE;
 
 mod ioctl {
     //! The requests of the tun driver (linux/if_tun.h).
@@ -22,15 +32,17 @@ mod ioctl {
     nix::ioctl_write_int_bad!(set_persistent, nix::request_code_write!(b'T', 203, size_of::<libc::c_int>()));
 }
 
-/// Makes the tap `name`, if it isn't there, and plugs it into the guest's bridge, up, in its VLAN.
+/// Makes the tap `name`, if it isn't there, and plugs it into the guest's bridge, up, with its MTU, in its VLAN.
 ///
 /// # Errors
-/// The tun driver or the bridge is missing.
+/// The tun driver or the bridge is missing; the interface is another kind of thing, or somebody else uses it.
 pub async fn plug(handle: &Handle, name: &str, network: &GuestNetwork, bridge: &Bridge) -> Result<()> {
     let bridge_index = index(&network.bridge)?;
-    set_persistent(name, true).with_context(|| format!("making the tap {name}"))?;
+    make(name).with_context(|| format!("making the tap {name}"))?;
     let tap_index = index(name)?;
-    let set = LinkUnspec::new_with_index(tap_index).controller(bridge_index).up().build();
+    // Said in any case: a tap that was left behind has the one that it had.
+    let mtu = network.mtu.unwrap_or(DEFAULT_MTU);
+    let set = LinkUnspec::new_with_index(tap_index).mtu(mtu.into()).controller(bridge_index).up().build();
     let plugged = handle.link().set(set).execute().await;
     plugged.with_context(|| format!("plugging {name} into {}", network.bridge))?;
     if let Some(vlan) = network.vlan {
@@ -50,9 +62,29 @@ pub async fn plug(handle: &Handle, name: &str, network: &GuestNetwork, bridge: &
 /// The tun driver refuses.
 pub fn unplug(name: &str) -> Result<()> {
     if if_nametoindex(name).is_ok() {
-        set_persistent(name, false).with_context(|| format!("removing the tap {name}"))?;
+        let removed = match set_persistent(name, SEVERAL_QUEUES, false) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => set_persistent(name, ONE_QUEUE, false),
+            other => other,
+        };
+        removed.with_context(|| format!("removing the tap {name}"))?;
     }
     Ok(())
+}
+
+/// Makes the tap, or sees that the one that is there will do. One that was made for one queue, by hand or by an older
+/// version, takes no guest with several: it is made anew.
+fn make(name: &str) -> Result<()> {
+    match set_persistent(name, SEVERAL_QUEUES, true) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+        other => return Ok(other?),
+    }
+    set_persistent(name, ONE_QUEUE, false).map_err(|error| match error.raw_os_error() {
+        Some(libc::EBUSY) => anyhow!("it has one queue, and another process uses it: end that, or remove the tap"),
+        Some(libc::EINVAL) => anyhow!("there is an interface of this name that is no tap: remove it"),
+        _ => anyhow!(error),
+    })?;
+    say::note(&format!("the tap {name} was there with one queue: it is made anew"));
+    Ok(set_persistent(name, SEVERAL_QUEUES, true)?)
 }
 
 /// Frames of `vlan` leave this port without a tag and get it when they come in; the port is in no other VLAN.
@@ -70,23 +102,34 @@ fn index(interface: &str) -> Result<u32> {
     if_nametoindex(interface).with_context(|| format!("there is no interface {interface}"))
 }
 
-/// Opens the tap, which makes it when it isn't there, and says whether it stays when nobody has it open.
-fn set_persistent(name: &str, stays: bool) -> std::io::Result<()> {
+/// Opens the tap, which makes it when it isn't there, and says whether it stays when nobody has it open. A tap that is
+/// there wants the flags that it was made with (`EINVAL`), and one with one queue that nobody has it open (`EBUSY`).
+fn set_persistent(name: &str, flags: libc::c_int, stays: bool) -> std::io::Result<()> {
+    let tun = attach(name, flags)?;
+    // SAFETY: the descriptor is open; the argument is an integer.
+    unsafe { ioctl::set_persistent(tun.as_raw_fd(), i32::from(stays)) }?;
+    Ok(())
+}
+
+/// Becomes a user of the tap, which makes it when it isn't there.
+fn attach(name: &str, flags: libc::c_int) -> std::io::Result<File> {
     let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
+    let mut request = request(name);
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: the descriptor is open, and the request points to an initialized `ifreq` that outlives the call.
+    unsafe { ioctl::set_interface(tun.as_raw_fd(), &raw const request) }?;
+    Ok(tun)
+}
+
+/// A request of the kernel's about the interface.
+fn request(name: &str) -> libc::ifreq {
     // SAFETY: all-zero bytes are a valid `ifreq`: an empty name and a union of plain data.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // The last byte stays zero: names are checked to be shorter.
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
         *to = from as libc::c_char;
     }
-    // As many queues as the guest has pairs; the VMM opens it with the same flags.
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
-    request.ifr_ifru.ifru_flags = flags as libc::c_short;
-    // SAFETY: the descriptor is open, and the request points to an initialized `ifreq` that outlives the call.
-    unsafe { ioctl::set_interface(tun.as_raw_fd(), &raw const request) }?;
-    // SAFETY: the descriptor is open; the argument is an integer.
-    unsafe { ioctl::set_persistent(tun.as_raw_fd(), i32::from(stays)) }?;
-    Ok(())
+    request
 }
 
 #[cfg(test)]
@@ -95,7 +138,6 @@ mod tests {
     use nix::sched::{CloneFlags, unshare};
     use rtnetlink::LinkBridge;
     use thimble_spec::appliance::Address;
-    use thimble_spec::names::Mac;
 
     /// Runs `test` in a network namespace of its own; the thread ends with it.
     fn in_a_namespace<F: Future<Output = ()>>(test: impl FnOnce(Handle) -> F + Send + 'static) {
@@ -114,30 +156,75 @@ mod tests {
         thread.join().unwrap();
     }
 
-    fn network(vlan: Option<u16>) -> GuestNetwork {
-        GuestNetwork {
-            bridge: "br0".to_owned(),
-            address: None,
-            gateway: None,
-            dns: Vec::new(),
-            vlan,
-            mac: Mac::derived("a", "b"),
-        }
+    fn network(words: &str) -> GuestNetwork {
+        let guest = crate::testing::guest(&format!("memory = \"64MiB\"\nnetwork = {{ bridge = \"br0\"{words} }}"));
+        guest.network.unwrap()
     }
 
     #[test]
     fn a_tap_is_plugged_again_without_harm_and_goes_away() {
         in_a_namespace(async |handle| {
             handle.link().add(LinkBridge::new("br0").up().build()).execute().await.unwrap();
-            let bridge = Bridge { ports: Vec::new(), address: Address::None, gateway: None, dns: Vec::new() };
             for _ in 0..2 {
-                plug(&handle, "tap-web1", &network(None), &bridge).await.unwrap();
+                plug(&handle, "tap-web1", &network(""), &BRIDGE).await.unwrap();
             }
             // /sys shows the namespace of whoever mounted it; the interface list of the process is asked instead.
             assert!(if_nametoindex("tap-web1").is_ok());
             unplug("tap-web1").unwrap();
             assert!(if_nametoindex("tap-web1").is_err());
             unplug("tap-web1").unwrap();
+        });
+    }
+
+    const BRIDGE: Bridge = Bridge { ports: Vec::new(), address: Address::None, gateway: None, dns: Vec::new() };
+
+    fn mtu(name: &str) -> i32 {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut request = request(name);
+        // SAFETY: the request is an initialized `ifreq` that outlives the call, whose union is read as it was written.
+        unsafe {
+            assert_eq!(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request), 0);
+            request.ifr_ifru.ifru_mtu
+        }
+    }
+
+    #[test]
+    fn a_tap_has_its_guests_mtu() {
+        in_a_namespace(async |handle| {
+            handle.link().add(LinkBridge::new("br0").up().build()).execute().await.unwrap();
+            for (words, expected) in
+                [(", mtu = 1400", 1400), ("", 1500), (", mtu = 576", 576), (", mtu = 65521", 65521)]
+            {
+                plug(&handle, "tap-web1", &network(words), &BRIDGE).await.unwrap();
+                assert_eq!(mtu("tap-web1"), expected);
+            }
+        });
+    }
+
+    #[test]
+    fn a_tap_with_one_queue_is_made_anew_unless_it_is_used() {
+        in_a_namespace(async |handle| {
+            handle.link().add(LinkBridge::new("br0").up().build()).execute().await.unwrap();
+            // Given a tap that was left behind with one queue,
+            set_persistent("tap-web1", ONE_QUEUE, true).unwrap();
+            let left = index("tap-web1").unwrap();
+            // when a guest is plugged in, then it is another one, which takes several users.
+            plug(&handle, "tap-web1", &network(", queues = 2"), &BRIDGE).await.unwrap();
+            assert_ne!(index("tap-web1").unwrap(), left);
+            let _users = [(); 2].map(|()| attach("tap-web1", SEVERAL_QUEUES).unwrap());
+            // One that is used is not taken away,
+            set_persistent("tap-web2", ONE_QUEUE, true).unwrap();
+            let user = attach("tap-web2", ONE_QUEUE).unwrap();
+            let error = plug(&handle, "tap-web2", &network(""), &BRIDGE).await.unwrap_err();
+            assert!(format!("{error:#}").contains("one queue, and another process uses it"), "{error:#}");
+            drop(user);
+            // but is when its guest is gone;
+            unplug("tap-web2").unwrap();
+            assert!(if_nametoindex("tap-web2").is_err());
+            // and what is no tap is not touched.
+            handle.link().add(LinkBridge::new("tap-web2").build()).execute().await.unwrap();
+            let error = plug(&handle, "tap-web2", &network(""), &BRIDGE).await.unwrap_err();
+            assert!(format!("{error:#}").contains("an interface of this name that is no tap"), "{error:#}");
         });
     }
 
@@ -152,9 +239,8 @@ mod tests {
                 return;
             }
             made.unwrap();
-            let bridge = Bridge { ports: Vec::new(), address: Address::None, gateway: None, dns: Vec::new() };
             for _ in 0..2 {
-                plug(&handle, "tap-web1", &network(Some(10)), &bridge).await.unwrap();
+                plug(&handle, "tap-web1", &network(", vlan = 10"), &BRIDGE).await.unwrap();
             }
         });
     }
@@ -162,8 +248,7 @@ mod tests {
     #[test]
     fn a_missing_bridge_is_named() {
         in_a_namespace(async |handle| {
-            let bridge = Bridge { ports: Vec::new(), address: Address::None, gateway: None, dns: Vec::new() };
-            let error = plug(&handle, "tap-web1", &network(None), &bridge).await.unwrap_err();
+            let error = plug(&handle, "tap-web1", &network(""), &BRIDGE).await.unwrap_err();
             assert!(format!("{error:#}").contains("there is no interface br0"), "{error:#}");
         });
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use thimble_spec::appliance::{Appliance, GuestDisk};
+use thimble_spec::appliance::{Appliance, DiskSource};
 use thimble_spec::definition::{self, Mistake};
 
 use crate::error::{Error, Result};
@@ -63,7 +63,7 @@ fn unsupported(source: &Source, appliance: &Appliance) -> Vec<Mistake> {
         mistakes.push(source.mistake("storage.raid[0]", message));
     }
     for (index, guest) in appliance.guests.iter().enumerate() {
-        if let Some(GuestDisk::File(file)) = &guest.disk
+        if let Some(DiskSource::File(file)) = guest.disk.as_ref().map(|disk| &disk.source)
             && file.starts_with("nfs:")
         {
             let message = "this version of Thimble mounts no NFS export: use { size = ... } or { device = ... }";

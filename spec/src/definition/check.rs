@@ -1,4 +1,7 @@
-//! What must hold between the parts of a definition.
+//! What must hold between the parts of a definition. Here the host's own, in `guests` and `devices` the guests'.
+
+mod devices;
+mod guests;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -10,28 +13,16 @@ use toml::Spanned;
 
 use super::mistake::{Mistake, Mistakes};
 use super::source;
-use crate::appliance::{
-    Address, Appliance, Bond, Bridge, Guest, GuestDisk, GuestKernel, GuestNetwork, HostKernel, Raid,
-};
-use crate::names::{Ipv4Net, Mac, check_interface, check_name};
-use crate::template;
-use crate::units::{ByteSize, MIB};
+use crate::appliance::{Address, Appliance, Bond, Bridge, GuestKernel, HostKernel, Raid};
+use crate::names::{Ipv4Net, check_interface, check_name};
+use crate::units::ByteSize;
+
+pub use guests::{HOST_MEMORY, MEMORY_MIN, VCPUS_MAX};
 
 /// The budget of a definition that gives none.
 const DEFAULT_BUDGET: ByteSize = ByteSize::mib(64);
 /// A boot loader, a kernel and an initramfs don't fit in less.
 const BUDGET_MIN: ByteSize = ByteSize::mib(16);
-/// What the host keeps of the machine's memory for itself when guests are counted against it: the initramfs unpacked,
-/// its processes, the page cache that the guests' images need.
-pub const HOST_MEMORY: ByteSize = ByteSize::mib(192);
-/// The least that a guest kernel boots in with a service beside it.
-pub const MEMORY_MIN: ByteSize = ByteSize::mib(32);
-/// The most that a VMM offers: its interrupt table has one byte for processor numbers, some of them taken.
-pub const VCPUS_MAX: u8 = 64;
-/// The least that a guest's own disk may have: its file system's template with the journal.
-const DISK_MIN: ByteSize = ByteSize::mib(16);
-/// Highest VLAN (IEEE 802.1Q, 9.6: 0 and 4095 are reserved).
-const VLAN_MAX: u16 = 4094;
 /// Bonding's usual time between two looks at the links.
 const MIIMON_DEFAULT_MS: u32 = 100;
 
@@ -51,9 +42,14 @@ struct Checker<'a> {
     mistakes: Vec<Mistake>,
 }
 
-/// Things of which there may be one: the first user of each is remembered.
+/// Things of which there may be one user, or several that share it: the first of each is remembered.
 struct Once<T> {
-    taken: BTreeMap<T, String>,
+    taken: BTreeMap<T, User>,
+}
+
+struct User {
+    key: String,
+    shares: bool,
 }
 
 impl<T: Ord + Clone + Display + Hash> Once<T> {
@@ -62,10 +58,24 @@ impl<T: Ord + Clone + Display + Hash> Once<T> {
     }
 
     fn take(&mut self, checker: &mut Checker<'_>, value: &T, span: Range<usize>, key: &str, what: &str) {
-        if let Some(first) = self.taken.get(value) {
-            checker.wrong(span, key, format!("{what} {value} is used twice: {first} has it already"));
-        } else {
-            self.taken.insert(value.clone(), key.to_owned());
+        self.take_or_share(checker, false, value, span, key, what);
+    }
+
+    fn take_or_share(
+        &mut self,
+        checker: &mut Checker<'_>,
+        shares: bool,
+        value: &T,
+        span: Range<usize>,
+        key: &str,
+        what: &str,
+    ) {
+        match self.taken.get(value) {
+            Some(first) if first.shares && shares => {}
+            Some(User { key: first, .. }) => {
+                checker.wrong(span, key, format!("{what} {value} is used twice: {first} has it already"));
+            }
+            None => drop(self.taken.insert(value.clone(), User { key: key.to_owned(), shares })),
         }
     }
 }
@@ -300,189 +310,6 @@ impl Checker<'_> {
         if !text.starts_with("/dev/") || text.split('/').skip(1).any(|part| matches!(part, "" | "." | "..")) {
             self.wrong(path.span(), key, format!("`{text}` is not a block device: write its path below /dev"));
         }
-    }
-
-    /// The guests, each with the place of its memory.
-    fn guests(
-        &mut self,
-        appliance: &str,
-        guests: Vec<source::Guest>,
-        bridges: &BTreeMap<String, Bridge>,
-        devices: &mut Once<String>,
-    ) -> Vec<(Guest, Range<usize>)> {
-        let mut names = Once::new();
-        let mut macs = Once::new();
-        let mut addresses = Once::new();
-        for (name, bridge) in bridges {
-            if let Address::Static(net) = bridge.address {
-                addresses.taken.insert(
-                    Place { bridge: name.clone(), vlan: None, address: net.address },
-                    format!("network.bridges.{name}.address"),
-                );
-            }
-        }
-        let checked = guests.into_iter().enumerate().map(|(index, guest)| {
-            let key = format!("guest[{index}]");
-            let name = guest.name;
-            self.expect(check_name(name.get_ref()), name.span(), &format!("{key}.name"));
-            names.take(self, name.get_ref(), name.span(), &format!("{key}.name"), "guest");
-            self.library_name(&guest.image, &format!("{key}.image"));
-            let vcpus = guest.vcpus.map_or(1, |vcpus| {
-                if !(1..=VCPUS_MAX).contains(vcpus.get_ref()) {
-                    self.wrong(vcpus.span(), format!("{key}.vcpus"), format!("use 1 to {VCPUS_MAX} vCPUs"));
-                }
-                vcpus.into_inner()
-            });
-            let memory = *guest.memory.get_ref();
-            if memory < MEMORY_MIN || !memory.bytes().is_multiple_of(MIB) || memory.bytes() / MIB > u64::from(u32::MAX)
-            {
-                self.wrong(
-                    guest.memory.span(),
-                    format!("{key}.memory"),
-                    format!("use {MEMORY_MIN} or more, in whole MiB"),
-                );
-            }
-            let network = guest.network.map(|network| {
-                let mac_place = network.mac.as_ref().map_or(name.span(), Spanned::span);
-                let network = self.guest_network(network, &key, bridges, &mut addresses, (appliance, name.get_ref()));
-                macs.take(self, &network.mac, mac_place, &format!("{key}.network.mac"), "MAC address");
-                network
-            });
-            let disk = guest.disk.and_then(|disk| self.disk(disk, &format!("{key}.disk"), devices));
-            let place = guest.memory.span();
-            let image = guest.image.into_inner();
-            (Guest { name: name.into_inner(), image, vcpus, memory, network, disk, autostart: guest.autostart }, place)
-        });
-        checked.collect()
-    }
-
-    fn guest_network(
-        &mut self,
-        network: source::GuestNetwork,
-        guest: &str,
-        bridges: &BTreeMap<String, Bridge>,
-        addresses: &mut Once<Place>,
-        (appliance, name): (&str, &str),
-    ) -> GuestNetwork {
-        let key = format!("{guest}.network");
-        let bridge = network.bridge;
-        let known = bridges.get(bridge.get_ref());
-        if known.is_none() {
-            let message = format!("there is no bridge `{0}`: declare [network.bridges.{0}]", bridge.get_ref());
-            self.wrong(bridge.span(), format!("{key}.bridge"), message);
-        }
-        if let Some(vlan) = &network.vlan
-            && !(1..=VLAN_MAX).contains(vlan.get_ref())
-        {
-            self.wrong(vlan.span(), format!("{key}.vlan"), format!("use 1 to {VLAN_MAX}"));
-        }
-        let vlan = network.vlan.map(Spanned::into_inner);
-        if let Some(address) = &network.address {
-            let key = format!("{key}.address");
-            let net = *address.get_ref();
-            self.host_address(net, address.span(), &key);
-            // A guest on a VLAN is not on the host's own network.
-            if let (Some(Bridge { address: Address::Static(host), .. }), None) = (known, vlan)
-                && (host.network(), host.prefix) != (net.network(), net.prefix)
-            {
-                let message = format!(
-                    "{net} lies outside the network {}/{} of bridge {}",
-                    host.network(),
-                    host.prefix,
-                    bridge.get_ref()
-                );
-                self.wrong(address.span(), &key, message);
-            }
-            let place = Place { bridge: bridge.get_ref().clone(), vlan, address: net.address };
-            addresses.take(self, &place, address.span(), &key, "address");
-        }
-        let address = network.address.as_ref().map(|address| *address.get_ref());
-        if let Some(gateway) = &network.gateway {
-            self.gateway(gateway, address.map_or(Address::None, Address::Static), &format!("{key}.gateway"));
-        }
-        GuestNetwork {
-            bridge: bridge.into_inner(),
-            address,
-            gateway: network.gateway.map(Spanned::into_inner),
-            dns: network.dns,
-            vlan,
-            mac: network.mac.map_or_else(|| Mac::derived(appliance, name), Spanned::into_inner),
-        }
-    }
-
-    fn disk(&mut self, disk: Spanned<source::Disk>, key: &str, devices: &mut Once<String>) -> Option<GuestDisk> {
-        let span = disk.span();
-        match disk.into_inner() {
-            source::Disk { size: Some(size), device: None, file: None } => {
-                let bytes = *size.get_ref();
-                if bytes < DISK_MIN || !bytes.bytes().is_multiple_of(template::BLOCK as u64) {
-                    let message = format!("use {DISK_MIN} or more, in whole blocks of {} bytes", template::BLOCK);
-                    self.wrong(size.span(), format!("{key}.size"), message);
-                }
-                Some(GuestDisk::Size(bytes))
-            }
-            source::Disk { size: None, device: Some(device), file: None } => {
-                let key = format!("{key}.device");
-                self.device(&device, &key);
-                devices.take(self, device.get_ref(), device.span(), &key, "block device");
-                Some(GuestDisk::Device(device.into_inner()))
-            }
-            source::Disk { size: None, device: None, file: Some(file) } => {
-                let key = format!("{key}.file");
-                let path = file.get_ref().strip_prefix("nfs:").unwrap_or(file.get_ref());
-                let absolute = file.get_ref().starts_with("nfs:") || path.starts_with('/');
-                if path.is_empty() || !absolute || path.split('/').any(|part| part == "..") {
-                    self.wrong(
-                        file.span(),
-                        &key,
-                        "write an absolute path without `..`, or nfs: and a path on the export",
-                    );
-                }
-                devices.take(self, file.get_ref(), file.span(), &key, "file");
-                Some(GuestDisk::File(file.into_inner()))
-            }
-            _ => {
-                self.wrong(span, key, "a disk is one of `size`, `device` and `file`: give exactly one");
-                None
-            }
-        }
-    }
-
-    /// Guests that start by themselves must fit beside the host; each of the others must fit alone.
-    fn memory(&mut self, node: &Spanned<ByteSize>, guests: &[(Guest, Range<usize>)]) {
-        let node = *node.get_ref();
-        let room = node.bytes().saturating_sub(HOST_MEMORY.bytes());
-        let mut used = 0u64;
-        for (index, (guest, place)) in guests.iter().enumerate() {
-            let before = if guest.autostart { used } else { 0 };
-            let after = before.saturating_add(guest.memory.bytes());
-            if after > room {
-                let beside =
-                    if before > 0 { format!(" after {} of guests before it", ByteSize(before)) } else { String::new() };
-                let message = format!(
-                    "{} does not fit{beside}: the node has {node}, of which the host keeps {HOST_MEMORY}",
-                    guest.memory
-                );
-                self.wrong(place.clone(), format!("guest[{index}].memory"), message);
-            }
-            if guest.autostart {
-                used = after;
-            }
-        }
-    }
-}
-
-/// Where an address must be the only one of its kind.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Place {
-    bridge: String,
-    vlan: Option<u16>,
-    address: Ipv4Addr,
-}
-
-impl Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.address)
     }
 }
 

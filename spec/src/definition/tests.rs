@@ -1,7 +1,7 @@
 //! Every mistake that the design lists, told with file, line and key.
 
 use super::*;
-use crate::appliance::{Address, BondMode, GuestDisk};
+use crate::appliance::{Address, BondMode, DiskSource};
 use proptest::prelude::*;
 
 const GOOD: &str = r#"[appliance]
@@ -55,7 +55,8 @@ fn a_good_definition_is_filled_in() {
     assert_eq!(appliance.bridges["br0"].address, Address::Static("10.1.1.2/24".parse().unwrap()));
     assert_eq!(appliance.guests[0].vcpus, 1);
     assert!(appliance.guests[0].autostart && !appliance.guests[1].autostart);
-    assert_eq!(appliance.guests[1].disk, Some(GuestDisk::Device("/dev/md/data-web2".to_owned())));
+    let disk = appliance.guests[1].disk.as_ref().unwrap();
+    assert_eq!(disk.source, DiskSource::Device("/dev/md/data-web2".to_owned()));
     let json = serde_json::to_string(&appliance).unwrap();
     assert_eq!(serde_json::from_str::<Appliance>(&json).unwrap(), appliance);
 }
@@ -168,6 +169,109 @@ fn all_mistakes_are_told_at_once() {
     let mistakes = parse("a.toml", &text).unwrap_err();
     let lines: Vec<usize> = mistakes.iter().map(|mistake| mistake.line).collect();
     assert_eq!(lines, [21, 28, 32]);
+}
+
+/// What is told of the good definition with `keys` added to the guest web2, and `disk` to its disk.
+fn told_of(keys: &str, disk: &str) -> String {
+    let disk = format!("disk = {{ {disk} }}");
+    let text = GOOD.replace("disk = { device = \"/dev/md/data-web2\" }", &disk);
+    match parse("a.toml", &text.replace("autostart = false", keys)) {
+        Ok(_) => "nothing".to_owned(),
+        Err(mistakes) => mistakes.to_string().lines().next().unwrap().to_owned(),
+    }
+}
+
+#[test]
+fn what_its_vmm_would_refuse() {
+    for (keys, sentence) in [
+        (
+            "cpu = { model = \"x86-64-v9\" }",
+            "36: guest[1].cpu.model: unknown variant `x86-64-v9`, expected one of `host`,",
+        ),
+        (
+            "cpu = { pins = [[0], [], [1]] }",
+            "36: guest[1].cpu.pins: here are the places of 3 vCPUs, and the guest has 2",
+        ),
+        ("cpu = { pins = [[1024]] }", "36: guest[1].cpu.pins: the host has no processor 1024: use 0 to 1023"),
+        ("cpu = { modle = \"host\" }", "36: guest[1].cpu.modle: unknown field `modle`"),
+        ("pages = \"small\"", "36: guest[1].pages: unknown variant `small`, expected one of `default`,"),
+        (
+            "balloon = { target = \"128MiB\" }",
+            "36: guest[1].balloon.target: use less than the guest's 128MiB of memory",
+        ),
+        (
+            "balloon = { target = \"1KiB\" }",
+            "36: guest[1].balloon.target: use less than the guest's 128MiB of memory, in",
+        ),
+        ("vsock = { cid = 2 }", "36: guest[1].vsock.cid: use 3 to 4294967294"),
+        (
+            "vsock = {}\n[[guest]]\nname = \"c\"\nimage = \"web\"\nmemory = \"32MiB\"\nvsock = { cid = 4 }",
+            "41: guest[2].vsock.cid: context identifier 4 is used twice: guest[1].vsock.cid has it already",
+        ),
+    ] {
+        let told = told_of(keys, "size = \"16MiB\"");
+        assert!(told.starts_with(&format!("a.toml:{sentence}")), "{keys}: {told}");
+    }
+    let huge = told("memory = \"128MiB\"", "memory = \"33MiB\"\npages = \"huge\"");
+    assert!(huge.starts_with("a.toml:26: guest[0].memory: 33MiB cannot be made of huge pages of 2MiB"), "{huge}");
+    for (keys, sentence) in [
+        ("queues = 0", "queues: use 1 to 16 pairs of queues"),
+        ("queues = 17", "queues: use 1 to 16 pairs of queues"),
+        ("mtu = 575", "mtu: use 576 to 65521 bytes"),
+        ("mtu = 65522", "mtu: use 576 to 65521 bytes"),
+        ("receive = { bandwidth = 0 }", "receive.bandwidth: nothing could ever pass: use 1 or more"),
+        ("transmit = { operations = 5, operations-burst = 0 }", "transmit.operations-burst: nothing could ever pass"),
+        (
+            "transmit = { bandwidth-burst = 5 }",
+            "transmit.bandwidth-burst: a burst needs its rate beside it: set `bandwidth`",
+        ),
+        ("receive = { bandwith = 5 }", "receive.bandwith: unknown field `bandwith`"),
+    ] {
+        let told = told("vlan = 10", &format!("vlan = 10, {keys}"));
+        assert!(told.starts_with(&format!("a.toml:34: guest[1].network.{sentence}")), "{keys}: {told}");
+    }
+    for (disk, sentence) in [
+        ("size = \"16MiB\", queues = 17", "queues: use 1 to 16 queues"),
+        ("size = \"16MiB\", format = \"vhd\"", "format: unknown variant `vhd`, expected `raw` or `qcow2`"),
+        ("size = \"16MiB\", format = \"qcow2\"", "format: a qcow2 image is a file"),
+        ("size = \"16MiB\", read-only = true", "read-only: a disk that is made by its size is blank"),
+        ("size = \"16MiB\", limits = { operations = 0 }", "limits.operations: nothing could ever pass"),
+        (
+            "file = \"/x\", format = \"qcow2\", direct = true",
+            "direct: a qcow2 image goes through the host's page cache",
+        ),
+        ("file = \"/x\", format = \"qcow2\", engine = \"uring\"", "engine: a qcow2 image has an engine of its own"),
+        ("file = \"/x\", backing = \"/data\"", "backing: only a qcow2 image has backing files"),
+        (
+            "file = \"/x\", format = \"qcow2\", backing = \"/data/../etc\"",
+            "backing: write the absolute path, without `..`",
+        ),
+        ("file = \"/x\", readonly = true", "readonly: unknown field `readonly`"),
+    ] {
+        let told = told_of("", disk);
+        assert!(told.starts_with(&format!("a.toml:35: guest[1].disk.{sentence}")), "{disk}: {told}");
+    }
+}
+
+#[test]
+fn several_guests_may_read_what_none_writes() {
+    let both = |one: &str, two: &str| {
+        let text = GOOD.replace("disk = { size = \"1GiB\" }", &format!("disk = {{ {one} }}"));
+        parse("a.toml", &text.replace("disk = { device = \"/dev/md/data-web2\" }", &format!("disk = {{ {two} }}")))
+    };
+    let (reads, writes) = ("file = \"/x\", read-only = true", "file = \"/x\"");
+    assert!(both(reads, reads).is_ok());
+    for (one, two) in [(reads, writes), (writes, reads), (writes, writes)] {
+        assert!(both(one, two).unwrap_err().to_string().contains("file /x is used twice"), "{one} {two}");
+    }
+}
+
+#[test]
+fn a_context_identifier_goes_with_the_guests_place() {
+    let cids = |keys: &str| parse("a.toml", &GOOD.replace("autostart = false", keys)).unwrap().guests[1].vsock;
+    assert_eq!(cids(""), None);
+    assert_eq!(cids("vsock = {}"), Some(4));
+    assert_eq!(cids("vsock = { cid = 77 }"), Some(77));
 }
 
 #[test]
