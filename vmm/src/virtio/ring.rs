@@ -26,7 +26,7 @@ pub enum RingError {
     /// The ring itself is inconsistent.
     #[error("the ring is inconsistent: {0}")]
     Ring(#[from] virtio_queue::Error),
-    /// A chain is empty, loops, or leads out of its table.
+    /// A chain is empty, loops, leads out of its table, or is longer than its queue.
     #[error("descriptor chain {0} is broken")]
     Chain(u16),
     /// A chain names memory that the guest does not have.
@@ -93,7 +93,11 @@ impl Ring {
         let head = descriptors.head_index();
         let mut chain = Chain { head, readable: Buffers::default(), writable: Buffers::default() };
         let mut complete = false;
+        let mut left = self.queue.size();
         for descriptor in descriptors {
+            // By a table of indirect descriptors a chain could be longer than its queue, and must not (section
+            // 2.7.5.3.1).
+            left = left.checked_sub(1).ok_or(RingError::Chain(head))?;
             let (buffers, access) = match descriptor.is_write_only() {
                 true => (&mut chain.writable, Permissions::Write),
                 false if chain.writable.is_empty() => (&mut chain.readable, Permissions::Read),

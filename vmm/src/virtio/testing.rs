@@ -34,6 +34,8 @@ pub const DATA: u64 = 0x4_0000;
 pub const NEXT: u16 = 1;
 /// The device writes the buffer.
 pub const WRITE: u16 = 2;
+/// The buffer is a table of descriptors.
+pub const INDIRECT: u16 = 4;
 
 /// A driver and the device that it drives.
 pub struct Driver {

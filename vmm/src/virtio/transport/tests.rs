@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::virtio::registers::{F_EVENT_IDX, F_VERSION_1, offset, status};
+use crate::virtio::registers::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, offset, status};
 use crate::virtio::rng::Rng;
-use crate::virtio::testing::{self, DATA, Driver, WRITE, one_of_each};
+use crate::virtio::testing::{self, DATA, Driver, INDIRECT, NEXT, RING, WRITE, one_of_each};
 
 #[test]
 fn every_width_at_every_offset_has_an_answer() {
@@ -126,12 +126,39 @@ fn what_was_queued_before_the_driver_was_ready_is_kicked() {
     assert!(driver.device.kicks()[0].read().is_ok());
 }
 
+/// Makes a chain of `length` descriptors of a byte each available, in a table of their own but for the first `outside`.
+fn offer_indirect(driver: &mut Driver, outside: u16, length: u16) {
+    const TABLE: u64 = DATA + 0x1000;
+    let inside = length - outside;
+    for index in 0..outside {
+        driver.put_descriptor(0, index, DATA, 1, WRITE | NEXT, index + 1);
+    }
+    driver.put_descriptor(0, outside, TABLE, u32::from(inside) * 16, INDIRECT, 0);
+    for index in 0..inside {
+        let more = if index + 1 < inside { NEXT } else { 0 };
+        let rest = 1 | u64::from(WRITE | more) << 32 | u64::from(index + 1) << 48;
+        driver.memory.write_obj([DATA, rest], GuestAddress(TABLE + u64::from(index) * 16)).unwrap();
+    }
+    driver.offer(0, 0);
+}
+
+#[test]
+fn a_chain_may_be_as_long_as_its_queue() {
+    for outside in [0, 1, 5] {
+        let mut driver = Driver::new(Rng);
+        driver.start(F_INDIRECT_DESC);
+        offer_indirect(&mut driver, outside, RING);
+        driver.kick(0);
+        assert_eq!((driver.used(0), driver.needs_reset()), (vec![(0, RING.into())], false), "{outside}");
+    }
+}
+
 /// What a broken chain looks like.
 type Sabotage = fn(&mut Driver);
 
 #[test]
 fn a_driver_that_breaks_the_rules_loses_its_device() {
-    let sabotages: [(&str, Sabotage); 8] = [
+    let sabotages: [(&str, Sabotage); 10] = [
         ("an index from nowhere", |driver| driver.put(Driver::ring(0)[1] + 2, &[0xff, 0x7f])),
         ("a head outside the table", |driver| driver.offer(0, 500)),
         ("a chain that bites its tail", |driver| {
@@ -152,6 +179,8 @@ fn a_driver_that_breaks_the_rules_loses_its_device() {
             driver.put_descriptor(0, 0, 1 << 40, 64, 4, 0);
             driver.offer(0, 0);
         }),
+        ("a table longer than the queue", |driver| offer_indirect(driver, 0, RING + 1)),
+        ("a table longer than what is left of the queue", |driver| offer_indirect(driver, 3, RING + 1)),
         ("nothing to write to", |driver| {
             driver.submit(0, &[(DATA, 16, 0)]);
         }),
