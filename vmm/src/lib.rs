@@ -45,6 +45,7 @@ pub mod sync;
 pub mod vcpu;
 pub mod virtio;
 
+use std::io::PipeWriter;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
@@ -67,6 +68,8 @@ pub struct Given {
     pub console: Option<UnixStream>,
     /// The process by which others know this VMM; none is its own.
     pub pid: Option<u32>,
+    /// A pipe to whoever looks after it: with its reader the guest ends.
+    pub minder: Option<PipeWriter>,
 }
 
 /// Runs the guest that `config` describes until it ends; whatever goes wrong is in the exit's reason too.
@@ -97,7 +100,7 @@ fn supervise(config: &GuestConfig, given: Given, started: Instant) -> Result<Exi
         None => Filters::default(),
     };
     let guest = prepared.start(ending.clone(), started, &filters)?;
-    let supervisor = supervisor::Supervisor::new(guest, ending, signals, given.control, given.console)?;
+    let supervisor = supervisor::Supervisor::new(guest, ending, signals, given)?;
     filters.apply(Duty::Supervisor)?;
     Ok(supervisor.run(started))
 }

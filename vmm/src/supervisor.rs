@@ -1,6 +1,7 @@
 //! The main thread: an event loop between the guest and whoever looks after it.
 
 use std::collections::BTreeMap;
+use std::io::PipeWriter;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use thimble_spec::vmm::{Answer, Event, Exit, ExitReason, Outcome, Verb};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
+use crate::Given;
 use crate::control::client::{Client, Input, Mode};
 use crate::control::request;
 use crate::control::socket::Socket;
@@ -32,6 +34,7 @@ mod token {
     pub const CONSOLE: u64 = 2;
     pub const AGENT: u64 = 3;
     pub const SOCKET: u64 = 4;
+    pub const MINDER: u64 = 5;
     pub const FIRST_CLIENT: u64 = 16;
 }
 
@@ -56,35 +59,36 @@ pub struct Supervisor {
     ending: Arc<Ending>,
     signals: SignalFd,
     socket: Option<Socket>,
+    minder: Option<PipeWriter>,
     clients: BTreeMap<u64, Client>,
     next_client: u64,
     epoll: Epoll,
 }
 
 impl Supervisor {
-    /// Looks after `guest`; `console` is a connection that shows it from the start, such as the terminal's.
+    /// Looks after `guest`.
     ///
     /// # Errors
     /// The host gives no descriptors.
-    pub fn new(
-        guest: Guest,
-        ending: Arc<Ending>,
-        signals: SignalFd,
-        socket: Option<Socket>,
-        console: Option<UnixStream>,
-    ) -> Result<Self> {
+    pub fn new(guest: Guest, ending: Arc<Ending>, signals: SignalFd, given: Given) -> Result<Self> {
         let epoll = Epoll::new().map_err(Error::host("make an epoll instance"))?;
         let clients = BTreeMap::new();
-        let mut this = Self { guest, ending, signals, socket, clients, next_client: token::FIRST_CLIENT, epoll };
+        let Given { control: socket, console, minder, .. } = given;
+        let next_client = token::FIRST_CLIENT;
+        let mut this = Self { guest, ending, signals, socket, minder, clients, next_client, epoll };
         let mut watched = vec![
-            (this.signals.as_raw_fd(), token::SIGNAL),
-            (this.ending.event().as_raw_fd(), token::ENDING),
-            (this.guest.console().event().as_raw_fd(), token::CONSOLE),
-            (this.guest.agent().ready().as_raw_fd(), token::AGENT),
+            (this.signals.as_raw_fd(), token::SIGNAL, EventSet::IN),
+            (this.ending.event().as_raw_fd(), token::ENDING, EventSet::IN),
+            (this.guest.console().event().as_raw_fd(), token::CONSOLE, EventSet::IN),
+            (this.guest.agent().ready().as_raw_fd(), token::AGENT, EventSet::IN),
         ];
-        watched.extend(this.socket.as_ref().map(|socket| (socket.listener().as_raw_fd(), token::SOCKET)));
-        for (fd, token) in watched {
-            this.watch(ControlOperation::Add, fd, EventSet::IN, token).map_err(Error::host("watch for events"))?;
+        let socket = this.socket.as_ref().map(|socket| socket.listener().as_raw_fd());
+        watched.extend(socket.map(|fd| (fd, token::SOCKET, EventSet::IN)));
+        // An error is always told (epoll_ctl(2)): a pipe without a reader is one.
+        let minder = this.minder.as_ref().map(|pipe| pipe.as_raw_fd());
+        watched.extend(minder.map(|fd| (fd, token::MINDER, EventSet::empty())));
+        for (fd, token, events) in watched {
+            this.watch(ControlOperation::Add, fd, events, token).map_err(Error::host("watch for events"))?;
         }
         if let Some(stream) = console {
             this.add_client(stream, Mode::Console(0));
@@ -131,6 +135,9 @@ impl Supervisor {
                 }
             }
             token::SOCKET => self.accept(),
+            token::MINDER => {
+                self.ending.end(ExitReason::Error("the VMM's minder is gone, and the guest goes with it".to_owned()));
+            }
             id => self.serve(id, events),
         }
     }
@@ -323,10 +330,8 @@ impl Supervisor {
             token::ENDING => self.ending.event().as_raw_fd(),
             token::CONSOLE => self.guest.console().event().as_raw_fd(),
             token::AGENT => self.guest.agent().ready().as_raw_fd(),
-            _ => match &self.socket {
-                Some(socket) => socket.listener().as_raw_fd(),
-                None => return,
-            },
+            token::MINDER => self.minder.as_ref().map_or(-1, |pipe| pipe.as_raw_fd()),
+            _ => self.socket.as_ref().map_or(-1, |socket| socket.listener().as_raw_fd()),
         };
         // Not watched any more is as good as forgotten.
         let _ = self.watch(ControlOperation::Delete, fd, EventSet::empty(), token);

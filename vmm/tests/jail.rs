@@ -30,6 +30,7 @@ use thimble_vmm::{Given, minder};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// User and group of the jail.
 const ID: u32 = 61_234;
+const JAIL: Jail = Jail { uid: ID, gid: ID, cgroup: None };
 
 /// A kernel: an ELF file with a PVH note that is entered at its 32-bit code, says `up` on the console and halts, or
 /// powers off.
@@ -70,6 +71,38 @@ fn kernel(powers_off: bool) -> Vec<u8> {
     file
 }
 
+/// A guest whose files are in `directory`.
+fn config(directory: &Path, powers_off: bool, jail: Option<Jail>) -> GuestConfig {
+    let path = |name: &str| directory.join(name);
+    fs::write(path("kernel"), kernel(powers_off)).unwrap();
+    fs::write(path("disk"), vec![0; 4096]).unwrap();
+    GuestConfig {
+        name: "web1".to_owned(),
+        vcpus: 1,
+        memory_mib: 16,
+        kernel: path("kernel"),
+        cmdline: String::new(),
+        disks: vec![thimble_spec::vmm::Disk { path: path("disk"), ..Default::default() }],
+        jail,
+        ..GuestConfig::default()
+    }
+}
+
+/// Waits until the guest whose VMM listens at `control` runs.
+fn wait_until_up(control: &Path) {
+    let stream = wait_for("the control socket", || UnixStream::connect(control).ok());
+    (&mut &stream).write_line(r#"{"v":1,"verb":"console"}"#);
+    let mut lines = BufReader::new(stream).lines();
+    assert!(lines.next().unwrap().unwrap().contains("ok"));
+    assert_eq!(lines.next().unwrap().unwrap(), "up");
+}
+
+/// The only child of a process.
+fn child_of(minder: Pid) -> Pid {
+    let children = fs::read_to_string(format!("/proc/{minder}/task/{minder}/children")).unwrap();
+    Pid::from_raw(children.trim().parse().unwrap())
+}
+
 /// A VMM that runs, started as the node daemon would start it.
 struct Vmm {
     minder: Child,
@@ -81,18 +114,7 @@ impl Vmm {
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        fs::write(path("kernel"), kernel(powers_off)).unwrap();
-        fs::write(path("disk"), vec![0; 4096]).unwrap();
-        let config = GuestConfig {
-            name: "web1".to_owned(),
-            vcpus: 1,
-            memory_mib: 16,
-            kernel: path("kernel"),
-            cmdline: String::new(),
-            disks: vec![thimble_spec::vmm::Disk { path: path("disk"), ..Default::default() }],
-            jail: jail.then_some(Jail { uid: ID, gid: ID, cgroup: None }),
-            ..GuestConfig::default()
-        };
+        let config = config(directory.path(), powers_off, jail.then_some(JAIL));
         fs::write(path("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();
         let minder = Command::new(env!("CARGO_BIN_EXE_thimble-vmm"))
             .arg("--config")
@@ -112,11 +134,7 @@ impl Vmm {
     /// Starts one and waits until its guest runs.
     fn running(jail: bool) -> Self {
         let vmm = Self::start(false, jail);
-        let stream = wait_for("the control socket", || UnixStream::connect(vmm.path("control.sock")).ok());
-        (&mut &stream).write_line(r#"{"v":1,"verb":"console"}"#);
-        let mut lines = BufReader::new(stream).lines();
-        assert!(lines.next().unwrap().unwrap().contains("ok"), "{}", vmm.log());
-        assert_eq!(lines.next().unwrap().unwrap(), "up");
+        wait_until_up(&vmm.path("control.sock"));
         vmm
     }
 
@@ -130,9 +148,7 @@ impl Vmm {
 
     /// The process in the jail.
     fn inside(&self) -> Pid {
-        let minder = self.minder.id();
-        let children = fs::read_to_string(format!("/proc/{minder}/task/{minder}/children")).unwrap();
-        Pid::from_raw(children.trim().parse().unwrap())
+        child_of(Pid::from_raw(self.minder.id().cast_signed()))
     }
 
     fn end(&mut self) -> (ExitStatus, Option<Exit>) {
@@ -270,6 +286,33 @@ fn a_vmm_does_not_outlive_its_minder() {
 }
 
 #[test]
+fn a_vmm_sees_its_minder_die_where_no_signal_tells_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = directory.path().join("control.sock");
+    let config = config(directory.path(), false, None);
+    // SAFETY: see `attack`.
+    let minder = match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let deaf = |config: &GuestConfig, given| {
+                // As the kernel does when its user changes (prctl(2)).
+                assert_eq!(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0, 0, 0, 0) }, 0);
+                thimble_vmm::run(config, given)
+            };
+            minder::start_as(deaf, &config, Some(&control), None).unwrap().wait();
+            unsafe { libc::_exit(0) }
+        }
+        ForkResult::Parent { child } => child,
+    };
+    wait_until_up(&control);
+    let inside = child_of(minder);
+    kill(minder, Signal::SIGKILL).unwrap();
+    waitpid(minder, None).unwrap();
+    let killed = Instant::now();
+    wait_for("its end", || gone(inside).then_some(()));
+    assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
+}
+
+#[test]
 fn signals_reach_the_guest() {
     let mut vmm = Vmm::running(true);
     kill(Pid::from_raw(vmm.minder.id().cast_signed()), Signal::SIGINT).unwrap();
@@ -277,13 +320,13 @@ fn signals_reach_the_guest() {
 }
 
 /// How a minder sees the end of `vmm`, which stands in the VMM's place in a jail that it has yet to enter.
-fn minded(vmm: fn(&GuestConfig, Given) -> Exit) -> Exit {
+fn minded(vmm: impl FnOnce(&GuestConfig, Given) -> Exit) -> Exit {
     let (mut told, tell) = std::io::pipe().unwrap();
     // SAFETY: see `attack`.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             drop(told);
-            let config = GuestConfig { jail: Some(Jail { uid: ID, gid: ID, cgroup: None }), ..GuestConfig::default() };
+            let config = GuestConfig { jail: Some(JAIL), ..GuestConfig::default() };
             let exit = minder::start_as(vmm, &config, None, None).unwrap().wait();
             serde_json::to_writer(tell, &exit).unwrap();
             unsafe { libc::_exit(0) }
@@ -346,6 +389,40 @@ fn a_vmm_holds_nothing_of_its_minders_terminal() {
     assert_eq!(shown, "heard ]0;title\r\n");
 }
 
+#[test]
+fn a_panic_is_told_as_such_from_under_each_filter() {
+    // Whoever asks for a backtrace asks for files to be opened. It is asked for where there is one thread.
+    if std::env::var("RUST_BACKTRACE").as_deref() != Ok("1") {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "a_panic_is_told_as_such_from_under_each_filter"]).env("RUST_BACKTRACE", "1");
+        assert!(again.status().unwrap().success());
+        return;
+    }
+    for duty in [Duty::Supervisor, Duty::Vcpu, Duty::Disk, Duty::Net, Duty::Vsock, Duty::Plain] {
+        let exit = minded(|config, _| {
+            jail::enter(config.jail.as_ref().unwrap(), config).unwrap();
+            let filters = Filters::compile().unwrap();
+            let name = format!("{duty:?}");
+            let thread = std::thread::Builder::new().name(name).spawn(move || {
+                filters.bind(duty);
+                panic!("at the disk's\n{}th sector", 42);
+            });
+            let _ = thread.unwrap().join();
+            forge("a thread panicked, and the VMM went on")
+        });
+        let ExitReason::Error(sentence) = exit.reason else { panic!("{exit:?}") };
+        let begins = format!("thread {duty:?} panicked at vmm/tests/jail.rs:");
+        assert!(sentence.starts_with(&begins), "{sentence}");
+        assert!(sentence.ends_with("at the disk's 42th sector: this is a fault of the VMM"), "{sentence}");
+    }
+}
+
+#[test]
+fn the_main_threads_panic_is_told_too() {
+    let exit = minded(|_, _| panic!("before the jail"));
+    assert!(exit.reason.to_string().contains("before the jail: this is a fault"), "{exit:?}");
+}
+
 fn forge(sentence: &str) -> Exit {
     Exit { reason: ExitReason::Error(sentence.to_owned()), after_s: 0.0 }
 }
@@ -394,8 +471,7 @@ fn attack(prepare: impl FnOnce(), attempt: Attempt) -> Result<i32, Signal> {
 }
 
 fn enter() {
-    let jail = Jail { uid: ID, gid: ID, cgroup: None };
-    if let Err(error) = jail::enter(&jail, &GuestConfig::default()) {
+    if let Err(error) = jail::enter(&JAIL, &GuestConfig::default()) {
         eprintln!("{}", error.sentence());
         std::process::abort();
     }

@@ -13,9 +13,9 @@
 //! | `hearing` | what it says to its minder |
 //!
 //! A VMM in its jail sees no files: what is to be left behind, the minder writes. It holds nothing that a guest ever
-//! touches, and believes of the VMM only a line of a known shape. A VMM that dies without that line, by a filter, a
-//! panic or a lack of memory, is told by its signal. When the minder dies, however, its VMM dies with it (`PR_SET_PDEATHSIG`),
-//! so that whoever ends the one has ended the other.
+//! touches, and believes of the VMM only a line of a known shape. A VMM that dies without that line, by a filter or a
+//! lack of memory, is told by its signal. When the minder dies, however, its VMM dies with it (`PR_SET_PDEATHSIG`, and the
+//! end of the pipe where a kernel forgot that one), so that whoever ends the one has ended the other.
 
 mod child;
 mod hearing;
@@ -110,8 +110,8 @@ pub fn start_as(
             if let Some(name) = name {
                 name.leave();
             }
-            let given = Given { control: socket, console, pid: Some(pid) };
-            child::be_the_vmm(move || vmm(config, given), out, errors)
+            let given = Given { control: socket, console, pid: Some(pid), minder: out.try_clone().ok() };
+            child::be_the_vmm(move || vmm(config, given), config.jail.is_some(), out, errors)
         }
         ForkResult::Parent { child } => {
             if let Some(home) = home {
