@@ -30,6 +30,12 @@ impl<'m> Buffers<'m> {
         self.pieces.is_empty()
     }
 
+    /// Whether each piece begins and ends at a multiple of `bytes`.
+    pub fn is_aligned(&self, bytes: usize) -> bool {
+        let at = |piece: &VolatileSlice<'m>| piece.ptr_guard_mut().as_ptr().addr();
+        self.pieces.iter().all(|piece| at(piece).is_multiple_of(bytes) && piece.len().is_multiple_of(bytes))
+    }
+
     /// Number of bytes.
     pub fn len(&self) -> usize {
         self.pieces.iter().map(VolatileSlice::len).sum()
@@ -196,11 +202,23 @@ impl Pinned {
         }
     }
 
-    /// Whether each piece begins and ends at a multiple of `bytes`.
-    pub fn is_aligned(&self, bytes: usize) -> bool {
-        self.vector
-            .iter()
-            .all(|piece| piece.iov_base.addr().is_multiple_of(bytes) && piece.iov_len.is_multiple_of(bytes))
+    /// How many bytes the memory has, if it is ours.
+    pub fn room(&self) -> usize {
+        self.owned.as_ref().map_or(0, |pages| pages.len() * size_of::<Page>())
+    }
+
+    /// Our memory from now on, to be filled: its first `length` bytes, or as many as there are.
+    pub fn own(&mut self, length: usize) -> &mut [u8] {
+        let length = length.min(self.room());
+        match &mut self.vector[..] {
+            [piece] if self.owned.is_some() => {
+                piece.iov_len = length;
+                // SAFETY: the piece is the memory that `owned` keeps, of which `room` bytes were made; nobody else has
+                // it while `self` is borrowed.
+                unsafe { std::slice::from_raw_parts_mut(piece.iov_base.cast(), length) }
+            }
+            _ => &mut [],
+        }
     }
 
     /// Visits the pieces of the range from `skip` on, at most `length` bytes: where, and how many bytes.
@@ -234,22 +252,6 @@ impl Pinned {
             unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr().add(done), count) };
             done += count;
         });
-    }
-
-    /// Copies what is in `other`, as much as fits; one of the two is ours.
-    pub fn copy_from(&self, other: &Self) {
-        if let Some(ours) = &self.owned {
-            let length = self.vector.iter().map(|piece| piece.iov_len).sum::<usize>();
-            let base = ours.as_ptr().cast::<u8>().cast_mut();
-            let mut done = 0;
-            other.each(0, length, |from, count| {
-                // SAFETY: our memory has `length` bytes, the other's piece `count` of them from `from` on.
-                unsafe { std::ptr::copy_nonoverlapping(from, base.add(done), count) };
-                done += count;
-            });
-        } else {
-            self.put(0, other.bytes());
-        }
     }
 
     /// Writes zeros behind the first `count` bytes.
@@ -366,6 +368,16 @@ mod tests {
         assert!(pin(&buffers(&memory, &[(0, 1)])).read_at(file.as_fd(), u64::MAX).is_err());
     }
 
+    #[test]
+    fn our_own_memory_is_as_long_as_is_asked_for() {
+        let mut ours = Pinned::zeroed(5000);
+        assert_eq!((ours.bytes().len(), ours.room()), (5000, 8192));
+        ours.own(8192).fill(7);
+        ours.own(100)[0] = 8;
+        assert_eq!((ours.bytes(), ours.vector()[0].iov_len), (&[&[8][..], &[7; 99]].concat()[..], 100));
+        assert_eq!(ours.own(10_000)[8191], 7);
+    }
+
     proptest! {
         #[test]
         fn pinned_pieces_take_and_give_what_fits(
@@ -377,20 +389,16 @@ mod tests {
             // SAFETY: `memory` lives to the end of the test.
             let pinned = unsafe { buffers(&memory, &pieces).pin() };
             pinned.put(at, &bytes);
-            let ours = Pinned::zeroed(total);
-            ours.copy_from(&pinned);
             let mut expected = vec![0; total];
             for (to, from) in expected.iter_mut().skip(at).zip(&bytes) {
                 *to = *from;
             }
-            prop_assert_eq!(ours.bytes(), &expected[..]);
             let mut back = vec![0; total];
             pinned.get(0, &mut back);
             prop_assert_eq!(&back, &expected);
             pinned.clear_from(at);
-            pinned.copy_from(&Pinned::zeroed(at.min(total)));
-            ours.copy_from(&pinned);
-            prop_assert!(ours.bytes().iter().all(|byte| *byte == 0));
+            pinned.get(0, &mut back);
+            prop_assert!(back.iter().all(|byte| *byte == 0));
         }
 
         #[test]

@@ -5,11 +5,13 @@
 //! | `device` | the front: opens the disk, offers features, gives a lane a queue |
 //! | `request` | a request's header, checked, as an operation on the disk |
 //! | `queues` | a lane: requests in flight, limits, answers |
+//! | `bounce` | buffers in the place of the guest's |
 //! | `engine` | how operations reach the host's kernel: io_uring, calls, qcow2 |
 //! | `lock` | whose a disk is |
 //! | `disk` | what front, lanes and verbs share: size, limits, counts |
 //! | `config`, `metrics` | what the driver, and what the administrator is told |
 
+mod bounce;
 mod config;
 mod device;
 mod disk;

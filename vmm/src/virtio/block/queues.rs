@@ -3,7 +3,7 @@
 //! ```text
 //!   ring ── pop ──> request ── limits ──> engine ──> done at once ─────> status, used ring
 //!                                │           └─────> on its way ── reap ──────^
-//!                                └── not yet: back into the ring until the timer fires
+//!                                └── not yet: back into the ring until the timer fires, or a buffer is free
 //! ```
 
 use std::collections::HashMap;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use vm_memory::GuestMemoryMmap;
 
+use super::bounce::Bounce;
 use super::disk::Disk;
 use super::engine::{Begun, Engine};
 use super::request::{self, ID_BYTES, Kind, Operation, Request, Status};
@@ -25,8 +26,6 @@ use crate::virtio::{Lane, Progress, Service, Wake};
 
 /// Place of the limits' timer among the sources.
 const TIMER: usize = 0;
-/// Longest request that goes through a buffer of ours, in bytes, because the guest's are not aligned.
-const BOUNCE_MAX: u64 = 16 << 20;
 
 /// A request that was begun.
 #[derive(Debug)]
@@ -34,9 +33,49 @@ struct Begin {
     operation: Operation,
     /// The guest's buffers.
     buffers: Pinned,
-    /// The buffer that stands in for them.
+    /// The buffer that stands in for them, a piece at a time.
     stand_in: Option<Pinned>,
+    /// Bytes of the pieces that are done.
+    done: u64,
     status: Pinned,
+}
+
+impl Begin {
+    /// The next piece.
+    fn piece(&self) -> Operation {
+        let Operation { kind, offset, length } = self.operation;
+        match &self.stand_in {
+            Some(buffer) => {
+                let length = (length - self.done).min(buffer.room() as u64);
+                Operation { kind, offset: offset + self.done, length }
+            }
+            None => self.operation,
+        }
+    }
+
+    /// Makes the next piece ready: what it is, and where its bytes are.
+    fn prepare(&mut self) -> (Operation, &Pinned) {
+        let piece = self.piece();
+        let Some(buffer) = &mut self.stand_in else { return (piece, &self.buffers) };
+        let bytes = buffer.own(piece.length as usize);
+        if piece.kind == Kind::Write {
+            self.buffers.get(self.done as usize, bytes);
+        }
+        (piece, buffer)
+    }
+
+    /// The piece is done: the result of all of them, or nothing if there are more.
+    fn complete(&mut self, result: io::Result<u64>) -> Option<io::Result<u64>> {
+        let piece = self.piece();
+        let (Some(buffer), Ok(moved)) = (&self.stand_in, &result) else { return Some(result) };
+        if piece.kind == Kind::Read {
+            let bytes = buffer.bytes();
+            self.buffers.put(self.done as usize, &bytes[..bytes.len().min(*moved as usize)]);
+        }
+        self.done += moved;
+        let last = *moved < piece.length || self.done == self.operation.length;
+        last.then_some(Ok(self.done))
+    }
 }
 
 /// A request queue's lane.
@@ -49,6 +88,7 @@ pub struct Requests {
     limiter: Limiter,
     /// Without F_FLUSH the driver cannot ask for durability, and gets it with each write and erasure (section 5.2.6.2).
     write_through: bool,
+    bounce: Bounce,
     /// Held while operations are on their way: they point into it.
     memory: Option<GuestMemoryMmap>,
     on_their_way: HashMap<u16, Begin>,
@@ -77,6 +117,7 @@ impl Requests {
             disk,
             engine,
             write_through: false,
+            bounce: Bounce::new(queues),
             memory: None,
             on_their_way: HashMap::new(),
         })
@@ -100,6 +141,13 @@ impl Requests {
                 return Err(RingError::Chain(chain.head));
             }
             let (request, status) = request::parse(&mut chain, self.disk.sectors(), self.disk.read_only)?;
+            if let Request::Disk(operation) = &request
+                && self.needs_stand_in(operation, &chain)
+                && !self.bounce.has_room(operation.length)
+            {
+                ring.unpop(1);
+                return Ok(Progress::Done);
+            }
             if let Request::Disk(operation) = &request
                 && !self.limiter.take(bytes_moved(operation))
             {
@@ -133,46 +181,47 @@ impl Requests {
                 return ring.push(memory, chain.head, 1);
             }
         };
-        let buffers = if operation.kind == Kind::Read { &chain.writable } else { &chain.readable };
+        let stand_in = self.needs_stand_in(&operation, chain).then(|| self.bounce.take(operation.length));
         // SAFETY: the lane holds the memory until nothing is on its way.
-        let (buffers, status) = unsafe { (buffers.pin(), status.pin()) };
-        let mut begin = Begin { operation, buffers, stand_in: None, status };
-        if let Err(refusal) = self.align(&mut begin) {
-            return self.finish(chain.head, &begin, Err(refusal), ring, memory);
-        }
-        let place = begin.stand_in.as_ref().unwrap_or(&begin.buffers);
-        match self.engine.begin(chain.head, operation, place, self.write_through) {
-            Begun::Done(result) => self.finish(chain.head, &begin, result, ring, memory),
-            Begun::OnItsWay => {
-                self.on_their_way.insert(chain.head, begin);
-                Ok(())
+        let (buffers, status) = unsafe { (place(&operation, chain).pin(), status.pin()) };
+        self.go_on(chain.head, Begin { operation, buffers, stand_in, done: 0, status }, ring, memory)
+    }
+
+    /// Around the page cache only aligned memory goes.
+    fn needs_stand_in(&self, operation: &Operation, chain: &Chain<'_>) -> bool {
+        let moves = matches!(operation.kind, Kind::Read | Kind::Write) && operation.length > 0;
+        self.disk.direct && moves && !place(operation, chain).is_aligned(self.disk.block as usize)
+    }
+
+    /// Gives the engine the request's next piece, or answers it if that was the last.
+    fn go_on(
+        &mut self,
+        head: u16,
+        mut begin: Begin,
+        ring: &mut Ring,
+        memory: &GuestMemoryMmap,
+    ) -> Result<(), RingError> {
+        loop {
+            let (piece, place) = begin.prepare();
+            match self.engine.begin(head, piece, place, self.write_through) {
+                Begun::OnItsWay => {
+                    self.on_their_way.insert(head, begin);
+                    return Ok(());
+                }
+                Begun::Done(result) => {
+                    if let Some(result) = begin.complete(result) {
+                        return self.finish(head, begin, result, ring, memory);
+                    }
+                }
             }
         }
     }
 
-    /// Around the page cache only aligned memory goes: a buffer of ours stands in for what is not.
-    fn align(&self, begin: &mut Begin) -> io::Result<()> {
-        let Operation { kind, length, .. } = begin.operation;
-        let moves = matches!(kind, Kind::Read | Kind::Write) && length > 0;
-        if !self.disk.direct || !moves || begin.buffers.is_aligned(self.disk.block as usize) {
-            return Ok(());
-        }
-        if length > BOUNCE_MAX {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        }
-        let stand_in = Pinned::zeroed(length as usize);
-        if kind == Kind::Write {
-            stand_in.copy_from(&begin.buffers);
-        }
-        begin.stand_in = Some(stand_in);
-        Ok(())
-    }
-
     /// Answers a request.
     fn finish(
-        &self,
+        &mut self,
         head: u16,
-        begin: &Begin,
+        begin: Begin,
         result: io::Result<u64>,
         ring: &mut Ring,
         memory: &GuestMemoryMmap,
@@ -180,9 +229,6 @@ impl Requests {
         let Operation { kind, length, .. } = begin.operation;
         let result = result.and_then(|moved| match kind {
             Kind::Read => {
-                if let Some(stand_in) = &begin.stand_in {
-                    begin.buffers.copy_from(stand_in);
-                }
                 // Behind the end of an image that does not fill its last sector there are zeros.
                 begin.buffers.clear_from(moved as usize);
                 Ok(length)
@@ -197,6 +243,9 @@ impl Requests {
             Err(_) => Status::Error,
         };
         begin.status.put(0, &[status as u8]);
+        if let Some(buffer) = begin.stand_in {
+            self.bounce.give(buffer);
+        }
         // The used length counts the status; a chain is at most 2^32 - 1 bytes long (section 2.7.5.2).
         ring.push(memory, head, u32::try_from(result.unwrap_or(0)).unwrap_or(u32::MAX).saturating_add(1))
     }
@@ -204,12 +253,19 @@ impl Requests {
     /// Answers what is done by now.
     fn reap(&mut self, ring: &mut Ring, memory: &GuestMemoryMmap) -> Result<(), RingError> {
         while let Some((tag, result)) = self.engine.reap() {
-            if let Some(begin) = self.on_their_way.remove(&tag) {
-                self.finish(tag, &begin, result, ring, memory)?;
+            let Some(mut begin) = self.on_their_way.remove(&tag) else { continue };
+            match begin.complete(result) {
+                Some(result) => self.finish(tag, begin, result, ring, memory)?,
+                None => self.go_on(tag, begin, ring, memory)?,
             }
         }
         Ok(())
     }
+}
+
+/// The buffers of a request's bytes.
+fn place<'c, 'm>(operation: &Operation, chain: &'c Chain<'m>) -> &'c Buffers<'m> {
+    if operation.kind == Kind::Read { &chain.writable } else { &chain.readable }
 }
 
 /// What a limit on bytes counts.
@@ -249,7 +305,9 @@ impl Lane for Requests {
 
     fn stop(&mut self) {
         self.engine.drain();
-        self.on_their_way.clear();
+        for begin in self.on_their_way.drain() {
+            begin.1.stand_in.into_iter().for_each(|buffer| self.bounce.give(buffer));
+        }
         self.memory = None;
     }
 

@@ -66,7 +66,7 @@ pub(super) fn request(driver: &mut Driver, kind: u32, sector: u64, buffer: &[(u6
 }
 
 /// Waits until the device has used `count` chains.
-fn used(driver: &mut Driver, count: usize) -> Vec<(u32, u32)> {
+pub(super) fn used(driver: &mut Driver, count: usize) -> Vec<(u32, u32)> {
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut used = driver.used(0);
     while used.len() < count {
@@ -429,23 +429,5 @@ fn without_a_flush_each_change_is_durable_when_it_is_answered() {
                 assert_eq!(request(&mut driver, 0, 0, &[(BUFFER, 512, WRITE)]).0, S_OK);
             });
         }
-    }
-}
-
-#[test]
-fn around_the_page_cache_any_buffer_goes() {
-    // Where the tests' directory is memory, there is nothing to go around: the tree's own then.
-    let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-    let path = directory.path().join("disk");
-    File::create(&path).unwrap().set_len(65536).unwrap();
-    for engine in [DiskEngine::Sync, DiskEngine::Uring] {
-        let description = Disk { path: path.clone(), direct: true, engine, ..Disk::default() };
-        let device = Block::open(&description, 0).unwrap();
-        let mut driver = Driver::new(device);
-        driver.start(0);
-        driver.put(BUFFER + 7, &[9; 4096]);
-        assert_eq!(request(&mut driver, 1, 8, &[(BUFFER + 7, 96, 0), (BUFFER + 103, 4000, 0)]).0, S_OK);
-        assert_eq!(request(&mut driver, 0, 8, &[(BUFFER + 0x2001, 4096, WRITE)]).0, S_OK);
-        assert_eq!(driver.bytes(BUFFER + 0x2001, 4096), [9; 4096]);
     }
 }
