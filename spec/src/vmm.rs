@@ -180,7 +180,8 @@ pub struct Disk {
     /// Writes are refused.
     #[serde(default)]
     pub read_only: bool,
-    /// Around the host's page cache (`O_DIRECT`). Not for qcow2 images.
+    /// Around the host's page cache (`O_DIRECT`); what is no whole block of the host's, such as the end of a file,
+    /// goes through it all the same. Not for qcow2 images.
     #[serde(default)]
     pub direct: bool,
     /// How requests reach the host's kernel.

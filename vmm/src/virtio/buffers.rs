@@ -30,10 +30,10 @@ impl<'m> Buffers<'m> {
         self.pieces.is_empty()
     }
 
-    /// Whether each piece begins and ends at a multiple of `bytes`.
-    pub fn is_aligned(&self, bytes: usize) -> bool {
+    /// Whether each piece begins at a multiple of `begin` bytes and is a multiple of `length` bytes long.
+    pub fn is_aligned(&self, begin: usize, length: usize) -> bool {
         let at = |piece: &VolatileSlice<'m>| piece.ptr_guard_mut().as_ptr().addr();
-        self.pieces.iter().all(|piece| at(piece).is_multiple_of(bytes) && piece.len().is_multiple_of(bytes))
+        self.pieces.iter().all(|piece| at(piece).is_multiple_of(begin) && piece.len().is_multiple_of(length))
     }
 
     /// Number of bytes.

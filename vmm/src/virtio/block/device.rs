@@ -9,11 +9,12 @@ use std::sync::Arc;
 use thimble_spec::vmm::{Disk as Description, DiskEngine, DiskFormat};
 
 use super::config::{self, QUEUE_SIZE, QUEUES_MAX, SECTOR};
-use super::disk::{Disk, Handle, Medium, measure};
+use super::disk::{Direct, Disk, Handle, Medium, measure};
 use super::engine::Engine;
 use super::engine::qcow2::Image;
 use super::engine::sync::Sync;
 use super::engine::uring::Uring;
+use super::geometry::{Alignment, Geometry};
 use super::lock::lock;
 use super::queues::Requests;
 use crate::error::{Error, Result};
@@ -21,8 +22,6 @@ use crate::virtio::{Lane, VirtioDevice, read_space};
 
 /// Device type (virtio 1.2, section 5).
 const TYPE: u32 = 2;
-/// Largest block of a host's device that a driver is told of.
-const BLOCK_MAX: u32 = 4096;
 
 /// A block device.
 pub struct Block {
@@ -71,7 +70,7 @@ impl Block {
     #[cfg(any(test, feature = "testing"))]
     pub fn on(file: File, sectors: u64, read_only: bool, engine: DiskEngine) -> Self {
         let limits = thimble_spec::vmm::Limits::default();
-        let disk = Disk::new(Medium::Raw(file), sectors, read_only, SECTOR as u32, false, limits);
+        let disk = Disk::new(Medium::Raw(file), sectors, read_only, Geometry::FILE, limits);
         Self::new(Arc::new(disk), 0, 1, engine).expect("the host gives timers and rings")
     }
 }
@@ -142,9 +141,22 @@ fn raw(file: File, description: &Description) -> Result<Disk> {
     if !description.read_only && !size.is_multiple_of(SECTOR) {
         return Err(refuse(description, "does not end at a sector: make its size a multiple of 512 bytes"));
     }
-    let block = if description.direct { host_block(&file) } else { SECTOR as u32 };
-    let sectors = size.div_ceil(SECTOR);
-    Ok(Disk::new(Medium::Raw(file), sectors, description.read_only, block, description.direct, description.limits))
+    let (sectors, geometry) = (size.div_ceil(SECTOR), Geometry::of(&file));
+    let direct = description.direct.then(|| direct(&file, description)).transpose()?;
+    let disk = Disk::new(Medium::Raw(file), sectors, description.read_only, geometry, description.limits);
+    Ok(match direct {
+        Some(direct) => disk.around(direct),
+        None => disk,
+    })
+}
+
+/// What goes around the page cache, and the same file once more for what does not.
+fn direct(file: &File, description: &Description) -> Result<Direct> {
+    // By the descriptor, for what is at the path may be another file by now.
+    let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let cached = OpenOptions::new().read(true).write(!description.read_only).open(again);
+    let cached = cached.map_err(cannot("open the disk once more", description))?;
+    Ok(Direct { alignment: Alignment::of(file), cached })
 }
 
 fn qcow2(file: File, description: &Description) -> Result<Disk> {
@@ -155,22 +167,8 @@ fn qcow2(file: File, description: &Description) -> Result<Disk> {
         return Err(refuse(description, "holds no whole sectors: make its size a multiple of 512 bytes"));
     }
     let medium = Medium::Qcow2(image);
-    Ok(Disk::new(medium, size / SECTOR, description.read_only, SECTOR as u32, false, description.limits))
+    Ok(Disk::new(medium, size / SECTOR, description.read_only, Geometry::FILE, description.limits))
 }
-
-/// Bytes of the blocks that the host's device works in; for a file, those of its file system's.
-fn host_block(file: &File) -> u32 {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: BLKSSZGET (linux/fs.h) writes one int; on what is no block device it fails.
-    let found = unsafe { libc::ioctl(file.as_raw_fd(), BLKSSZGET, &raw mut bytes) };
-    match u32::try_from(bytes) {
-        Ok(block) if found == 0 && block.is_power_of_two() && block >= SECTOR as u32 => block.min(BLOCK_MAX),
-        _ => BLOCK_MAX,
-    }
-}
-
-/// `BLKSSZGET` (linux/fs.h).
-const BLKSSZGET: libc::Ioctl = 0x1268;
 
 impl VirtioDevice for Block {
     fn device_type(&self) -> u32 {
@@ -182,7 +180,7 @@ impl VirtioDevice for Block {
     }
 
     fn features(&self) -> u64 {
-        let common = config::F_SEG_MAX | config::F_BLK_SIZE | config::F_FLUSH;
+        let common = config::F_SEG_MAX | config::F_BLK_SIZE | config::F_TOPOLOGY | config::F_FLUSH;
         let kind = match self.disk.read_only {
             true => config::F_RO,
             false => config::F_DISCARD | config::F_WRITE_ZEROES,
@@ -192,7 +190,7 @@ impl VirtioDevice for Block {
     }
 
     fn read_config(&self, offset: usize, data: &mut [u8]) {
-        read_space(&config::space(self.disk.sectors(), self.disk.block, self.queues), offset, data);
+        read_space(&config::space(self.disk.sectors(), self.disk.geometry, self.queues), offset, data);
     }
 
     fn take_lanes(&mut self) -> Vec<Box<dyn Lane>> {

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +9,7 @@ use thimble_spec::vmm::{DiskStats, Limits};
 
 use super::config::SECTOR;
 use super::engine::qcow2::Image;
+use super::geometry::{Alignment, Geometry, is_block_device};
 use super::metrics::Metrics;
 use crate::virtio::limit::SharedLimits;
 
@@ -22,6 +22,15 @@ pub enum Medium {
     Qcow2(Image),
 }
 
+/// How a disk is used around the page cache.
+#[derive(Debug)]
+pub struct Direct {
+    /// What goes around it.
+    pub alignment: Alignment,
+    /// The disk's file, for what does not.
+    pub cached: File,
+}
+
 /// A disk.
 #[derive(Debug)]
 pub struct Disk {
@@ -29,10 +38,10 @@ pub struct Disk {
     pub medium: Medium,
     /// Writes are refused.
     pub read_only: bool,
-    /// Bytes of the host's blocks: around the page cache, nothing smaller goes.
-    pub block: u32,
-    /// Around the page cache.
-    pub direct: bool,
+    /// What its driver is told of the host's blocks.
+    pub geometry: Geometry,
+    /// It is used around the page cache.
+    pub direct: Option<Direct>,
     /// How fast it may be.
     pub limits: SharedLimits,
     /// What it did.
@@ -42,9 +51,15 @@ pub struct Disk {
 
 impl Disk {
     /// A disk of `sectors`.
-    pub fn new(medium: Medium, sectors: u64, read_only: bool, block: u32, direct: bool, limits: Limits) -> Self {
+    pub fn new(medium: Medium, sectors: u64, read_only: bool, geometry: Geometry, limits: Limits) -> Self {
         let limits = SharedLimits::new(limits);
-        Self { medium, read_only, block, direct, limits, metrics: Metrics::default(), sectors: sectors.into() }
+        let metrics = Metrics::default();
+        Self { medium, read_only, geometry, direct: None, limits, metrics, sectors: sectors.into() }
+    }
+
+    /// The same, used around the page cache.
+    pub fn around(self, direct: Direct) -> Self {
+        Self { direct: Some(direct), ..self }
     }
 
     /// Its size in sectors.
@@ -93,7 +108,7 @@ impl Handle {
             }
             (Medium::Raw(file), None) => measure(file).map_err(cannot)? / SECTOR * SECTOR,
             (Medium::Raw(file), Some(bytes)) => {
-                if is_block_device(file).map_err(cannot)? {
+                if is_block_device(file) {
                     return Err("a block device is resized on the host; then ask without a size".to_owned());
                 }
                 let length = measure(file).map_err(cannot)?;
@@ -115,16 +130,4 @@ impl Handle {
 /// Bytes of a file or a block device.
 pub fn measure(mut file: &File) -> std::io::Result<u64> {
     file.seek(SeekFrom::End(0))
-}
-
-fn is_block_device(file: &File) -> std::io::Result<bool> {
-    // SAFETY: an all-zero `stat` is one, and the call fills it.
-    let mode = unsafe {
-        let mut stat: libc::stat = std::mem::zeroed();
-        if libc::fstat(file.as_raw_fd(), &raw mut stat) != 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        stat.st_mode
-    };
-    Ok(mode & libc::S_IFMT == libc::S_IFBLK)
 }

@@ -14,8 +14,10 @@ use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
 
 use super::bounce::Bounce;
-use super::disk::Disk;
+use super::disk::{Direct, Disk};
+use super::engine::sync::Sync;
 use super::engine::{Begun, Engine};
+use super::geometry::Alignment;
 use super::request::{self, ID_BYTES, Kind, Operation, Request, Status};
 use super::{config, metrics::Metrics};
 use crate::jail::seccomp::Duty;
@@ -78,6 +80,17 @@ impl Begin {
     }
 }
 
+/// How a request reaches the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// With the guest's own buffers.
+    Straight,
+    /// Around the page cache with a buffer of ours, for the guest's are not aligned.
+    StandIn,
+    /// Through the page cache although the disk is used around it, for these are no whole blocks.
+    Cached,
+}
+
 /// A request queue's lane.
 pub struct Requests {
     name: String,
@@ -89,6 +102,8 @@ pub struct Requests {
     /// Without F_FLUSH the driver cannot ask for durability, and gets it with each write and erasure (section 5.2.6.2).
     write_through: bool,
     bounce: Bounce,
+    /// For what cannot go around the page cache.
+    cached: Option<Sync>,
     /// Held while operations are on their way: they point into it.
     memory: Option<GuestMemoryMmap>,
     on_their_way: HashMap<u16, Begin>,
@@ -98,7 +113,7 @@ impl Requests {
     /// The lane of `queue` of the disk at `position`.
     ///
     /// # Errors
-    /// The host gives no timer.
+    /// The host gives no timer, or no descriptor.
     pub fn new(
         position: usize,
         queue: usize,
@@ -106,6 +121,7 @@ impl Requests {
         disk: Arc<Disk>,
         engine: Box<dyn Engine>,
     ) -> io::Result<Self> {
+        let cached = disk.direct.as_ref().map(|direct| direct.cached.try_clone().map(Sync::new)).transpose()?;
         let mut id = [0; ID_BYTES];
         let text = format!("disk{position}");
         id[..text.len()].copy_from_slice(text.as_bytes());
@@ -118,6 +134,7 @@ impl Requests {
             engine,
             write_through: false,
             bounce: Bounce::new(queues),
+            cached,
             memory: None,
             on_their_way: HashMap::new(),
         })
@@ -142,7 +159,7 @@ impl Requests {
             }
             let (request, status) = request::parse(&mut chain, self.disk.sectors(), self.disk.read_only)?;
             if let Request::Disk(operation) = &request
-                && self.needs_stand_in(operation, &chain)
+                && self.way(operation, &chain) == Way::StandIn
                 && !self.bounce.has_room(operation.length)
             {
                 ring.unpop(1);
@@ -181,16 +198,33 @@ impl Requests {
                 return ring.push(memory, chain.head, 1);
             }
         };
-        let stand_in = self.needs_stand_in(&operation, chain).then(|| self.bounce.take(operation.length));
+        let way = self.way(&operation, chain);
+        let stand_in = (way == Way::StandIn).then(|| self.bounce.take(operation.length));
         // SAFETY: the lane holds the memory until nothing is on its way.
         let (buffers, status) = unsafe { (place(&operation, chain).pin(), status.pin()) };
-        self.go_on(chain.head, Begin { operation, buffers, stand_in, done: 0, status }, ring, memory)
+        let begin = Begin { operation, buffers, stand_in, done: 0, status };
+        match &self.cached {
+            Some(cached) if way == Way::Cached => {
+                let result = cached.carry_out(operation, &begin.buffers, self.write_through);
+                self.finish(chain.head, begin, result, ring, memory)
+            }
+            _ => self.go_on(chain.head, begin, ring, memory),
+        }
     }
 
-    /// Around the page cache only aligned memory goes.
-    fn needs_stand_in(&self, operation: &Operation, chain: &Chain<'_>) -> bool {
-        let moves = matches!(operation.kind, Kind::Read | Kind::Write) && operation.length > 0;
-        self.disk.direct && moves && !place(operation, chain).is_aligned(self.disk.block as usize)
+    /// How a request reaches the disk.
+    fn way(&self, operation: &Operation, chain: &Chain<'_>) -> Way {
+        let Some(Direct { alignment: Alignment { block, memory }, .. }) = self.disk.direct else {
+            return Way::Straight;
+        };
+        let moves = matches!(operation.kind, Kind::Read | Kind::Write);
+        if !(operation.offset | operation.length).is_multiple_of(block) {
+            Way::Cached
+        } else if moves && !place(operation, chain).is_aligned(memory as usize, block as usize) {
+            Way::StandIn
+        } else {
+            Way::Straight
+        }
     }
 
     /// Gives the engine the request's next piece, or answers it if that was the last.

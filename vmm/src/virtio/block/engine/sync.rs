@@ -23,7 +23,11 @@ impl Sync {
         Self { file }
     }
 
-    fn carry_out(&self, operation: Operation, buffers: &Pinned, durable: bool) -> io::Result<u64> {
+    /// Carries out an operation; bytes moved.
+    ///
+    /// # Errors
+    /// What the host's kernel says.
+    pub fn carry_out(&self, operation: Operation, buffers: &Pinned, durable: bool) -> io::Result<u64> {
         let Operation { kind, offset, length } = operation;
         match kind {
             Kind::Read => buffers.read_at(self.file.as_fd(), offset),
@@ -50,10 +54,10 @@ impl Sync {
         // SAFETY: fallocate takes numbers only; the range was checked against the disk's size.
         if unsafe { libc::fallocate(self.file.as_raw_fd(), erase_mode(kind), offset as i64, length as i64) } != 0 {
             let error = io::Error::last_os_error();
-            match error.raw_os_error() {
-                Some(libc::EOPNOTSUPP | libc::ENOSYS) if matches!(kind, Kind::WriteZeroes { .. }) => {
-                    write_zeros(&self.file, offset, length)?;
-                }
+            match kind {
+                Kind::WriteZeroes { .. } if goes_by_writing(&error) => write_zeros(&self.file, offset, length)?,
+                // No whole block: what is not needed is kept, which is allowed.
+                Kind::Discard if error.raw_os_error() == Some(libc::EINVAL) => {}
                 _ => return Err(error),
             }
         }
@@ -78,6 +82,11 @@ pub fn erase_mode(kind: Kind) -> libc::c_int {
         _ => libc::FALLOC_FL_ZERO_RANGE,
     };
     mode | libc::FALLOC_FL_KEEP_SIZE
+}
+
+/// Whether the host cannot erase this range, but could write zeros: it cannot at all, or whole blocks only.
+pub fn goes_by_writing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))
 }
 
 /// For hosts that cannot make zeros by themselves.

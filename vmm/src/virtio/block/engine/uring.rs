@@ -21,7 +21,7 @@ use io_uring::{IoUring, opcode, types};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::super::request::{Kind, Operation};
-use super::sync::{Sync, erase_mode};
+use super::sync::{Sync, erase_mode, goes_by_writing};
 use super::{Begun, Engine};
 use crate::virtio::buffers::{MAX_PIECES, Pinned, advance};
 
@@ -158,7 +158,8 @@ impl Uring {
                     self.push(tag);
                     None
                 }
-                Some(libc::EOPNOTSUPP | libc::ENOSYS) if matches!(kind, Kind::WriteZeroes { .. }) => {
+                // As calls do it.
+                _ if matches!(kind, Kind::Discard | Kind::WriteZeroes { .. }) && goes_by_writing(&error) => {
                     Some(self.calls.erase(kind, offset, length, flight.durable))
                 }
                 _ => Some(Err(error)),
