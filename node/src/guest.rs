@@ -65,7 +65,7 @@ impl Keeper {
             let began = Instant::now();
             let exit = match self.live().await {
                 Ok(exit) => exit,
-                Err(error) => Exit { reason: ExitReason::Error(format!("{error:#}")), after_s: 0.0 },
+                Err(error) => Exit::new(ExitReason::Error(format!("{error:#}")), 0.0),
             };
             say::line(&Line::GuestExited { name: &self.guest.name, reason: &exit.reason });
             match policy.after(&exit.reason, began.elapsed()) {

@@ -96,7 +96,7 @@ pub fn exit(place: &Place) -> Exit {
     let left = fs::read(place.file(EXIT_FILE)).ok().and_then(|json| serde_json::from_slice(&json).ok());
     left.unwrap_or_else(|| {
         let reason = last_line(&place.file(LOG_FILE)).map_or(ExitReason::Lost, ExitReason::Error);
-        Exit { reason, after_s: 0.0 }
+        Exit::new(reason, 0.0)
     })
 }
 
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(exit(&place).reason, ExitReason::Lost);
         fs::write(place.file(LOG_FILE), "a warning\nopening /dev/kvm: there is none\n\n").unwrap();
         assert_eq!(exit(&place).reason, ExitReason::Error("opening /dev/kvm: there is none".to_owned()));
-        let left = Exit { reason: ExitReason::Reboot, after_s: 2.0 };
+        let left = Exit::new(ExitReason::Reboot, 2.0);
         fs::write(place.file(EXIT_FILE), serde_json::to_vec(&left).unwrap()).unwrap();
         assert_eq!(exit(&place), left);
         fs::write(place.file(EXIT_FILE), "{").unwrap();

@@ -443,6 +443,51 @@ pub struct Stats {
     pub balloon: Option<BalloonStats>,
     /// If it has a socket device.
     pub vsock: Option<VsockStats>,
+    /// What its start took.
+    pub phases: Box<Phases>,
+}
+
+/// When a start, and the end, reached what: microseconds from the beginning of the VMM's program. What was not reached
+/// is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Phases {
+    /// The process that runs the guest begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begin_us: Option<u64>,
+    /// The guest's memory is mapped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_us: Option<u64>,
+    /// Kernel, initrd and tables are in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_us: Option<u64>,
+    /// KVM has its virtual machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_us: Option<u64>,
+    /// The devices are connected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices_us: Option<u64>,
+    /// The vCPUs are made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpus_us: Option<u64>,
+    /// The VMM is in its jail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jail_us: Option<u64>,
+    /// A vCPU enters the guest for the first time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enter_us: Option<u64>,
+    /// It left it for the first time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leave_us: Option<u64>,
+    /// The guest wrote to its console for the first time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub console_us: Option<u64>,
+    /// Its end is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_us: Option<u64>,
+    /// Nothing of it is left: its threads, devices and memory are gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gone_us: Option<u64>,
 }
 
 /// What a vCPU did.
@@ -580,6 +625,17 @@ pub struct Exit {
     pub reason: ExitReason,
     /// How long it ran, in seconds.
     pub after_s: f64,
+    /// What its start and its end took.
+    #[serde(default)]
+    pub phases: Box<Phases>,
+}
+
+impl Exit {
+    /// The end of a VMM that cannot say what its start took.
+    #[must_use]
+    pub fn new(reason: ExitReason, after_s: f64) -> Self {
+        Self { reason, after_s, phases: Box::default() }
+    }
 }
 
 /// Why a guest is no more.
@@ -644,14 +700,14 @@ mod tests {
     fn the_wire_form_is_a_contract() {
         let reply = Reply { v: VERSION, outcome: Outcome::Ok(Answer::Done) };
         let error = Reply { v: VERSION, outcome: Outcome::Error("no".to_owned()) };
-        let exit = Event::Exited { exit: Exit { reason: ExitReason::TripleFault, after_s: 1.5 } };
+        let exit = Event::Exited { exit: Exit::new(ExitReason::TripleFault, 1.5) };
         for (json, text) in [
             (serde_json::to_string(&Request { v: VERSION, verb: Verb::Status }), r#"{"v":1,"verb":"status"}"#),
             (serde_json::to_string(&reply), r#"{"v":1,"ok":"done"}"#),
             (serde_json::to_string(&error), r#"{"v":1,"error":"no"}"#),
             (
                 serde_json::to_string(&exit),
-                r#"{"event":"exited","exit":{"reason":{"kind":"triple-fault"},"after_s":1.5}}"#,
+                r#"{"event":"exited","exit":{"reason":{"kind":"triple-fault"},"after_s":1.5,"phases":{}}}"#,
             ),
         ] {
             assert_eq!(json.unwrap(), text);

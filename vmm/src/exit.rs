@@ -83,7 +83,7 @@ mod tests {
     fn an_exit_file_reads_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("exit.json");
-        let exit = Exit { reason: ExitReason::Error("no".to_owned()), after_s: 0.5 };
+        let exit = Exit::new(ExitReason::Error("no".to_owned()), 0.5);
         write(&path, &exit).unwrap();
         assert_eq!(serde_json::from_slice::<Exit>(&fs::read(&path).unwrap()).unwrap(), exit);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);

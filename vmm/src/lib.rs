@@ -82,6 +82,7 @@ pub fn run(config: &GuestConfig, given: Given) -> Exit {
     supervise(config, given, started).unwrap_or_else(|error| Exit {
         reason: ExitReason::Error(error.sentence()),
         after_s: started.elapsed().as_secs_f64(),
+        phases: phases::reached(),
     })
 }
 
@@ -95,12 +96,16 @@ fn supervise(config: &GuestConfig, given: Given, started: Instant) -> Result<Exi
     let filters = match &config.jail {
         Some(jail) => {
             jail::enter(jail, config)?;
-            Filters::compile()?
+            let filters = Filters::compile()?;
+            phases::mark(Phase::Jail);
+            filters
         }
         None => Filters::default(),
     };
     let guest = prepared.start(ending.clone(), started, &filters)?;
     let supervisor = supervisor::Supervisor::new(guest, ending, signals, given)?;
     filters.apply(Duty::Supervisor)?;
-    Ok(supervisor.run(started))
+    let exit = supervisor.run(started);
+    phases::mark(Phase::Gone);
+    Ok(Exit { phases: phases::reached(), ..exit })
 }

@@ -10,11 +10,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use thimble_spec::vmm::{Exit, ExitReason};
+use thimble_vmm::phases::{self, Phase};
 use thimble_vmm::{exit, minder};
 
 use terminal::Terminal;
 
 fn main() -> ExitCode {
+    phases::mark(Phase::Program);
     let options = match cli::parse() {
         cli::Job::Run(options) => options,
         cli::Job::Ask(ask) => return cli::ask::ask(&ask),
@@ -22,8 +24,7 @@ fn main() -> ExitCode {
     if options.print_config {
         return print_config(&options);
     }
-    let exit =
-        run(&options).unwrap_or_else(|error| Exit { reason: ExitReason::Error(format!("{error:#}")), after_s: 0.0 });
+    let exit = run(&options).unwrap_or_else(|error| Exit::new(ExitReason::Error(format!("{error:#}")), 0.0));
     if let ExitReason::Error(sentence) = &exit.reason {
         // The minder has seen to it that this is one line.
         eprintln!("thimble-vmm: {sentence}");

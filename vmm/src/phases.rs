@@ -1,62 +1,70 @@
 //! When a guest's start and end reached what: a few moments, each taken once, for whoever wants to know what a start
-//! costs. A process runs one guest, so they are the process's.
+//! costs. A process runs one guest, so they are the process's; a child that is forked has its parent's.
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// What was reached.
+use thimble_spec::vmm::Phases;
+
+/// What was reached: the fields of [`Phases`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The VMM begins with the guest.
+    /// The program begins: the others are counted from here.
+    Program,
+    /// [`Phases::begin_us`].
     Begin,
-    /// Its memory is mapped.
+    /// [`Phases::memory_us`].
     Memory,
-    /// Kernel, initrd and tables are in it.
+    /// [`Phases::load_us`].
     Load,
-    /// KVM has its virtual machine.
+    /// [`Phases::machine_us`].
     Machine,
-    /// The devices are connected.
+    /// [`Phases::devices_us`].
     Devices,
-    /// The processors are made.
+    /// [`Phases::vcpus_us`].
     Vcpus,
-    /// A processor enters the guest for the first time.
+    /// [`Phases::jail_us`].
+    Jail,
+    /// [`Phases::enter_us`].
     Enter,
-    /// It left it for the first time.
+    /// [`Phases::leave_us`].
     Leave,
-    /// The guest wrote to its console for the first time.
+    /// [`Phases::console_us`].
     Console,
-    /// Its end is known.
+    /// [`Phases::end_us`].
     End,
+    /// [`Phases::gone_us`].
+    Gone,
 }
 
-/// All of them, in the order in which they come, and what they are called.
-const NAMES: [(Phase, &str); 10] = [
-    (Phase::Begin, "begin"),
-    (Phase::Memory, "memory"),
-    (Phase::Load, "load"),
-    (Phase::Machine, "machine"),
-    (Phase::Devices, "devices"),
-    (Phase::Vcpus, "vcpus"),
-    (Phase::Enter, "enter"),
-    (Phase::Leave, "leave"),
-    (Phase::Console, "console"),
-    (Phase::End, "end"),
-];
-
-static TAKEN: [OnceLock<Instant>; NAMES.len()] = [const { OnceLock::new() }; NAMES.len()];
+static TAKEN: [OnceLock<Instant>; Phase::Gone as usize + 1] = [const { OnceLock::new() }; Phase::Gone as usize + 1];
 
 /// Notes the moment, if it is the first of its kind. Where it is not, this costs a load.
 pub fn mark(phase: Phase) {
     TAKEN[phase as usize].get_or_init(Instant::now);
 }
 
-/// What was reached so far, and the time from [`Phase::Begin`] to it.
-pub fn reached() -> Vec<(&'static str, Duration)> {
-    let Some(begin) = TAKEN[Phase::Begin as usize].get() else { return Vec::new() };
-    let since = |(phase, name): (Phase, &'static str)| {
-        TAKEN[phase as usize].get().map(|moment| (name, moment.saturating_duration_since(*begin)))
+/// What was reached so far.
+pub fn reached() -> Box<Phases> {
+    let program = TAKEN[Phase::Program as usize].get();
+    let at = |phase: Phase| {
+        let since = TAKEN[phase as usize].get()?.saturating_duration_since(*program?);
+        Some(since.as_micros() as u64)
     };
-    NAMES.into_iter().filter_map(since).collect()
+    Box::new(Phases {
+        begin_us: at(Phase::Begin),
+        memory_us: at(Phase::Memory),
+        load_us: at(Phase::Load),
+        machine_us: at(Phase::Machine),
+        devices_us: at(Phase::Devices),
+        vcpus_us: at(Phase::Vcpus),
+        jail_us: at(Phase::Jail),
+        enter_us: at(Phase::Enter),
+        leave_us: at(Phase::Leave),
+        console_us: at(Phase::Console),
+        end_us: at(Phase::End),
+        gone_us: at(Phase::Gone),
+    })
 }
 
 #[cfg(test)]
@@ -65,15 +73,12 @@ mod tests {
 
     #[test]
     fn a_moment_is_taken_once() {
-        for (index, (phase, _)) in NAMES.into_iter().enumerate() {
-            assert_eq!(phase as usize, index);
-        }
-        mark(Phase::Begin);
+        mark(Phase::Program);
         mark(Phase::End);
-        let end = || reached().into_iter().find(|(name, _)| *name == "end").unwrap().1;
-        let first = end();
+        let first = reached().end_us;
+        assert!(first.is_some());
+        std::thread::sleep(std::time::Duration::from_millis(2));
         mark(Phase::End);
-        assert_eq!(end(), first);
-        assert_eq!(reached()[0], ("begin", Duration::ZERO));
+        assert_eq!(reached().end_us, first);
     }
 }

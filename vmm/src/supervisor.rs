@@ -19,6 +19,7 @@ use crate::control::socket::Socket;
 use crate::error::{Error, Result};
 use crate::exit::Ending;
 use crate::guest::Guest;
+use crate::phases;
 
 /// Most connections to the control socket.
 const CLIENTS_MAX: usize = 32;
@@ -111,7 +112,7 @@ impl Supervisor {
             }
         }
         let reason = self.ending.reason().cloned().unwrap_or(ExitReason::Lost);
-        let exit = Exit { reason, after_s: started.elapsed().as_secs_f64() };
+        let exit = Exit { reason, after_s: started.elapsed().as_secs_f64(), phases: phases::reached() };
         // Held still, so that the console's end is its end.
         self.guest.pause();
         self.broadcast(&Event::Exited { exit: exit.clone() });

@@ -424,7 +424,7 @@ fn the_main_threads_panic_is_told_too() {
 }
 
 fn forge(sentence: &str) -> Exit {
-    Exit { reason: ExitReason::Error(sentence.to_owned()), after_s: 0.0 }
+    Exit::new(ExitReason::Error(sentence.to_owned()), 0.0)
 }
 
 #[test]

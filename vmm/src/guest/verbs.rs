@@ -4,6 +4,7 @@ use thimble_spec::vmm::{Limits, Stats, VcpuStats};
 
 use super::Guest;
 use super::devices::check_balloon;
+use crate::phases;
 use crate::virtio::{block, net};
 
 impl Guest {
@@ -15,6 +16,7 @@ impl Guest {
             nets: self.parts.handles.nets.iter().map(net::Handle::stats).collect(),
             balloon: self.parts.handles.balloon.as_ref().map(|(_, balloon)| balloon.stats()),
             vsock: self.parts.handles.vsock.as_ref().map(|vsock| vsock.stats()),
+            phases: phases::reached(),
         }
     }
 

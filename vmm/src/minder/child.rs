@@ -40,7 +40,7 @@ struct Reporter {
 
 impl Reporter {
     fn because(&self, reason: ExitReason) -> Exit {
-        Exit { reason, after_s: self.started.elapsed().as_secs_f64() }
+        Exit::new(reason, self.started.elapsed().as_secs_f64())
     }
 
     /// Reports `exit`, unless another thread does, and ends the process. What its threads may hold is not waited for.

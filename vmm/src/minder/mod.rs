@@ -182,7 +182,7 @@ impl Minder {
             socket::remove_dead(path);
         }
         let after_s = self.started.elapsed().as_secs_f64();
-        self.report.exit().unwrap_or_else(|| Exit { reason: explain(status), after_s })
+        self.report.exit().unwrap_or_else(|| Exit::new(explain(status), after_s))
     }
 
     /// Attends to the VMM until it is dead, whatever it does meanwhile, and has heard all that it said.

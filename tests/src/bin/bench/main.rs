@@ -8,7 +8,6 @@ mod vmm;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -25,8 +24,27 @@ const PHASES: [&str; 4] = [
 ];
 
 fn main() -> Result<()> {
+    let parts = [sizes as fn() -> Result<()>, boot, vmm::start, vmm::memory];
+    let names = ["sizes", "boot", "start", "memory"];
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    for word in &wanted {
+        ensure!(names.contains(&word.as_str()), "there is no part `{word}`: it is one of {}", names.join(", "));
+    }
+    for (part, name) in parts.into_iter().zip(names) {
+        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
+            part()?;
+        }
+    }
+    Ok(())
+}
+
+fn manifest() -> Result<Value> {
+    Ok(serde_json::from_slice(&fs::read(demo().join("manifest.json"))?)?)
+}
+
+fn sizes() -> Result<()> {
     let demo = demo();
-    let manifest: Value = serde_json::from_slice(&fs::read(demo.join("manifest.json"))?)?;
+    let manifest = manifest()?;
     println!("sizes, in bytes (manifest.json, and the files themselves)");
     for (name, path) in [
         ("init, host", "init"),
@@ -47,12 +65,13 @@ fn main() -> Result<()> {
     for (room, bytes) in rooms {
         println!("  on flash: {room:<14}{bytes:>12}");
     }
-    boot(demo, manifest["cmdline"].as_str().unwrap_or_default())?;
-    vmm::start()?;
-    vmm::memory()
+    Ok(())
 }
 
-fn boot(demo: &Path, cmdline: &str) -> Result<()> {
+fn boot() -> Result<()> {
+    let demo = demo();
+    let manifest = manifest()?;
+    let cmdline = manifest["cmdline"].as_str().unwrap_or_default();
     println!("boot, in seconds of virtual time (QEMU TCG, -icount shift=0,sleep=off, 1 processor, direct kernel)");
     let began = Instant::now();
     let mut qemu = Command::new("qemu-system-x86_64");

@@ -1,6 +1,7 @@
 //! What a start costs, beside QEMU's microvm, in virtual time; and what a guest costs the host in memory.
 
 use anyhow::{Context, Result};
+use thimble_spec::vmm::Exit;
 use thimble_tests::guests::{add_instant_guest, add_small_guest};
 use thimble_tests::rig::{Clock, Rig};
 
@@ -22,8 +23,8 @@ pub fn start() -> Result<()> {
     let guest = format!("-kernel /payload/vmlinux -initrd /payload/instant.cpio -append '{words}'");
     let ours = format!("--memory 128MiB --kernel /payload/vmlinux --initrd /payload/instant.cpio --cmdline '{words}'");
     for (name, command) in [
-        ("thimble-vmm, in its jail", format!("/payload/thimble-vmm {ours}")),
-        ("thimble-vmm --jail none", format!("/payload/thimble-vmm --jail none {ours}")),
+        ("thimble-vmm, in its jail", format!("/payload/thimble-vmm --exit-file /tmp/exit.json {ours}")),
+        ("thimble-vmm --jail none", format!("/payload/thimble-vmm --exit-file /tmp/exit.json --jail none {ours}")),
         (
             "QEMU microvm",
             format!(
@@ -34,14 +35,52 @@ pub fn start() -> Result<()> {
     ] {
         let timed = format!("a=$EPOCHREALTIME; {command} < /dev/null > /tmp/out 2>&1; b=$EPOCHREALTIME; echo $a $b");
         let mut best = f64::MAX;
+        let mut phases = String::new();
         for _ in 0..STARTS {
             let text = rig.run(&timed);
             let mut stamps = text.split_whitespace().filter_map(|word| word.parse::<f64>().ok());
             let (begin, end) = stamps.next().zip(stamps.next()).context("two times")?;
-            best = best.min((end - begin) * 1000.0);
+            let took = (end - begin) * 1000.0;
+            if took < best {
+                best = took;
+                phases = rig.run("cat /tmp/exit.json 2>/dev/null; rm -f /tmp/exit.json");
+            }
         }
         println!("  {name:<28}{best:>8.1}");
+        print_phases(&phases, best)?;
     }
+    Ok(())
+}
+
+/// Where the time went, if the VMM left word of it: each phase from the one before.
+fn print_phases(exit: &str, whole: f64) -> Result<()> {
+    if exit.trim().is_empty() {
+        return Ok(());
+    }
+    let exit: Exit = serde_json::from_str(exit)?;
+    let at = exit.phases;
+    let mut before = 0.0;
+    for (what, moment) in [
+        ("process: to the VMM's own", at.begin_us),
+        ("memory mapped", at.memory_us),
+        ("kernel, initrd, tables", at.load_us),
+        ("virtual machine", at.machine_us),
+        ("devices", at.devices_us),
+        ("vCPU", at.vcpus_us),
+        ("jail and its filters", at.jail_us),
+        ("threads, to the first entry", at.enter_us),
+        ("guest, to its first exit", at.leave_us),
+        ("guest, to its console", at.console_us),
+        ("guest, to its end", at.end_us),
+        ("taking it all down", at.gone_us),
+    ] {
+        if let Some(moment) = moment {
+            let moment = moment as f64 / 1000.0;
+            println!("    {what:<26}{:>8.1}", moment - before);
+            before = moment;
+        }
+    }
+    println!("    {:<26}{:>8.1}", "program's start and end", whole - before);
     Ok(())
 }
 
