@@ -8,6 +8,7 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
@@ -42,8 +43,15 @@ impl Terminal {
         let (done, written) = channel();
         // Signals are for the main thread, which has not taken them yet.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).context("cannot block signals")?;
-        let input = thread::Builder::new().name("stdin".to_owned()).spawn(move || copy_input(console, quit));
+        let all_begun = Arc::new(Barrier::new(3));
+        let (begun, begun_too) = (all_begun.clone(), all_begun.clone());
+        let read = move || {
+            begun.wait();
+            copy_input(console, quit);
+        };
+        let input = thread::Builder::new().name("stdin".to_owned()).spawn(read);
         let copy = move || {
+            begun_too.wait();
             copy_output(output);
             // Nobody waits any more if the receiver is gone.
             let _ = done.send(());
@@ -51,6 +59,8 @@ impl Terminal {
         let output = thread::Builder::new().name("stdout".to_owned()).spawn(copy);
         mask.thread_set_mask().context("cannot unblock signals")?;
         input.and(output).context("cannot start the console's threads")?;
+        // The minder's filter allows none of what a thread does before its first line.
+        all_begun.wait();
         Ok(Self { before, written })
     }
 

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,7 +21,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use tempfile::TempDir;
 use thimble_spec::console::SENTENCE_MAX;
-use thimble_spec::vmm::{Exit, ExitReason, GuestConfig, Jail};
+use thimble_spec::vmm::{Exit, ExitReason, GuestConfig, Jail, Vsock};
 use thimble_vmm::jail;
 use thimble_vmm::jail::seccomp::{Duty, Filters};
 use thimble_vmm::{Given, minder};
@@ -93,7 +93,12 @@ fn wait_until_up(control: &Path) {
     let stream = wait_for("the control socket", || UnixStream::connect(control).ok());
     (&mut &stream).write_line(r#"{"v":1,"verb":"console"}"#);
     let mut lines = BufReader::new(stream).lines();
-    assert!(lines.next().unwrap().unwrap().contains("ok"));
+    let answer = lines.next().unwrap();
+    assert!(
+        answer.as_ref().is_ok_and(|line| line.contains("ok")),
+        "{answer:?}: {}",
+        fs::read_to_string(control.with_file_name("log")).unwrap_or_default()
+    );
     assert_eq!(lines.next().unwrap().unwrap(), "up");
 }
 
@@ -111,11 +116,18 @@ struct Vmm {
 
 impl Vmm {
     fn start(powers_off: bool, jail: bool) -> Self {
+        Self::start_on(None, powers_off, jail)
+    }
+
+    /// Starts one whose console is on `terminal` and that has a socket device; or nowhere, and none.
+    fn start_on(terminal: Option<&OwnedFd>, powers_off: bool, jail: bool) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        let config = config(directory.path(), powers_off, jail.then_some(JAIL));
+        let mut config = config(directory.path(), powers_off, jail.then_some(JAIL));
+        config.vsock = terminal.map(|_| Vsock { cid: 3, path: path("vsock") });
         fs::write(path("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();
+        let stream = || terminal.map_or_else(Stdio::null, |terminal| terminal.try_clone().unwrap().into());
         let minder = Command::new(env!("CARGO_BIN_EXE_thimble-vmm"))
             .arg("--config")
             .arg(path("config.json"))
@@ -123,8 +135,9 @@ impl Vmm {
             .arg(path("control.sock"))
             .arg("--exit-file")
             .arg(path("exit.json"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .args(["--console", if terminal.is_some() { "stdio" } else { "none" }])
+            .stdin(stream())
+            .stdout(stream())
             .stderr(fs::File::create(path("log")).unwrap())
             .spawn()
             .unwrap();
@@ -255,6 +268,69 @@ fn a_guest_in_jail_ends_as_any_other() {
         assert_eq!((status.code(), exit.unwrap().reason), (Some(0), ExitReason::PowerOff), "{}", vmm.log());
         assert!(!vmm.path("control.sock").exists());
     }
+}
+
+#[test]
+fn a_minder_has_little_left_and_can_do_its_work_with_it() {
+    // Given a minder that copies a console between a terminal and its VMM,
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let before = nix::sys::termios::tcgetattr(&terminal.slave).unwrap();
+    let mut vmm = Vmm::start_on(Some(&terminal.slave), false, true);
+    wait_until_up(&vmm.path("control.sock"));
+    assert!(vmm.path("vsock").exists());
+    let minder = vmm.minder.id();
+    // then each of its threads has two capabilities and no way to more,
+    let threads: Vec<_> = fs::read_dir(format!("/proc/{minder}/task")).unwrap().map(|entry| entry.unwrap()).collect();
+    assert_eq!(threads.len(), 3, "main, stdin, stdout");
+    for thread in threads {
+        let status = || fs::read_to_string(thread.path().join("status")).unwrap();
+        wait_for("its filter", || status().contains("Seccomp:\t2").then_some(()));
+        for line in
+            ["CapPrm:\t0000000000000022", "CapEff:\t0000000000000022", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"]
+        {
+            assert!(status().contains(line), "{line}: {}", status());
+        }
+    }
+    // the console is on the terminal,
+    let mut shown = [0; 16];
+    let count = nix::unistd::read(&terminal.master, &mut shown).unwrap();
+    assert!(shown[..count].starts_with(b"up"), "{shown:?}");
+    // its keys end the guest, whose VMM is another user's,
+    nix::unistd::write(&terminal.master, b"\x01x").unwrap();
+    let (status, exit) = vmm.end();
+    assert_eq!((status.code(), exit.unwrap().reason), (Some(12), ExitReason::Killed), "{}", vmm.log());
+    // and the terminal is as it was, and no socket is left.
+    assert_eq!(nix::sys::termios::tcgetattr(&terminal.slave).unwrap(), before);
+    assert!(!vmm.path("control.sock").exists() && !vmm.path("vsock").exists());
+}
+
+#[test]
+fn a_minder_that_should_be_taken_over_can_start_nothing() {
+    for (name, attempt) in [
+        FORBIDDEN_TO_ALL.as_slice(),
+        &[
+            ("kill another", || unsafe { libc::kill(1, 0) }.into()),
+            ("type into its terminal", || unsafe { libc::ioctl(0, libc::TIOCSTI, c"x".as_ptr()) }.into()),
+            ("an Internet socket", || unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) }.into()),
+            ("come into a namespace", || unsafe { libc::setns(0, 0) }.into()),
+            ("reboot", || unsafe { libc::syscall(libc::SYS_reboot, 0, 0, 0, 0) }),
+        ],
+    ]
+    .concat()
+    {
+        let outcome = attack(bind_minder, attempt);
+        // It leaves files behind.
+        let expected = if name == "open" { Ok(0) } else { Err(Signal::SIGSYS) };
+        assert_eq!(outcome, expected, "{name}");
+    }
+    let kill_vmm = || unsafe { libc::kill(libc::getpid(), 0) }.into();
+    assert_eq!(attack(bind_minder, kill_vmm), Ok(0), "it may end its VMM");
+}
+
+/// Binds this process as a minder; it is its own VMM.
+fn bind_minder() {
+    nix::sys::prctl::set_no_new_privs().unwrap();
+    jail::seccomp::bind_minder(nix::unistd::getpid()).unwrap();
 }
 
 #[test]

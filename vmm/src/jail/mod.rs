@@ -3,13 +3,14 @@
 //! | file | what is gone then |
 //! | --- | --- |
 //! | `root` | every path, process, socket and interface of the host: namespaces and an empty root |
-//! | `privileges` | root's user, its capabilities, and every way to get them back |
+//! | `privileges`, `capabilities` | root's user, its capabilities, and every way to get them back |
 //! | `landlock` | opening files, if a path should be left after all |
 //! | [`seccomp`] | the system calls that a thread does not need |
 //!
 //! The order matters: each step needs what the next one takes away. `vmm/THREAT_MODEL.md` says what each is for. What a
 //! VMM works with, its disks, its taps and `/dev/kvm`, is open before.
 
+pub(crate) mod capabilities;
 mod landlock;
 mod privileges;
 mod root;

@@ -1,4 +1,5 @@
-//! System call filters (Linux `Documentation/userspace-api/seccomp_filter.rst`), one for each kind of thread.
+//! System call filters (Linux `Documentation/userspace-api/seccomp_filter.rst`), one for each kind of thread, and one for
+//! the minder.
 //!
 //! Each is a list of what the thread may do. Anything else ends the process at once, and the minder tells with which
 //! signal: a system call outside of these lists is a guest that has taken over, or a fault of ours, and in both cases
@@ -9,21 +10,24 @@
 //! (`brk`, `mmap`, ...), locks (`futex`), a thread's end (`madvise`, `munmap`, `exit`) and a panic's (`tgkill`, ...).
 
 use std::collections::BTreeMap;
+use std::io;
 
 use libc::{
     AF_UNIX, F_GETFD, PROT_EXEC, SYS_accept4, SYS_brk, SYS_clock_gettime, SYS_clock_nanosleep, SYS_close, SYS_connect,
     SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait, SYS_exit, SYS_exit_group, SYS_fallocate, SYS_fcntl, SYS_fdatasync,
     SYS_fstat, SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getpid, SYS_getrandom, SYS_gettid, SYS_io_uring_enter,
-    SYS_ioctl, SYS_lseek, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap, SYS_newfstatat, SYS_poll,
-    SYS_ppoll, SYS_pread64, SYS_preadv, SYS_preadv2, SYS_pwrite64, SYS_pwritev, SYS_pwritev2, SYS_read, SYS_readv,
-    SYS_recvfrom, SYS_restart_syscall, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_yield,
-    SYS_sendto, SYS_shutdown, SYS_sigaltstack, SYS_socket, SYS_statx, SYS_tgkill, SYS_timerfd_settime, SYS_write,
-    SYS_writev,
+    SYS_ioctl, SYS_kill, SYS_lseek, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap, SYS_newfstatat,
+    SYS_openat, SYS_poll, SYS_ppoll, SYS_pread64, SYS_preadv, SYS_preadv2, SYS_pwrite64, SYS_pwritev, SYS_pwritev2,
+    SYS_read, SYS_readv, SYS_recvfrom, SYS_rename, SYS_restart_syscall, SYS_rt_sigaction, SYS_rt_sigprocmask,
+    SYS_rt_sigreturn, SYS_sched_yield, SYS_sendto, SYS_shutdown, SYS_sigaltstack, SYS_socket, SYS_statx, SYS_tgkill,
+    SYS_timerfd_settime, SYS_unlink, SYS_wait4, SYS_write, SYS_writev,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch, apply_filter,
+    TargetArch, apply_filter, apply_filter_all_threads,
 };
+
+use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
 
@@ -172,10 +176,29 @@ const VSOCK: &[Entry] = &[
     (SYS_writev, Only::Any),
 ];
 
+/// The minder: its VMM's end, the console between a terminal and a socket, the exit file, and the sockets that are left.
+const MINDER: &[Entry] = &[
+    (SYS_connect, Only::Any),
+    (SYS_fsync, Only::Any),
+    (SYS_ioctl, Only::Is(1, ioctl::TCGETS)),
+    (SYS_ioctl, Only::Is(1, ioctl::TCSETS)),
+    (SYS_openat, Only::Any),
+    (SYS_poll, Only::Any),
+    (SYS_recvfrom, Only::Any),
+    (SYS_rename, Only::Any),
+    (SYS_sendto, Only::Any),
+    (SYS_shutdown, Only::Any),
+    (SYS_socket, Only::Is(0, AF_UNIX as u32)),
+    (SYS_unlink, Only::Any),
+    (SYS_wait4, Only::Any),
+];
+
 /// Requests of ioctl(2).
 mod ioctl {
     #![allow(missing_docs)]
     // asm-generic/ioctls.h
+    pub const TCGETS: u32 = 0x5401;
+    pub const TCSETS: u32 = 0x5402;
     pub const FIONBIO: u32 = 0x5421;
     // linux/kvm.h
     pub const KVM_RUN: u32 = 0xae80;
@@ -211,31 +234,43 @@ impl Duty {
             Self::Plain => vec![COMMON],
         }
     }
+}
 
-    fn compile(self) -> std::result::Result<BpfProgram, seccompiler::BackendError> {
-        let mut rules: BTreeMap<libc::c_long, Vec<SeccompRule>> = BTreeMap::new();
-        let mut free = Vec::new();
-        for (call, only) in self.lists().into_iter().flatten() {
-            let condition = match *only {
-                Only::Any => {
-                    free.push(*call);
-                    continue;
-                }
-                Only::Is(argument, value) => {
-                    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into())
-                }
-                Only::Lacks(argument, bits) => {
-                    let op = SeccompCmpOp::MaskedEq(bits.into());
-                    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, 0)
-                }
-            };
-            rules.entry(*call).or_default().push(SeccompRule::new(vec![condition?])?);
-        }
-        // No rule at all is any argument.
-        rules.extend(free.into_iter().map(|call| (call, Vec::new())));
-        let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)?;
-        filter.try_into()
+/// The filter that allows what is in `lists`, and ends the process for anything else.
+fn compile(lists: &[&[Entry]]) -> std::result::Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: BTreeMap<libc::c_long, Vec<SeccompRule>> = BTreeMap::new();
+    let mut free = Vec::new();
+    for (call, only) in lists.iter().copied().flatten() {
+        let condition = match *only {
+            Only::Any => {
+                free.push(*call);
+                continue;
+            }
+            Only::Is(argument, value) => {
+                SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into())
+            }
+            Only::Lacks(argument, bits) => {
+                let op = SeccompCmpOp::MaskedEq(bits.into());
+                SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, 0)
+            }
+        };
+        rules.entry(*call).or_default().push(SeccompRule::new(vec![condition?])?);
     }
+    // No rule at all is any argument.
+    rules.extend(free.into_iter().map(|call| (call, Vec::new())));
+    let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)?;
+    filter.try_into()
+}
+
+/// Binds every thread of a minder to what it has left to do. It sends signals to `vmm` alone.
+///
+/// # Errors
+/// The host's kernel has no filters.
+pub fn bind_minder(vmm: Pid) -> Result<()> {
+    let kill: &[Entry] = &[(SYS_kill, Only::Is(0, vmm.as_raw().cast_unsigned()))];
+    let filter =
+        compile(&[COMMON, MINDER, kill]).map_err(io::Error::other).map_err(Error::jail("compile its filter"))?;
+    apply_filter_all_threads(&filter).map_err(io::Error::other).map_err(Error::jail("install a filter"))
 }
 
 /// The filters of a VMM, compiled before its threads start; or none, without a jail.
@@ -248,11 +283,10 @@ impl Filters {
     /// # Errors
     /// None is expected: the lists are constants.
     pub fn compile() -> Result<Self> {
-        let compile = |duty: Duty| Ok((duty, duty.compile()?));
+        let compile = |duty: Duty| Ok((duty, compile(&duty.lists())?));
         let filters: std::result::Result<_, seccompiler::BackendError> = DUTIES.into_iter().map(compile).collect();
-        filters
-            .map(|filters| Self(Some(filters)))
-            .map_err(|error| Error::Jail { action: "compile its filters", source: std::io::Error::other(error) })
+        let filters = filters.map_err(io::Error::other).map_err(Error::jail("compile its filters"))?;
+        Ok(Self(Some(filters)))
     }
 
     /// Binds the calling thread to the filter of its duty.
@@ -261,8 +295,7 @@ impl Filters {
     /// The host's kernel has no filters.
     pub fn apply(&self, duty: Duty) -> Result<()> {
         let Some(filter) = self.0.as_ref().and_then(|filters| filters.get(&duty)) else { return Ok(()) };
-        apply_filter(filter)
-            .map_err(|error| Error::Jail { action: "install a filter", source: std::io::Error::other(error) })
+        apply_filter(filter).map_err(io::Error::other).map_err(Error::jail("install a filter"))
     }
 
     /// [`Self::apply`] for a thread that must not run without; it cannot fail where it did not fail before.

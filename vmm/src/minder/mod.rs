@@ -10,6 +10,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `child` | the VMM's process, before and after it runs |
+//! | `confine` | what the minder gives up meanwhile |
 //! | `hearing` | what it says to its minder |
 //!
 //! A VMM in its jail sees no files: what is to be left behind, the minder writes. It holds nothing that a guest ever
@@ -18,6 +19,7 @@
 //! end of the pipe where a kernel forgot that one), so that whoever ends the one has ended the other.
 
 mod child;
+mod confine;
 mod hearing;
 
 use std::fs::File;
@@ -54,6 +56,8 @@ pub struct Minder {
     started: Instant,
     /// Removed with the minder.
     _name: Option<Name>,
+    /// The VMM has a jail, and its minder a smaller one.
+    jailed: bool,
     /// The socket device's, which the VMM leaves behind.
     vsock: Option<PathBuf>,
 }
@@ -118,16 +122,18 @@ pub fn start_as(
                 // Threads that are made from here on, the terminal's, belong where this process is.
                 setns(home, CloneFlags::CLONE_NEWPID).map_err(Error::host("come back to its pid namespace"))?;
             }
-            let process = match process_of(child) {
+            let confined = if config.jail.is_some() { confine::drop_capabilities() } else { Ok(()) };
+            let process = match confined.and_then(|()| process_of(child)) {
                 Ok(process) => process,
                 Err(error) => {
                     let _ = kill(child, Signal::SIGKILL);
-                    return Err(Error::host("watch the VMM's process (Linux 5.3 can)")(error));
+                    return Err(error);
                 }
             };
             let vsock = config.vsock.as_ref().map(|vsock| vsock.path.clone());
             let (report, complaints) = (Report::new(report), Complaints::new(complaints));
-            Ok(Minder { child, process, report, complaints, signals, started, _name: name, vsock })
+            let jailed = config.jail.is_some();
+            Ok(Minder { jailed, child, process, report, complaints, signals, started, _name: name, vsock })
         }
     }
 }
@@ -139,12 +145,12 @@ fn join(cgroup: &Path) -> Result<()> {
 }
 
 /// A descriptor of a process (pidfd_open(2)).
-fn process_of(child: Pid) -> io::Result<OwnedFd> {
+fn process_of(child: Pid) -> Result<OwnedFd> {
     // SAFETY: the call takes numbers, and gives a descriptor that is nobody else's.
     unsafe {
         match libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) {
             fd @ 0.. => Ok(OwnedFd::from_raw_fd(fd as RawFd)),
-            _ => Err(io::Error::last_os_error()),
+            _ => Err(Error::host("watch the VMM's process (Linux 5.3 can)")(io::Error::last_os_error())),
         }
     }
 }
@@ -167,9 +173,14 @@ impl Minder {
     }
 
     /// Waits for the VMM's end, handing on the signals that come meanwhile, and says how it ended.
+    ///
+    /// Where the VMM has a jail, this process can from here on do little else than leave an exit file and end: its
+    /// threads must be there.
     pub fn wait(mut self) -> Exit {
-        if self.attend().is_err() {
-            // Not seen to happen; a VMM that nobody minds shall not go on.
+        let bound = if self.jailed { confine::bind(self.child) } else { Ok(()) };
+        let minded = bound.and_then(|()| self.attend().map_err(Error::host("wait for the VMM")));
+        if minded.is_err() {
+            // A VMM that nobody minds shall not go on.
             let _ = kill(self.child, Signal::SIGKILL);
         }
         let status = loop {
@@ -182,6 +193,9 @@ impl Minder {
             socket::remove_dead(path);
         }
         let after_s = self.started.elapsed().as_secs_f64();
+        if let Err(error) = minded {
+            return Exit::new(ExitReason::Error(error.sentence()), after_s);
+        }
         self.report.exit().unwrap_or_else(|| Exit::new(explain(status), after_s))
     }
 
