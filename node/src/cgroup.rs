@@ -1,46 +1,93 @@
 //! A cgroup for each guest: its VMM can use up neither the host's memory nor its process table (Linux
 //! `Documentation/admin-guide/cgroup-v2.rst`).
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use thimble_spec::units::MIB;
+
+use crate::say;
 
 /// Where PID 1 mounts the unified hierarchy.
 const HIERARCHY: &str = "/sys/fs/cgroup";
 /// Our part of it.
 const OURS: &str = "thimble";
 /// The controllers that the limits below need.
-const CONTROLLERS: &str = "+memory +pids";
-/// What a VMM may need besides its guest's memory: the guest's page tables in KVM (up to 2 MiB for each GiB), itself and
-/// its minder, the kernel's buffers for its sockets and disks. Page cache that it causes is taken back when this is full.
+const CONTROLLERS: [&str; 2] = ["memory", "pids"];
+/// What a VMM may need besides its guest's memory, whatever its size: itself and its minder, qcow2 tables, the kernel's
+/// buffers for its sockets, packets and disks. Page cache that it causes is taken back when this is full.
 const OVERHEAD: u64 = 64 * MIB;
-/// Threads besides those that the description tells of: minder, main, and those of devices with one lane.
+/// What it may need for its guest's memory, as a part of it. Each page of 4 KiB can have an entry of 8 bytes in a table
+/// of the VMM's, one in a table of KVM's, one in KVM's reverse map, which a guest with guests of its own makes it keep,
+/// and one in the shadow of such a guest's tables: four times 1/512. The kernel counts all of it here.
+const PART_FOR_TABLES: u64 = 128;
+/// Tasks besides those that the description tells of: the minder, the main thread, the lanes of the image's disk and of
+/// devices that have one (entropy, console, balloon, socket), KVM's own (`kvm-nx-lpage-recovery`), which since Linux
+/// 6.13 is a thread of the VMM as vhost's workers are since 6.4: a dozen. The rest is room.
 const THREADS: u64 = 64;
 
 /// Makes the guest's cgroup, or sets the limits of the one that is there, for `memory` bytes of the guest's and the
-/// `threads` of its vCPUs and lanes; `None` on a host without the hierarchy.
+/// `threads` of its vCPUs and lanes; `None` on a host without the hierarchy. What a host cannot limit it does without,
+/// and says so once.
 ///
 /// # Errors
 /// The kernel refuses a limit.
 pub fn make(guest: &str, memory: u64, threads: u64) -> io::Result<Option<PathBuf>> {
-    make_in(Path::new(HIERARCHY), guest, memory, threads)
+    let made = make_in(Path::new(HIERARCHY), guest, memory, threads)?;
+    if !made.lacking.is_empty() {
+        static TOLD: Once = Once::new();
+        let lacking = made.lacking.join(" and ");
+        TOLD.call_once(|| say::note(&format!("this host's kernel has no cgroups for {lacking}: guests go without")));
+    }
+    Ok(made.place)
 }
 
-fn make_in(hierarchy: &Path, guest: &str, memory: u64, threads: u64) -> io::Result<Option<PathBuf>> {
-    if !hierarchy.join("cgroup.controllers").exists() {
-        return Ok(None);
-    }
+/// What came of the wish for a cgroup.
+#[derive(Debug, PartialEq, Eq)]
+struct Made {
+    place: Option<PathBuf>,
+    /// Controllers that the host lacks.
+    lacking: Vec<&'static str>,
+}
+
+fn make_in(hierarchy: &Path, guest: &str, memory: u64, threads: u64) -> io::Result<Made> {
+    let offered = match fs::read_to_string(hierarchy.join("cgroup.controllers")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Made { place: None, lacking: CONTROLLERS.to_vec() });
+        }
+        offered => offered?,
+    };
+    let offers = |controller: &&str| offered.split_whitespace().any(|offered| offered == *controller);
+    let (used, lacking): (Vec<&str>, Vec<&str>) = CONTROLLERS.into_iter().partition(offers);
     let ours = hierarchy.join(OURS);
     let place = ours.join(guest);
     fs::create_dir_all(&place)?;
+    let enabled: Vec<String> = used.iter().map(|controller| format!("+{controller}")).collect();
     for parent in [hierarchy, &ours] {
-        fs::write(parent.join("cgroup.subtree_control"), CONTROLLERS)?;
+        // Without a word in it the kernel would refuse.
+        if !enabled.is_empty() {
+            fs::write(parent.join("cgroup.subtree_control"), enabled.join(" "))?;
+        }
     }
-    fs::write(place.join("memory.max"), memory.saturating_add(OVERHEAD).to_string())?;
-    fs::write(place.join("pids.max"), (THREADS + threads).to_string())?;
-    Ok(Some(place))
+    if used.contains(&"memory") {
+        let most = memory.saturating_add(OVERHEAD + memory / PART_FOR_TABLES);
+        fs::write(place.join("memory.max"), most.to_string())?;
+        forbid_swap(&place)?;
+    }
+    if used.contains(&"pids") {
+        fs::write(place.join("pids.max"), (THREADS + threads).to_string())?;
+    }
+    Ok(Made { place: Some(place), lacking })
+}
+
+/// What goes beyond its memory would else go to the host's swap. A kernel without swap has no such limit.
+fn forbid_swap(place: &Path) -> io::Result<()> {
+    match File::options().write(true).truncate(true).open(place.join("memory.swap.max")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        file => file?.write_all(b"0"),
+    }
 }
 
 /// Removes the guest's cgroup; one that isn't there, or where a process still ends, is no error: the next start uses it.
@@ -52,22 +99,64 @@ pub fn remove(guest: &str) {
 mod tests {
     use super::*;
 
+    use thimble_spec::units::GIB;
+
+    /// A hierarchy whose kernel has these controllers.
+    fn hierarchy(controllers: &str) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("cgroup.controllers"), controllers).unwrap();
+        directory
+    }
+
     #[test]
     fn a_host_without_the_hierarchy_has_none() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(make_in(directory.path(), "web1", 128 * MIB, 1).unwrap(), None);
+        let made = make_in(directory.path(), "web1", 128 * MIB, 1).unwrap();
+        assert_eq!(made, Made { place: None, lacking: vec!["memory", "pids"] });
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
-    fn limits_are_the_guests_and_a_fixed_rest() {
-        let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("cgroup.controllers"), "memory pids").unwrap();
-        for _ in 0..2 {
-            let place = make_in(directory.path(), "web1", 128 * MIB, 2).unwrap().unwrap();
-            assert_eq!(place, directory.path().join("thimble/web1"));
-            assert_eq!(fs::read_to_string(place.join("memory.max")).unwrap(), (192 * MIB).to_string());
-            assert_eq!(fs::read_to_string(place.join("pids.max")).unwrap(), "66");
+    fn limits_are_the_guests_and_a_rest_that_grows_with_it() {
+        for (memory, most) in [(128 * MIB, 193 * MIB), (128 * GIB, 129 * GIB + 64 * MIB)] {
+            let hierarchy = hierarchy("cpuset cpu io memory pids\n");
+            for _ in 0..2 {
+                let made = make_in(hierarchy.path(), "web1", memory, 2).unwrap();
+                let place = hierarchy.path().join("thimble/web1");
+                assert_eq!(made, Made { place: Some(place.clone()), lacking: vec![] });
+                assert_eq!(fs::read_to_string(place.join("memory.max")).unwrap(), most.to_string());
+                assert_eq!(fs::read_to_string(place.join("pids.max")).unwrap(), "66");
+                assert!(!place.join("memory.swap.max").exists(), "a kernel without swap has no such file");
+                for parent in [hierarchy.path(), &hierarchy.path().join("thimble")] {
+                    assert_eq!(fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap(), "+memory +pids");
+                }
+            }
         }
+    }
+
+    #[test]
+    fn a_guest_has_no_swap_where_there_is_some() {
+        let hierarchy = hierarchy("memory pids");
+        let place = hierarchy.path().join("thimble/web1");
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("memory.swap.max"), "max").unwrap();
+        make_in(hierarchy.path(), "web1", 128 * MIB, 2).unwrap();
+        assert_eq!(fs::read_to_string(place.join("memory.swap.max")).unwrap(), "0");
+    }
+
+    #[test]
+    fn a_controller_that_a_host_lacks_is_not_asked_for() {
+        let lacks_memory = hierarchy("cpu pids");
+        let made = make_in(lacks_memory.path(), "web1", 128 * MIB, 2).unwrap();
+        let place = made.place.unwrap();
+        assert_eq!(made.lacking, ["memory"]);
+        assert_eq!(fs::read_to_string(lacks_memory.path().join("cgroup.subtree_control")).unwrap(), "+pids");
+        assert!(!place.join("memory.max").exists() && place.join("pids.max").exists());
+
+        let lacks_all = hierarchy("\n");
+        let made = make_in(lacks_all.path(), "web1", 128 * MIB, 2).unwrap();
+        assert_eq!(made.lacking, ["memory", "pids"]);
+        assert_eq!(fs::read_dir(made.place.unwrap()).unwrap().count(), 0);
+        assert!(!lacks_all.path().join("cgroup.subtree_control").exists());
     }
 }

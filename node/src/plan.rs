@@ -6,7 +6,7 @@ use thimble_spec::appliance::{DiskSource, Guest, GuestDisk, GuestNetwork};
 use thimble_spec::cmdline::{Cmdline, CmdlineError, DEFAULT_IMAGE, GuestParams};
 use thimble_spec::names::{INTERFACE_NAME_MAX, fnv1a};
 use thimble_spec::paths;
-use thimble_spec::vmm::{Discovery, Disk, GuestConfig, Jail, Net, NetBackend, Vsock};
+use thimble_spec::vmm::{DISK_WORKERS, Discovery, Disk, GuestConfig, Jail, Net, NetBackend, Vsock};
 
 /// Where a guest's own block device is in the guest: behind the shared image.
 const OWN_DISK: &str = "/dev/vdb";
@@ -57,12 +57,12 @@ pub const VSOCK_DIR: &str = "vsock";
 /// and the port. Short: a socket's path has 107 bytes, of which the longest name of a guest takes 63.
 const VSOCK_FILE: &str = "guest";
 
-/// Threads of the guest's VMM that its definition asks for: vCPUs and lanes. The host's kernel may have one of its own
-/// for each lane (vhost, io_uring).
+/// Tasks of the guest's VMM that its definition asks for: vCPUs, lanes, and what the host's kernel makes of the VMM's
+/// process for a lane: a worker of vhost's (Linux 6.4 and newer), or those of a disk's io_uring.
 pub fn threads(guest: &Guest) -> u64 {
     let disk = guest.disk.as_ref().map_or(0, |disk| disk.queues);
     let net = guest.network.as_ref().map_or(0, |network| network.queues);
-    u64::from(guest.vcpus) + 2 * (u64::from(disk) + u64::from(net))
+    u64::from(guest.vcpus) + u64::from(disk) * (1 + u64::from(DISK_WORKERS)) + u64::from(net) * 2
 }
 
 /// What the guest's VMM is told.
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(config.disks[1], Disk { path, queues: Some(1), ..Disk::default() });
         let net = Net { queue_pairs: Some(1), ..Net::new("tap-web1", Mac::derived("demo", "web1")) };
         assert_eq!(config.nets, [net]);
-        assert_eq!(threads(&web1()), 6);
+        assert_eq!(threads(&web1()), 2 + 5 + 2);
     }
 
     #[test]
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!((net.queue_pairs, net.mtu, net.backend), (Some(2), Some(1400), NetBackend::Auto));
         assert_eq!(net.receive, Limits { bandwidth: rate(2_000_000, Some(64 << 10)), operations: None });
         assert_eq!(net.transmit, Limits { bandwidth: None, operations: rate(1000, None) });
-        assert_eq!(threads(&guest), 3 + 2 * 4);
+        assert_eq!(threads(&guest), 3 + 2 * 5 + 2 * 2);
     }
 
     #[test]

@@ -638,6 +638,10 @@ impl Exit {
     }
 }
 
+/// Most tasks of the host's kernel that work for one request queue of a disk (io_uring). They count as threads of the
+/// VMM: whoever limits those leaves room for them.
+pub const DISK_WORKERS: u32 = 4;
+
 /// Why a guest is no more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "detail", rename_all = "kebab-case")]

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use io_uring::register::Restriction;
 use io_uring::squeue::Flags;
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, Submitter, opcode, types};
+use thimble_spec::vmm::DISK_WORKERS;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::super::request::{Kind, Operation};
@@ -75,6 +76,7 @@ impl Uring {
         let codes = [opcode::Readv::CODE, opcode::Writev::CODE, opcode::Fsync::CODE, opcode::Fallocate::CODE];
         let mut restrictions: Vec<Restriction> = codes.into_iter().map(Restriction::sqe_op).collect();
         restrictions.push(Restriction::sqe_flags_required(Flags::FIXED_FILE.bits()));
+        limit_workers(&submitter);
         submitter.register_restrictions(&mut restrictions)?;
         submitter.register_enable_rings()?;
         Ok(Self {
@@ -251,6 +253,12 @@ impl Drop for Uring {
     }
 }
 
+/// What would block goes to the kernel's workers. By itself it makes hundreds on a large host, more threads than a cgroup
+/// allows; Linux before 5.15 cannot be told.
+fn limit_workers(submitter: &Submitter<'_>) {
+    let _ = submitter.register_iowq_max_workers(&mut [DISK_WORKERS; 2]);
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{PipeWriter, Write};
@@ -325,6 +333,16 @@ mod tests {
         let driver = Driver::new(device);
         driver.start(0);
         (driver, writer)
+    }
+
+    #[test]
+    fn a_ring_has_few_workers() {
+        let ring: IoUring = IoUring::builder().setup_r_disabled().build(256).unwrap();
+        limit_workers(&ring.submitter());
+        // Zeros ask.
+        let mut now = [0; 2];
+        ring.submitter().register_iowq_max_workers(&mut now).unwrap();
+        assert_eq!(now, [DISK_WORKERS; 2]);
     }
 
     #[test]
