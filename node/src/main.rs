@@ -8,6 +8,7 @@ mod cgroup;
 mod control;
 mod disk;
 mod guest;
+mod hugepages;
 mod launch;
 mod lock;
 mod node;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::guest::Keeper;
-use crate::{overcommit, say};
+use crate::{hugepages, overcommit, say};
 
 /// On the host's kernel command line: copy the guests' consoles to the host's. A guest can flood the console then, so
 /// it is for tests and for looking what is wrong.
@@ -31,7 +31,7 @@ pub async fn run(appliance: &Path) -> Result<()> {
     tokio::spawn(connection);
     let (stop, stopping) = watch::channel(false);
 
-    if let Some(note) = overcommit::note(&appliance.guests) {
+    for note in [overcommit::note(&appliance.guests), hugepages::set_aside(&appliance.guests)].into_iter().flatten() {
         say::note(&note);
     }
     let mut keepers = JoinSet::new();

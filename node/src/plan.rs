@@ -145,10 +145,11 @@ pub fn tap_name(guest: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use thimble_spec::names::{Mac, check_interface};
     use thimble_spec::vmm::{Balloon, CpuModel, DiskEngine, DiskFormat, Limits, Pages, Rate};
 
-    use crate::testing::guest;
+    use crate::testing::{definition, guest};
 
     fn web1() -> Guest {
         guest(
@@ -272,6 +273,104 @@ mod tests {
         assert_ne!(names[1], names[2]);
         for name in names {
             assert_eq!(check_interface(&name), Ok(()));
+        }
+    }
+
+    /// `KEY = ` and a value of `values`, or nothing: the default.
+    fn key(key: &'static str, values: impl Strategy<Value = String> + 'static) -> BoxedStrategy<Option<String>> {
+        let value = values.prop_map(move |value| format!("{key} = {value}"));
+        prop_oneof![2 => Just(None), 1 => value.prop_map(Some)].boxed()
+    }
+
+    /// One of `texts`.
+    fn one(texts: &'static [&'static str]) -> impl Strategy<Value = String> {
+        prop::sample::select(texts).prop_map(str::to_owned)
+    }
+
+    fn flag() -> impl Strategy<Value = String> {
+        any::<bool>().prop_map(|flag| flag.to_string())
+    }
+
+    /// A number of `range`, which is a little wider than what is allowed.
+    fn number(range: std::ops::Range<u32>) -> impl Strategy<Value = String> {
+        range.prop_map(|number| number.to_string())
+    }
+
+    fn table(keys: Vec<BoxedStrategy<Option<String>>>) -> impl Strategy<Value = String> {
+        keys.prop_map(|keys| format!("{{ {} }}", keys.into_iter().flatten().collect::<Vec<_>>().join(", ")))
+    }
+
+    fn limits() -> impl Strategy<Value = String> {
+        table(vec![
+            key("bandwidth", one(&["\"1MiB\"", "1", "18446744073709551615", "0"])),
+            key("bandwidth-burst", one(&["\"64KiB\"", "1", "0"])),
+            key("operations", number(0..1000)),
+            key("operations-burst", number(0..1000)),
+        ])
+    }
+
+    fn disk() -> impl Strategy<Value = String> {
+        let place = one(&["size = \"16MiB\"", "device = \"/dev/sdb\"", "file = \"/data/x\""]);
+        let rest = table(vec![
+            place.prop_map(Some).boxed(),
+            key("format", one(&["\"raw\"", "\"qcow2\""])),
+            key("backing", one(&["\"/data\"", "\"data\""])),
+            key("read-only", flag()),
+            key("direct", flag()),
+            key("engine", one(&["\"auto\"", "\"uring\"", "\"sync\""])),
+            key("queues", number(0..18)),
+            key("limits", limits()),
+        ]);
+        rest.boxed()
+    }
+
+    fn keys() -> impl Strategy<Value = String> {
+        let network = table(vec![
+            Just(Some("bridge = \"br0\"".to_owned())).boxed(),
+            key("dns", (0..5usize).prop_map(|count| format!("{:?}", vec!["255.255.255.255"; count]))),
+            key("queues", number(0..18)),
+            key("mtu", prop_oneof![number(570..9001), number(65515..65530)]),
+            key("receive", limits()),
+            key("transmit", limits()),
+        ]);
+        let cpu = table(vec![
+            key("model", one(&["\"host\"", "\"x86-64-v1\"", "\"x86-64-v4\"", "\"pentium\""])),
+            key("nested", flag()),
+            key(
+                "pins",
+                prop::collection::vec(prop::collection::vec(0..1100u16, 0..3), 0..4)
+                    .prop_map(|pins| format!("{pins:?}")),
+            ),
+        ]);
+        let balloon = table(vec![
+            key("target", one(&["\"16MiB\"", "\"65MiB\"", "\"1KiB\""])),
+            key("deflate-on-oom", flag()),
+            key("free-page-reporting", flag()),
+        ]);
+        let keys = vec![
+            one(&["memory = \"64MiB\"", "memory = \"65MiB\"", "memory = \"4095TiB\""]).prop_map(Some).boxed(),
+            key("vcpus", number(0..66)),
+            key("cpu", cpu),
+            key("pages", one(&["\"default\"", "\"transparent\"", "\"huge\""])),
+            key("prefault", flag()),
+            key("balloon", balloon),
+            key("vsock", table(vec![key("cid", prop_oneof![number(0..10), number(u32::MAX - 2..u32::MAX)])])),
+            key("virtio-console", flag()),
+            key("network", network),
+            key("disk", disk()),
+        ];
+        keys.prop_map(|keys| keys.into_iter().flatten().collect::<Vec<_>>().join("\n"))
+    }
+
+    proptest! {
+        #[test]
+        fn no_definition_that_passes_is_refused_by_its_vmm(keys in keys(), name in "[a-z0-9]{1,63}") {
+            let text = definition(&[&keys]).replace("web1", &name);
+            if let Ok(appliance) = thimble_spec::definition::parse("a.toml", &text) {
+                let config = config(&appliance.guests[0], jail(0, None)).unwrap();
+                let refusal = thimble_vmm::guest::check(&config).map_err(|error| error.sentence());
+                prop_assert_eq!(refusal, Ok(()), "{}", text);
+            }
         }
     }
 }

@@ -25,21 +25,30 @@ pub fn ranges(memory_mib: u32) -> Vec<(GuestAddress, usize)> {
     ranges
 }
 
+/// Whether any host could map such memory.
+///
+/// # Errors
+/// There is too little of it, or it is no whole number of its pages.
+pub fn check(memory_mib: u32, memory: &Memory) -> Result<()> {
+    if memory_mib < 2 {
+        return Err(Error::Config(format!("a guest cannot run in {memory_mib} MiB of memory: give it 16 MiB or more")));
+    }
+    if memory.pages == Pages::Huge && memory_mib % 2 == 1 {
+        return Err(Error::Config(format!(
+            "{memory_mib} MiB cannot be made of huge pages of 2 MiB: give an even number"
+        )));
+    }
+    Ok(())
+}
+
 /// Maps the guest's RAM: private to this process, and without a claim on the host's memory until the guest touches it,
 /// but for huge pages, which the host sets aside at once, and with [`Memory::prefault`].
 ///
 /// # Errors
 /// No memory given, more than the host's address space holds, or more than it has where it is taken at once.
 pub fn map(memory_mib: u32, memory: &Memory) -> Result<GuestMemoryMmap> {
-    if memory_mib < 2 {
-        return Err(Error::Config(format!("a guest cannot run in {memory_mib} MiB of memory: give it 16 MiB or more")));
-    }
+    check(memory_mib, memory)?;
     let huge = memory.pages == Pages::Huge;
-    if huge && memory_mib % 2 == 1 {
-        return Err(Error::Config(format!(
-            "{memory_mib} MiB cannot be made of huge pages of 2 MiB: give an even number"
-        )));
-    }
     if memory.prefault && !huge {
         check_available(memory_mib)?;
     }

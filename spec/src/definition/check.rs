@@ -26,6 +26,9 @@ const BUDGET_MIN: ByteSize = ByteSize::mib(16);
 /// Bonding's usual time between two looks at the links.
 const MIIMON_DEFAULT_MS: u32 = 100;
 
+/// As many name servers are asked (`MAXNS`, resolv.h), and fit on a guest's command line.
+const NAME_SERVERS_MAX: usize = 3;
+
 /// What GRUB's shell would not hand on as it is.
 const GRUB_SYNTAX: [char; 13] = ['\'', '\\', '$', '`', ';', '&', '|', '<', '>', '{', '}', '#', '"'];
 
@@ -234,7 +237,8 @@ impl Checker<'_> {
                 self.gateway(gateway, address, &format!("{key}.gateway"));
             }
             let gateway = bridge.gateway.map(Spanned::into_inner);
-            (name, Bridge { ports: inner(bridge.ports), address, gateway, dns: bridge.dns })
+            let dns = self.dns(bridge.dns, &format!("{key}.dns"));
+            (name, Bridge { ports: inner(bridge.ports), address, gateway, dns })
         });
         checked.collect()
     }
@@ -264,6 +268,14 @@ impl Checker<'_> {
                 self.wrong(gateway.span(), key, "a gateway needs a fixed address beside it: set `address`");
             }
         }
+    }
+
+    fn dns(&mut self, servers: Vec<Spanned<Ipv4Addr>>, key: &str) -> Vec<Ipv4Addr> {
+        if let Some(server) = servers.get(NAME_SERVERS_MAX) {
+            let message = format!("a resolver asks {NAME_SERVERS_MAX} name servers at most: leave the others out");
+            self.wrong(server.span(), format!("{key}[{NAME_SERVERS_MAX}]"), message);
+        }
+        inner(servers)
     }
 
     fn raids(&mut self, raids: Vec<source::Raid>, devices: &mut Once<String>) -> Vec<Raid> {

@@ -94,7 +94,7 @@ pub(super) struct Bridge {
     #[serde(default)]
     pub gateway: Option<Spanned<Ipv4Addr>>,
     #[serde(default)]
-    pub dns: Vec<Ipv4Addr>,
+    pub dns: Vec<Spanned<Ipv4Addr>>,
 }
 
 /// `"dhcp"`, `"none"` or an address.
@@ -199,7 +199,7 @@ pub(super) struct GuestNetwork {
     #[serde(default)]
     pub gateway: Option<Spanned<Ipv4Addr>>,
     #[serde(default)]
-    pub dns: Vec<Ipv4Addr>,
+    pub dns: Vec<Spanned<Ipv4Addr>>,
     #[serde(default)]
     pub vlan: Option<Spanned<u16>>,
     #[serde(default)]

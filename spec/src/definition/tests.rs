@@ -217,6 +217,10 @@ fn what_its_vmm_would_refuse() {
     for (keys, sentence) in [
         ("queues = 0", "queues: use 1 to 16 pairs of queues"),
         ("queues = 17", "queues: use 1 to 16 pairs of queues"),
+        (
+            "dns = [\"10.1.1.1\", \"10.1.1.1\", \"10.1.1.1\", \"10.1.1.1\"]",
+            "dns[3]: a resolver asks 3 name servers at most",
+        ),
         ("mtu = 575", "mtu: use 576 to 65521 bytes"),
         ("mtu = 65522", "mtu: use 576 to 65521 bytes"),
         ("receive = { bandwidth = 0 }", "receive.bandwidth: nothing could ever pass: use 1 or more"),

@@ -7,7 +7,7 @@ use thimble_spec::vmm::GuestConfig;
 use vm_memory::GuestMemoryMmap;
 
 use crate::console::Input;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kvm::Machine;
 use crate::virtio::VirtioDevice;
 use crate::virtio::balloon::{self, Balloon};
@@ -61,7 +61,6 @@ impl Devices {
             devices.push(Box::new(ConsolePort::new(input.clone())));
         }
         if let Some(balloon) = &config.balloon {
-            check_balloon(balloon.target_mib, config.memory_mib).map_err(Error::Config)?;
             let balloon = Balloon::new(balloon, memory::page_bytes(&config.memory));
             handles.balloon = Some((devices.len(), balloon.metrics()));
             devices.push(Box::new(balloon));
@@ -98,6 +97,12 @@ impl Devices {
         }
         Ok(transports)
     }
+}
+
+/// How many devices a guest has by its description.
+pub fn count(config: &GuestConfig) -> usize {
+    let others = [true, config.virtio_console, config.balloon.is_some(), config.vsock.is_some()];
+    config.disks.len() + config.nets.len() + others.into_iter().filter(|there| *there).count()
 }
 
 /// Whether a guest with `memory_mib` can give `target_mib` back.

@@ -2,11 +2,15 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `check` | what must hold of its description by itself |
 //! | `devices` | its virtio devices, from their descriptions to their threads |
 //! | `verbs` | what is asked of its devices while it runs |
 
+mod check;
 mod devices;
 mod verbs;
+
+pub use check::check;
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -74,6 +78,7 @@ impl Prepared {
     /// # Errors
     /// A file, an interface or KVM cannot be used, or the description makes no sense.
     pub fn new(config: &GuestConfig, pid: u32) -> Result<Self> {
+        check(config)?;
         affinity::check(&config.cpu.pins, config.vcpus)?;
         let memory = memory::map(config.memory_mib, &config.memory)?;
         phases::mark(Phase::Memory);

@@ -9,15 +9,24 @@ use crate::error::{Error, Result};
 /// The calling thread, for the calls below.
 const THIS_THREAD: Pid = Pid::from_raw(0);
 
-/// Refuses `pins` that cannot be kept: by index, the host's processors that each of `vcpus` may run on.
+/// Refuses `pins` that no host could keep: by index, the host's processors that each of `vcpus` may run on.
 ///
 /// # Errors
-/// There are more of them than vCPUs, or a processor that does not exist, is offline, or is not this process's to use.
-pub fn check(pins: &[Vec<u16>], vcpus: u8) -> Result<()> {
+/// There are more of them than vCPUs.
+pub fn check_count(pins: &[Vec<u16>], vcpus: u8) -> Result<()> {
     if pins.len() > usize::from(vcpus) {
         let last = pins.len() - 1;
         return Err(Error::Config(format!("vCPU {last} cannot be pinned: the guest has {vcpus}, counted from 0")));
     }
+    Ok(())
+}
+
+/// Refuses `pins` that this host cannot keep.
+///
+/// # Errors
+/// There are more of them than vCPUs, or a processor that does not exist, is offline, or is not this process's to use.
+pub fn check(pins: &[Vec<u16>], vcpus: u8) -> Result<()> {
+    check_count(pins, vcpus)?;
     if pins.iter().all(Vec::is_empty) {
         return Ok(());
     }

@@ -167,7 +167,7 @@ impl Checker<'_> {
             bridge: bridge.into_inner(),
             address,
             gateway: network.gateway.map(Spanned::into_inner),
-            dns: network.dns,
+            dns: self.dns(network.dns, &format!("{key}.dns")),
             vlan,
             mac: network.mac.map_or_else(|| Mac::derived(appliance, name), Spanned::into_inner),
             queues,

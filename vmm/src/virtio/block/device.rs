@@ -37,8 +37,8 @@ impl Block {
     /// # Errors
     /// The file cannot be opened or locked, or is no disk.
     pub fn open(description: &Description, position: usize) -> Result<Self> {
+        Self::check(description)?;
         let queues = description.queues.unwrap_or(1);
-        check(description, queues)?;
         let file = open(description)?;
         lock(&file, description.read_only).map_err(cannot("lock the disk", description))?;
         let disk = match description.format {
@@ -47,6 +47,30 @@ impl Block {
         };
         Self::new(Arc::new(disk), position, queues.into(), description.engine)
             .map_err(cannot("set up io_uring, or a timer, for the disk", description))
+    }
+
+    /// Looks at `description` alone, and at nothing of the host.
+    ///
+    /// # Errors
+    /// It asks for what there is not, or contradicts itself.
+    pub fn check(description: &Description) -> Result<()> {
+        let queues = description.queues.unwrap_or(1);
+        let reason = match description.format {
+            _ if !(1..=QUEUES_MAX).contains(&queues) => {
+                format!("cannot have {queues} queues: give it 1 to {QUEUES_MAX}")
+            }
+            DiskFormat::Qcow2 if description.direct => {
+                "is a qcow2 image, which is used through the host's page cache: leave `direct` out".to_owned()
+            }
+            DiskFormat::Qcow2 if description.engine == DiskEngine::Uring => {
+                "is a qcow2 image, which is used by calls: leave `engine` out".to_owned()
+            }
+            DiskFormat::Raw if description.backing.is_some() => {
+                "is raw and names no other file: leave `backing` out".to_owned()
+            }
+            _ => return Ok(()),
+        };
+        Err(refuse(description, &reason))
     }
 
     fn new(disk: Arc<Disk>, position: usize, queues: u16, engine: DiskEngine) -> io::Result<Self> {
@@ -94,26 +118,6 @@ fn engine(medium: &Medium, wanted: DiskEngine) -> io::Result<Box<dyn Engine>> {
 
 fn refuse(description: &Description, reason: &str) -> Error {
     Error::Config(format!("the disk {} {reason}", description.path.display()))
-}
-
-/// Whether `description` asks for what there is.
-fn check(description: &Description, queues: u8) -> Result<()> {
-    let reason = match description.format {
-        _ if !(1..=QUEUES_MAX).contains(&queues) => {
-            format!("cannot have {queues} queues: give it 1 to {QUEUES_MAX}")
-        }
-        DiskFormat::Qcow2 if description.direct => {
-            "is a qcow2 image, which is used through the host's page cache: leave `direct` out".to_owned()
-        }
-        DiskFormat::Qcow2 if description.engine == DiskEngine::Uring => {
-            "is a qcow2 image, which is used by calls: leave `engine` out".to_owned()
-        }
-        DiskFormat::Raw if description.backing.is_some() => {
-            "is raw and names no other file: leave `backing` out".to_owned()
-        }
-        _ => return Ok(()),
-    };
-    Err(refuse(description, &reason))
 }
 
 fn cannot(action: &'static str, description: &Description) -> impl Fn(io::Error) -> Error {

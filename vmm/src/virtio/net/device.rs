@@ -41,7 +41,8 @@ impl Net {
     /// # Errors
     /// The tap cannot be used as described, or the description makes no sense.
     pub fn open(description: &spec::Net, position: usize) -> Result<Self> {
-        let pairs = check(description)?;
+        Self::check(description)?;
+        let pairs = description.queue_pairs.unwrap_or(1);
         let vhost = open_vhost(description, pairs)?;
         Self::new(Tap::open(&description.tap, pairs)?, vhost, description, position)
     }
@@ -53,8 +54,29 @@ impl Net {
     /// The description makes no sense; the host gives no timers.
     #[cfg(any(test, feature = "testing"))]
     pub fn on(wires: Vec<File>, description: &spec::Net) -> Result<Self> {
-        check(description)?;
+        Self::check(description)?;
         Self::new(Tap::on(wires), None, description, 0)
+    }
+
+    /// Looks at `description` alone, and at nothing of the host.
+    ///
+    /// # Errors
+    /// It asks for what there is not, or contradicts itself.
+    pub fn check(description: &spec::Net) -> Result<()> {
+        let pairs = description.queue_pairs.unwrap_or(1);
+        let reason = if !(1..=config::PAIRS_MAX).contains(&pairs) {
+            format!("{pairs} queue pairs: give it 1 to {}", config::PAIRS_MAX)
+        } else if let Some(mtu) = description.mtu.filter(|mtu| !config::MTU.contains(mtu)) {
+            let (least, most) = config::MTU.into_inner();
+            format!("an MTU of {mtu}: give it {least} to {most}")
+        } else if description.mac.is_multicast() {
+            format!("the address {}, which is a group's: clear the first octet's lowest bit", description.mac)
+        } else if is_limited(description) && description.backend == NetBackend::Vhost {
+            "limits and the backend vhost, whose packets the host's kernel moves: give up one of them".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Error::Config(format!("the interface on {} cannot have {reason}", description.tap)))
     }
 
     /// A device whose packets move between `tap` and the queues by `vhost`, a device for each pair, or else by us.
@@ -111,15 +133,10 @@ fn kernel_lanes(devices: Vec<File>, port: &Arc<Port>, place: impl Fn(usize) -> P
 /// Opens vhost-net for `pairs` of queues, if the host's kernel is to move the packets.
 fn open_vhost(description: &spec::Net, pairs: u8) -> Result<Option<Vec<File>>> {
     let tap = &description.tap;
-    let limited = [description.receive, description.transmit] != [Limits::default(); 2];
     match description.backend {
         NetBackend::User => Ok(None),
-        NetBackend::Auto if limited => Ok(None),
+        NetBackend::Auto if is_limited(description) => Ok(None),
         NetBackend::Auto => Ok(vhost::open(pairs).ok()),
-        NetBackend::Vhost if limited => Err(Error::Config(format!(
-            "the interface on {tap} cannot have limits and the backend vhost, whose packets the host's kernel moves: \
-             give up one of them"
-        ))),
         NetBackend::Vhost => vhost::open(pairs).map(Some).map_err(|error| {
             Error::Config(format!(
                 "the interface on {tap} cannot have the backend vhost: {} cannot be used ({error}): load the module \
@@ -130,31 +147,8 @@ fn open_vhost(description: &spec::Net, pairs: u8) -> Result<Option<Vec<File>>> {
     }
 }
 
-/// Says how many pairs of queues are described, if the description makes sense.
-fn check(description: &spec::Net) -> Result<u8> {
-    let tap = &description.tap;
-    let pairs = description.queue_pairs.unwrap_or(1);
-    if !(1..=config::PAIRS_MAX).contains(&pairs) {
-        let most = config::PAIRS_MAX;
-        return Err(Error::Config(format!(
-            "the interface on {tap} cannot have {pairs} queue pairs: give it 1 to {most}"
-        )));
-    }
-    if let Some(mtu) = description.mtu
-        && !config::MTU.contains(&mtu)
-    {
-        let (least, most) = config::MTU.into_inner();
-        return Err(Error::Config(format!(
-            "the interface on {tap} cannot have an MTU of {mtu}: give it {least} to {most}"
-        )));
-    }
-    if description.mac.is_multicast() {
-        return Err(Error::Config(format!(
-            "the interface on {tap} cannot have the address {}, which is a group's: clear the first octet's lowest bit",
-            description.mac
-        )));
-    }
-    Ok(pairs)
+fn is_limited(description: &spec::Net) -> bool {
+    [description.receive, description.transmit] != [Limits::default(); 2]
 }
 
 impl VirtioDevice for Net {

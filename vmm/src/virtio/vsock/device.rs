@@ -7,7 +7,7 @@ use thimble_spec::vmm;
 use vm_memory::GuestMemoryMmap;
 
 use super::config;
-use super::host::Host;
+use super::host::{self, Host};
 use super::metrics::Metrics;
 use super::queues::{receive, transmit};
 use super::table::Table;
@@ -39,15 +39,25 @@ impl Vsock {
     /// # Errors
     /// The context identifier is none of a guest's; as [`Host::bind`].
     pub fn open(config: &vmm::Vsock) -> Result<Self> {
+        Self::check(config)?;
+        let cid = config.cid;
+        let metrics = Arc::new(Metrics::default());
+        let table = Table::new(cid, Host::bind(&config.path)?, metrics.clone());
+        Ok(Self { cid, metrics, lane: Some(Packets { table }) })
+    }
+
+    /// Looks at `config` alone, and at nothing of the host.
+    ///
+    /// # Errors
+    /// The context identifier is none of a guest's, or the path is none of a socket's.
+    pub fn check(config: &vmm::Vsock) -> Result<()> {
         let cid = config.cid;
         // The last one stands for "any" (linux/vm_sockets.h).
         if cid < config::FIRST_CID || cid == u32::MAX {
             let message = format!("{cid} is no context identifier of a guest: give one from {} on", config::FIRST_CID);
             return Err(Error::Config(message));
         }
-        let metrics = Arc::new(Metrics::default());
-        let table = Table::new(cid, Host::bind(&config.path)?, metrics.clone());
-        Ok(Self { cid, metrics, lane: Some(Packets { table }) })
+        host::check(&config.path)
     }
 
     /// Its counters.

@@ -26,6 +26,19 @@ const PATH_MAX: usize = 108;
 /// Bytes that a port adds to the path: `_` and ten digits.
 const PORT_MAX: usize = 11;
 
+/// Whether a socket can have `path`, and others the same with a port behind it.
+///
+/// # Errors
+/// It is too long.
+pub fn check(path: &Path) -> Result<()> {
+    let most = PATH_MAX - 1 - PORT_MAX;
+    if path.as_os_str().len() > most {
+        let message = format!("a socket device's path has {most} bytes at most: {} is longer", path.display());
+        return Err(Error::Config(message));
+    }
+    Ok(())
+}
+
 /// Where the host's programs are met.
 #[derive(Debug)]
 pub struct Host {
@@ -53,11 +66,7 @@ impl Host {
             source,
         })?;
         let path = directory.join(name);
-        let most = PATH_MAX - 1 - PORT_MAX;
-        if path.as_os_str().len() > most {
-            let message = format!("a socket device's path has {most} bytes at most: {} is longer", path.display());
-            return Err(Error::Config(message));
-        }
+        check(&path)?;
         let (listener, file) = Socket::bind(&path)?;
         // In its jail a VMM removes no files: the minder does.
         file.leave();

@@ -56,7 +56,8 @@ fn vhost_and_limits_exclude_each_other() {
     let backend = |backend, net: &spec::Net| open_vhost(&spec::Net { backend, ..net.clone() }, 1);
     assert!(backend(NetBackend::Auto, &limited).unwrap().is_none());
     assert!(backend(NetBackend::User, &description()).unwrap().is_none());
-    let sentence = backend(NetBackend::Vhost, &limited).unwrap_err().sentence();
+    let both = spec::Net { backend: NetBackend::Vhost, ..limited };
+    let sentence = Net::check(&both).unwrap_err().sentence();
     assert!(sentence.contains("cannot have limits and the backend vhost"), "{sentence}");
     // Auto takes what is there; Vhost says what is missing.
     let there = backend(NetBackend::Auto, &description()).unwrap().is_some();
