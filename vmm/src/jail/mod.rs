@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `root` | every path, process, socket and interface of the host: namespaces and an empty root |
 //! | `privileges`, `capabilities` | root's user, its capabilities, and every way to get them back |
-//! | `landlock` | opening files, if a path should be left after all |
+//! | `landlock` | opening files, TCP, signals and abstract sockets, if a way to one should be left after all |
 //! | [`seccomp`] | the system calls that a thread does not need |
 //!
 //! The order matters: each step needs what the next one takes away. `vmm/THREAT_MODEL.md` says what each is for. What a
@@ -35,7 +35,7 @@ pub fn enter(jail: &Jail, config: &GuestConfig) -> Result<()> {
     let here = |directory| if directory == Path::new("") { Path::new(".") } else { directory };
     root::leave_the_host(vsock.map(here)).map_err(explain)?;
     privileges::drop_all(jail).map_err(explain)?;
-    if !landlock::forbid_files().map_err(explain)? {
+    if !landlock::forbid_all().map_err(explain)? {
         eprintln!("thimble-vmm: this host's kernel has no Landlock: the jail does without");
     }
     Ok(())
