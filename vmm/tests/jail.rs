@@ -397,13 +397,20 @@ fn signals_reach_the_guest() {
 
 /// How a minder sees the end of `vmm`, which stands in the VMM's place in a jail that it has yet to enter.
 fn minded(vmm: impl FnOnce(&GuestConfig, Given) -> Exit) -> Exit {
+    minded_after(vmm, |_| ())
+}
+
+/// [`minded`], after the minder that has started it did something else.
+fn minded_after(vmm: impl FnOnce(&GuestConfig, Given) -> Exit, first: impl FnOnce(&minder::Minder)) -> Exit {
     let (mut told, tell) = std::io::pipe().unwrap();
     // SAFETY: see `attack`.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             drop(told);
             let config = GuestConfig { jail: Some(JAIL), ..GuestConfig::default() };
-            let exit = minder::start_as(vmm, &config, None, None).unwrap().wait();
+            let minder = minder::start_as(vmm, &config, None, None).unwrap();
+            first(&minder);
+            let exit = minder.wait();
             serde_json::to_writer(tell, &exit).unwrap();
             unsafe { libc::_exit(0) }
         }
@@ -497,6 +504,25 @@ fn a_panic_is_told_as_such_from_under_each_filter() {
 fn the_main_threads_panic_is_told_too() {
     let exit = minded(|_, _| panic!("before the jail"));
     assert!(exit.reason.to_string().contains("before the jail: this is a fault"), "{exit:?}");
+}
+
+#[test]
+fn a_vmm_that_does_not_end_when_it_is_told_to_is_killed() {
+    let began = Instant::now();
+    let stay = |_: &GuestConfig, given| {
+        // A VMM that was taken over closes its pipes, takes no signal, and stays.
+        drop(given);
+        for fd in 0..64 {
+            unsafe { libc::close(fd) };
+        }
+        loop {
+            std::thread::sleep(PATIENCE);
+        }
+    };
+    // Ctrl-A x
+    let exit = minded_after(stay, |minder| minder.killer()());
+    assert_eq!(exit.reason, ExitReason::Killed);
+    assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 fn forge(sentence: &str) -> Exit {

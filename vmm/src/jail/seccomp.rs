@@ -262,14 +262,14 @@ fn compile(lists: &[&[Entry]]) -> std::result::Result<BpfProgram, seccompiler::B
     filter.try_into()
 }
 
-/// Binds every thread of a minder to what it has left to do. It sends signals to `vmm` alone.
+/// Binds every thread of a minder to what it has left to do. It sends signals to `vmm` and itself alone.
 ///
 /// # Errors
 /// The host's kernel has no filters.
 pub fn bind_minder(vmm: Pid) -> Result<()> {
-    let kill: &[Entry] = &[(SYS_kill, Only::Is(0, vmm.as_raw().cast_unsigned()))];
+    let kill = [vmm, Pid::this()].map(|pid| (SYS_kill, Only::Is(0, pid.as_raw().cast_unsigned())));
     let filter =
-        compile(&[COMMON, MINDER, kill]).map_err(io::Error::other).map_err(Error::jail("compile its filter"))?;
+        compile(&[COMMON, MINDER, &kill]).map_err(io::Error::other).map_err(Error::jail("compile its filter"))?;
     apply_filter_all_threads(&filter).map_err(io::Error::other).map_err(Error::jail("install a filter"))
 }
 

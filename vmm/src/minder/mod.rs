@@ -27,7 +27,7 @@ use std::io::{self, stderr};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -54,6 +54,10 @@ pub struct Minder {
     complaints: Complaints,
     signals: SignalFd,
     started: Instant,
+    /// The guest was asked to power off.
+    asked: bool,
+    /// When the VMM was told to end at once.
+    told_to_end: Option<Instant>,
     /// Removed with the minder.
     _name: Option<Name>,
     /// The VMM has a jail, and its minder a smaller one.
@@ -61,6 +65,9 @@ pub struct Minder {
     /// The socket device's, which the VMM leaves behind.
     vsock: Option<PathBuf>,
 }
+
+/// How long a VMM has to end by itself when it is told to end at once. One whose guest has taken it over may not care.
+const OBEDIENCE: Duration = Duration::from_secs(5);
 
 /// What a minder waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +140,19 @@ pub fn start_as(
             let vsock = config.vsock.as_ref().map(|vsock| vsock.path.clone());
             let (report, complaints) = (Report::new(report), Complaints::new(complaints));
             let jailed = config.jail.is_some();
-            Ok(Minder { jailed, child, process, report, complaints, signals, started, _name: name, vsock })
+            Ok(Minder {
+                jailed,
+                child,
+                process,
+                report,
+                complaints,
+                signals,
+                started,
+                asked: false,
+                told_to_end: None,
+                _name: name,
+                vsock,
+            })
         }
     }
 }
@@ -165,10 +184,9 @@ fn leave_pid_namespace() -> Result<File> {
 impl Minder {
     /// Ends the guest at once, as SIGINT does. May be called from any thread.
     pub fn killer(&self) -> impl Fn() + Send + use<> {
-        let child = self.child;
-        move || {
-            // It may have ended by itself.
-            let _ = kill(child, Signal::SIGINT);
+        || {
+            // To ourselves, who hand it on and see to it that it is obeyed. A process may always signal itself.
+            let _ = kill(Pid::this(), Signal::SIGINT);
         }
     }
 
@@ -193,16 +211,28 @@ impl Minder {
             socket::remove_dead(path);
         }
         let after_s = self.started.elapsed().as_secs_f64();
-        if let Err(error) = minded {
-            return Exit::new(ExitReason::Error(error.sentence()), after_s);
-        }
-        self.report.exit().unwrap_or_else(|| Exit::new(explain(status), after_s))
+        let without_report = match minded {
+            Err(error) => return Exit::new(ExitReason::Error(error.sentence()), after_s),
+            Ok(true) => explain(status),
+            // As it was told, if not by itself.
+            Ok(false) => ExitReason::Killed,
+        };
+        self.report.exit().unwrap_or_else(|| Exit::new(without_report, after_s))
     }
 
-    /// Attends to the VMM until it is dead, whatever it does meanwhile, and has heard all that it said.
-    fn attend(&mut self) -> nix::Result<()> {
+    /// Attends to the VMM until it is dead, whatever it does meanwhile, and has heard all that it said. False if it had
+    /// to be killed: it did not end when it was told to.
+    fn attend(&mut self) -> nix::Result<bool> {
+        let mut obeys = true;
         loop {
-            let happened = self.next()?;
+            let left = self.told_to_end.map(|told| OBEDIENCE.saturating_sub(told.elapsed()));
+            if left == Some(Duration::ZERO) {
+                self.told_to_end = None;
+                obeys = false;
+                // It may be gone already.
+                let _ = kill(self.child, Signal::SIGKILL);
+            }
+            let happened = self.next(left)?;
             for source in &happened {
                 match source {
                     Source::Process => {}
@@ -212,13 +242,13 @@ impl Minder {
                 }
             }
             if happened == [Source::Process] {
-                return Ok(());
+                return Ok(obeys);
             }
         }
     }
 
-    /// Waits for what happens next.
-    fn next(&self) -> nix::Result<Vec<Source>> {
+    /// Waits for what happens next, or until the time that is left is over.
+    fn next(&self, left: Option<Duration>) -> nix::Result<Vec<Source>> {
         let watched = [
             (Source::Process, Some(self.process.as_fd())),
             (Source::Signals, Some(self.signals.as_fd())),
@@ -227,21 +257,30 @@ impl Minder {
         ];
         let watched = || watched.iter().filter_map(|(source, fd)| Some((*source, (*fd)?)));
         let mut polled: Vec<_> = watched().map(|(_, fd)| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        while let Err(error) = poll(&mut polled, PollTimeout::NONE) {
-            if error != Errno::EINTR {
-                return Err(error);
-            }
+        // Rounded up, so that the time is over when it wakes.
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut polled, timeout) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
         }
         let happened = |polled: &PollFd<'_>| polled.revents().is_some_and(|events| !events.is_empty());
         Ok(watched().zip(&polled).filter_map(|((source, _), polled)| happened(polled).then_some(source)).collect())
     }
 
-    fn hand_on_signal(&self) {
-        if let Ok(Some(signal)) = self.signals.read_signal() {
-            let signal = i32::try_from(signal.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
-            // It may be gone already.
-            let _ = kill(self.child, signal);
+    fn hand_on_signal(&mut self) {
+        let Ok(Some(signal)) = self.signals.read_signal() else { return };
+        let signal = i32::try_from(signal.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+        // The first of these asks the guest; all others are for the VMM.
+        if signal == Some(Signal::SIGTERM) && !self.asked {
+            self.asked = true;
+        } else {
+            self.told_to_end.get_or_insert_with(Instant::now);
         }
+        // It may be gone already.
+        let _ = kill(self.child, signal);
     }
 }
 
