@@ -18,7 +18,7 @@ use rtnetlink::Handle;
 use thimble_spec::appliance::{Bridge, Guest};
 use thimble_spec::console::Line;
 use thimble_spec::vmm::{Answer, CONTROL_FILE, Event, Exit, ExitReason, State, Verb};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -226,11 +226,33 @@ async fn copy_console(name: String, socket: std::path::PathBuf) {
     if control.ask(Verb::Console).await.is_err() {
         return;
     }
-    let mut stream = control.into_stream();
+    read_lines(control.into_stream(), |line| say::copy(&name, line)).await;
+}
+
+/// Calls `each` for each line. A guest that writes without end and without a newline has lines all the same, of
+/// [`say::CONSOLE_LINE_MAX`] bytes.
+async fn read_lines(mut stream: impl AsyncBufRead + Unpin, mut each: impl FnMut(&str)) {
     let mut line = Vec::new();
-    // A guest that writes without end and without a newline gets lines all the same.
     while let Ok(1..) = (&mut stream).take(say::CONSOLE_LINE_MAX as u64).read_until(b'\n', &mut line).await {
-        say::copy(&name, &String::from_utf8_lossy(&line));
+        each(&String::from_utf8_lossy(&line));
         line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_console_is_lines_whatever_a_guest_writes() {
+        let mut lines = Vec::new();
+        read_lines(&b"one\ntwo"[..], |line| lines.push(line.to_owned())).await;
+        assert_eq!(lines, ["one\n", "two"]);
+
+        let flood = vec![b'x'; 1 << 20];
+        let mut longest = 0;
+        let mut count = 0;
+        read_lines(&flood[..], |line| (longest, count) = (line.len().max(longest), count + 1)).await;
+        assert_eq!((longest, count), (say::CONSOLE_LINE_MAX, flood.len() / say::CONSOLE_LINE_MAX));
     }
 }

@@ -24,13 +24,31 @@ pub fn note(text: &str) {
 
 /// Prints a line of a guest's console behind the guest's name; a blank one is left out.
 pub fn copy(guest: &str, text: &str) {
-    let text = one_line(text, CONSOLE_LINE_MAX);
-    if !text.trim_end().is_empty() {
-        print(&format!("[{guest}] {}", text.trim_end()));
+    if let Some(line) = copied(guest, text) {
+        print(&line);
     }
+}
+
+fn copied(guest: &str, text: &str) -> Option<String> {
+    let text = one_line(text, CONSOLE_LINE_MAX);
+    let text = text.trim_end();
+    (!text.is_empty()).then(|| format!("[{guest}] {text}"))
 }
 
 fn print(text: &str) {
     // The console may be gone; there is nobody left to tell.
     let _ = std::io::stdout().write_all(format!("{text}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guests_console_stays_behind_the_guests_name() {
+        assert_eq!(copied("web1", "\r\n"), None);
+        assert_eq!(copied("web1", "login: \r\n").as_deref(), Some("[web1] login:"));
+        let forged = copied("web1", "\x1b[2K\rthimble: guest web2 ready 1.00\n");
+        assert_eq!(forged.as_deref(), Some("[web1] [2K thimble: guest web2 ready 1.00"));
+    }
 }
