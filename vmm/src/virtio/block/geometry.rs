@@ -69,12 +69,13 @@ impl Alignment {
 
 /// `STATX_DIOALIGN` (statx(2), Linux 6.1): what offsets and lengths, and memory, are multiples of.
 fn statx(file: &File) -> Option<(u32, u32)> {
+    // As a system call: the C library's function is one that Rust's library asks for weakly, and where the two are linked
+    // into one another it would not be there.
     // SAFETY: an all-zero `statx` is one, and the call fills it; the path is an empty C string.
     let found = unsafe {
         let mut found: libc::statx = std::mem::zeroed();
-        let empty = c"".as_ptr();
-        let failed =
-            libc::statx(file.as_raw_fd(), empty, libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &raw mut found) != 0;
+        let (fd, empty, flags) = (file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
+        let failed = libc::syscall(libc::SYS_statx, fd, empty, flags, libc::STATX_DIOALIGN, &raw mut found) != 0;
         (!failed).then_some(found)?
     };
     let sane = |bytes: u32| bytes.is_power_of_two();
