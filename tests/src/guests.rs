@@ -18,6 +18,7 @@ for word in $(cat /proc/cmdline); do
     case $word in
     act=*) act=${word#act=};;
     addr=*) addr=${word#addr=};;
+    from=*) from=${word#from=};;
     esac
 done
 [ -n "$addr" ] && ip link set lo up && ip link set eth0 up && ip addr add $addr/24 dev eth0
@@ -28,12 +29,12 @@ wait)
 echo)
     echo "SMALL: listens"
     while :; do nc -l -p 5000 -e cat; done;;
-count)
-    n=0
-    while [ $n -lt 4096 ]; do
-        echo "block $n" | dd of=/dev/vda bs=4096 seek=$n conv=sync,fsync,notrunc 2>/dev/null
+journal)
+    n=$from
+    while [ $n -lt 16384 ]; do
+        echo "record $n;" | dd of=/dev/vda bs=4096 seek=$((n * 1237 % 16384)) conv=sync,fsync,notrunc 2>/dev/null
+        echo "SMALL: flushed $n"
         n=$((n + 1))
-        echo "SMALL: wrote $n"
     done;;
 reboot) reboot -f;;
 panic) exit 1;;
@@ -112,7 +113,8 @@ fn program(code: &[u8]) -> Vec<u8> {
 }
 
 /// Puts our kernel, `vmlinux`, and `small.cpio`, the initramfs of a guest of busybox, into `payload`. What it does is
-/// in its command line: `act=off`, `reboot`, `panic`, `wait`, `echo` (at port 5000) or `count` (numbered blocks on its disk).
+/// in its command line: `act=off`, `reboot`, `panic`, `wait`, `echo` (at port 5000) or
+/// `journal` (numbered records all over its disk of 64 MiB, from `from=` on, each flushed before it is told).
 pub fn add_small_guest(payload: &Path) {
     fs::copy(our_kernel(), payload.join("vmlinux")).expect("the guests' kernel is there");
     let tree = tempfile::tempdir().expect("a temporary directory");
