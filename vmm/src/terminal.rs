@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What Ctrl-A x does.
 pub type Quit = Box<dyn FnOnce(&UnixStream) + Send>;
 
+/// Bytes of a copying thread's stack. With the usual 2 MiB the host may give it a huge page, all of it, at the first touch.
+const STACK_BYTES: usize = 128 << 10;
+
 /// The terminal, in raw mode while this lives if it is one.
 pub struct Terminal {
     before: Option<Termios>,
@@ -49,14 +52,14 @@ impl Terminal {
             begun.wait();
             copy_input(console, quit);
         };
-        let input = thread::Builder::new().name("stdin".to_owned()).spawn(read);
+        let input = thread("stdin").spawn(read);
         let copy = move || {
             begun_too.wait();
             copy_output(output);
             // Nobody waits any more if the receiver is gone.
             let _ = done.send(());
         };
-        let output = thread::Builder::new().name("stdout".to_owned()).spawn(copy);
+        let output = thread("stdout").spawn(copy);
         mask.thread_set_mask().context("cannot unblock signals")?;
         input.and(output).context("cannot start the console's threads")?;
         // The minder's filter allows none of what a thread does before its first line.
@@ -84,6 +87,10 @@ impl Drop for Terminal {
             let _ = tcsetattr(stdin().as_fd(), SetArg::TCSANOW, before);
         }
     }
+}
+
+fn thread(name: &str) -> thread::Builder {
+    thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES)
 }
 
 /// Copies keys to the guest. Ctrl-A x quits, Ctrl-A Ctrl-A is one Ctrl-A.

@@ -44,7 +44,7 @@ pub(super) fn plan(size: u64, head: &[u8; HEAD_BYTES]) -> Result<Plan, String> {
     let header = setup_header::from_slice(&head[SETUP_HEADER..][..size_of::<setup_header>()]);
     let header = *header.ok_or("its setup header is damaged")?;
     let kind = Kind::BzImage { header, entry: address + ENTRY_64 };
-    Ok(Plan { kind, pieces: vec![Piece { offset, address, bytes }], end })
+    Ok(Plan { kind, pieces: vec![Piece { offset, address, bytes, written: false }], end })
 }
 
 #[cfg(test)]
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(entry, 0x100_0200);
         assert_eq!({ header.pref_address }, 0x100_0000);
         let bytes = image.len() as u64 - 1024;
-        assert_eq!(plan.pieces, [Piece { offset: 1024, address: 0x100_0000, bytes }]);
+        assert_eq!(plan.pieces, [Piece { offset: 1024, address: 0x100_0000, bytes, written: false }]);
         assert_eq!(plan.end, 0x180_0000);
     }
 

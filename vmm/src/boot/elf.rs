@@ -17,6 +17,8 @@ const PROGRAM_HEADER_BYTES: usize = 56;
 const PROGRAM_HEADERS_MAX: u64 = 64;
 /// `PT_LOAD`.
 const LOAD: u64 = 1;
+/// `PF_W` of a segment's flags.
+const WRITABLE: u64 = 2;
 /// `PT_NOTE`.
 const NOTE: u64 = 4;
 /// Most bytes of notes in a segment: Linux has less than a KiB.
@@ -49,7 +51,8 @@ pub(super) fn plan<I: Image + ?Sized>(image: &I, size: u64, head: &[u8; HEAD_BYT
         }
         let segment_end = address.checked_add(in_memory.max(in_file)).filter(|_| address >= layout::HIGH_RAM);
         end = end.max(segment_end.ok_or("it is damaged: a segment has no place in a guest's memory")?);
-        pieces.push(Piece { offset, address, bytes: in_file });
+        let written = field(&header, 4, 4) & WRITABLE != 0;
+        pieces.push(Piece { offset, address, bytes: in_file, written });
     }
     let entry = entry.ok_or("it has no PVH entry: build it with CONFIG_PVH=y")?;
     if !(layout::HIGH_RAM..end).contains(&entry) {

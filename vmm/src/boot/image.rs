@@ -55,6 +55,8 @@ pub struct Piece {
     pub address: u64,
     /// Its length in bytes; neither end overflows.
     pub bytes: u64,
+    /// The guest will write to it: its pages are best its own from the start.
+    pub written: bool,
 }
 
 /// The two kinds of images.

@@ -148,7 +148,9 @@ fn load_initrd(memory: &GuestMemoryMmap, config: &GuestConfig, path: &Path, kern
             config.memory_mib
         )));
     };
-    place::place(memory, &file, Piece { offset: 0, address, bytes: size }, ram::is_shared(&config.memory))
+    // When a kernel is done with its initrd it fills the memory with a pattern (free_reserved_area() of Linux).
+    let piece = Piece { offset: 0, address, bytes: size, written: true };
+    place::place(memory, &file, piece, ram::is_shared(&config.memory))
         .map_err(Error::memory("read the initrd into"))?;
     Ok(Initrd { address, size })
 }

@@ -10,8 +10,8 @@ pub const NOTES: usize = 0x200;
 pub const ENTRY: u64 = 0x20_0010;
 /// Its segments: congruent to pages, with a part of a page at the end; and not congruent.
 pub const PIECES: [Piece; 2] = [
-    Piece { offset: 0x1000, address: 0x20_0000, bytes: 0x1800 },
-    Piece { offset: 0x2800, address: 0x30_0000, bytes: 0x100 },
+    Piece { offset: 0x1000, address: 0x20_0000, bytes: 0x1800, written: false },
+    Piece { offset: 0x2800, address: 0x30_0000, bytes: 0x100, written: true },
 ];
 /// Its end: the second segment is longer in memory than in the file.
 pub const END: u64 = 0x30_4000;
@@ -27,12 +27,13 @@ pub fn vmlinux() -> Vec<u8> {
     put(54, &[56, 0, 3, 0]);
     let headers = [
         (1u32, PIECES[0], 0x1800u64),
-        (4, Piece { offset: NOTES as u64, address: 0, bytes: 44 }, 44),
+        (4, Piece { offset: NOTES as u64, address: 0, bytes: 44, written: false }, 44),
         (1, PIECES[1], 0x4000),
     ];
     for (index, (kind, piece, in_memory)) in headers.into_iter().enumerate() {
         let at = PROGRAM_HEADERS + index * 56;
         put(at, &kind.to_le_bytes());
+        put(at + 4, &(4 | u32::from(piece.written) << 1).to_le_bytes());
         put(at + 8, &piece.offset.to_le_bytes());
         put(at + 24, &piece.address.to_le_bytes());
         put(at + 32, &piece.bytes.to_le_bytes());
