@@ -115,6 +115,21 @@ impl Machine {
         writeln!(input, "{line}").and_then(|()| input.flush()).expect("thimble reads its input");
     }
 
+    /// Asks a guest's VMM by PID 1, whose console takes commands, and gives what it answers: `verb` is `status` or
+    /// `stats`.
+    ///
+    /// # Panics
+    /// As [`Machine::wait`]; the answer is no JSON.
+    pub fn ask(&mut self, guest: &str, verb: &str, limit: Duration) -> Value {
+        let before = self.seen.len();
+        self.type_line(&format!("ask {guest} {verb}"));
+        self.wait("^}$", limit);
+        // Between its lines there may be others, which do not begin like them.
+        let answer = self.seen[before..].iter().filter(|line| *line == "{" || *line == "}" || line.starts_with("  "));
+        let text: String = answer.map(String::as_str).collect();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
     /// Runs a QMP command.
     pub fn qmp(&self, command: &str, arguments: Value) -> Value {
         qmp::execute(&self.qmp_socket(), command, arguments).expect("QEMU obeys")

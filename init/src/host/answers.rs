@@ -1,5 +1,6 @@
 //! The console as a place to command PID 1: reads lines, carries commands out, answers behind `console: `.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,6 +10,8 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::read;
+use thimble_spec::paths::{GUEST_RUN_DIR, VMM};
+use thimble_spec::vmm::CONTROL_FILE;
 
 use super::Host;
 use super::commands::{Command, HELP};
@@ -18,6 +21,7 @@ use crate::error::{Doing, Result};
 use crate::lines::Lines;
 use crate::net;
 use crate::power::Ending;
+use crate::process::{self, Program};
 
 /// The longest file that `cat` shows.
 const CAT_LIMIT: u64 = 64 << 10;
@@ -92,7 +96,7 @@ impl Host<'_> {
 
     fn answer(&self, command: &Command) {
         match command {
-            Command::Help => HELP.iter().for_each(|(word, what)| say(&format!("{word:10} {what}"))),
+            Command::Help => HELP.iter().for_each(|(word, what)| say(&format!("{word:15} {what}"))),
             Command::Status => self.status(),
             Command::KillNode => match self.node_pid() {
                 Some(pid) => {
@@ -104,6 +108,7 @@ impl Host<'_> {
             Command::Processes => processes(),
             Command::Log => log(),
             Command::Cat(path) => cat(path),
+            Command::Ask(guest, words) => self.ask(guest, words),
             // Carried out by the caller.
             Command::Reboot | Command::PowerOff => {}
         }
@@ -129,6 +134,17 @@ impl Host<'_> {
             say(&format!("link {} {} {}", name.to_string_lossy(), file("operstate"), file("address")));
         }
         say(fs::read_to_string("/proc/net/fib_trie").map(|trie| local_addresses(&trie)).unwrap_or_default().trim());
+    }
+
+    /// Has another process ask, for a VMM that does not answer must not hold PID 1; it prints the answer.
+    fn ask(&self, guest: &str, words: &[String]) {
+        let socket = format!("{GUEST_RUN_DIR}/{guest}/{CONTROL_FILE}");
+        let mut exec = vec![VMM.to_owned(), "ask".to_owned(), socket];
+        exec.extend_from_slice(words);
+        let (host, environment) = (&self.appliance.name, &BTreeMap::new());
+        if let Err(error) = process::start(&Program { exec: &exec, uid: 0, gid: 0, host, environment }) {
+            say(&error.sentence());
+        }
     }
 }
 

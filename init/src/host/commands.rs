@@ -1,5 +1,7 @@
 //! The words that PID 1 understands on the console, when the kernel command line allows it: for tests and for rescue.
 
+use thimble_spec::names::check_name;
+
 /// On the kernel command line, it lets the console command PID 1. Whoever can write there owns the node anyway.
 pub const ALLOWED: &str = "thimble.console-commands";
 
@@ -22,10 +24,12 @@ pub enum Command {
     Log,
     /// A file.
     Cat(String),
+    /// A guest's VMM: the guest, and the words of `thimble-vmm ask`.
+    Ask(String, Vec<String>),
 }
 
 /// Word and explanation of each command.
-pub const HELP: [(&str, &str); 8] = [
+pub const HELP: [(&str, &str); 9] = [
     ("help", "this list"),
     ("status", "what runs, and which addresses there are"),
     ("reboot", "stop the guests, then start the host again"),
@@ -34,6 +38,7 @@ pub const HELP: [(&str, &str); 8] = [
     ("ps", "processes"),
     ("log", "the end of the kernel's log"),
     ("cat FILE", "the text of a file"),
+    ("ask GUEST VERB", "what thimble-vmm ask does: status, stats, pause, resume, ..."),
 ];
 
 impl Command {
@@ -55,6 +60,14 @@ impl Command {
             ("log", "") => Self::Log,
             ("cat", path) if path.starts_with('/') => Self::Cat(path.to_owned()),
             ("cat", _) => return Err("cat takes the absolute path of a file".to_owned()),
+            ("ask", words) => {
+                let mut words = words.split_ascii_whitespace().map(str::to_owned);
+                match (words.next(), words.collect::<Vec<_>>()) {
+                    // A guest's name is part of a path.
+                    (Some(guest), words) if !words.is_empty() && check_name(&guest).is_ok() => Self::Ask(guest, words),
+                    _ => return Err("ask takes the name of a guest and a verb, such as status".to_owned()),
+                }
+            }
             ("help" | "status" | "reboot" | "poweroff" | "kill-node" | "ps" | "log", _) => {
                 return Err(format!("{word} stands alone"));
             }
@@ -72,7 +85,7 @@ mod tests {
     #[test]
     fn every_command_in_the_help_is_understood() {
         for (word, _) in HELP {
-            assert!(Command::parse(&word.replace("FILE", "/etc/hosts")).is_ok(), "{word}");
+            assert!(Command::parse(&word.replace("FILE", "/etc/hosts").replace("GUEST", "web1")).is_ok(), "{word}");
         }
     }
 
@@ -83,6 +96,11 @@ mod tests {
         assert_eq!(Command::parse("reboot now").unwrap_err(), "reboot stands alone");
         assert_eq!(Command::parse("rm -rf").unwrap_err(), "`rm` is no command, try help");
         assert!(Command::parse("").is_err());
+        let asked = Command::parse("ask web1 balloon  64MiB");
+        assert_eq!(asked, Ok(Command::Ask("web1".to_owned(), vec!["balloon".to_owned(), "64MiB".to_owned()])));
+        for line in ["ask", "ask web1", "ask ../web1 stats"] {
+            assert!(Command::parse(line).unwrap_err().starts_with("ask takes the name of a guest"), "{line}");
+        }
     }
 
     proptest! {
