@@ -501,6 +501,31 @@ fn a_panic_is_told_as_such_from_under_each_filter() {
 }
 
 #[test]
+fn many_threads_have_memory_under_their_filters() {
+    let exit = minded(|config, _| {
+        jail::enter(config.jail.as_ref().unwrap(), config).unwrap();
+        let filters = &Filters::compile().unwrap();
+        let all_here = &std::sync::Barrier::new(64);
+        // Each has a heap of its own. The C library gives out so many, and then opens files to learn how many processors
+        // there are: that must be over when a thread's own first line comes.
+        std::thread::scope(|scope| {
+            for index in 0..64 {
+                let duty = [Duty::Vcpu, Duty::Disk, Duty::Net, Duty::Vsock, Duty::Plain][index % 5];
+                scope.spawn(move || {
+                    filters.bind(duty);
+                    all_here.wait();
+                    let memory = std::hint::black_box(vec![1_u8; 4000 + index]);
+                    all_here.wait();
+                    drop(memory);
+                });
+            }
+        });
+        forge("all of them")
+    });
+    assert_eq!(exit.reason, ExitReason::Error("all of them".to_owned()));
+}
+
+#[test]
 fn the_main_threads_panic_is_told_too() {
     let exit = minded(|_, _| panic!("before the jail"));
     assert!(exit.reason.to_string().contains("before the jail: this is a fault"), "{exit:?}");
