@@ -6,13 +6,16 @@ use thimble_spec::appliance::{DiskSource, Guest, GuestDisk, GuestNetwork};
 use thimble_spec::cmdline::{Cmdline, CmdlineError, DEFAULT_IMAGE, GuestParams};
 use thimble_spec::names::{INTERFACE_NAME_MAX, fnv1a};
 use thimble_spec::paths;
-use thimble_spec::vmm::{DISK_WORKERS, Discovery, Disk, GuestConfig, Jail, Net, NetBackend, Vsock};
+use thimble_spec::vmm::{DISK_WORKERS, Discovery, Disk, GuestConfig, Jail, Net, NetBackend, Pages, Vsock};
 
 /// Where a guest's own block device is in the guest: behind the shared image.
 const OWN_DISK: &str = "/dev/vdb";
 /// Words for every guest's kernel. `reboot=k` resets through the keyboard controller, which the VMM takes for a reboot;
 /// `panic=-1` reboots at once, so that a guest that panicked is started again.
 const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 reboot=k";
+/// The smallest free block that a guest reports, as a power of two of its pages. By itself its kernel reports blocks of 4
+/// MiB, and none before 32 of them are free (Linux `mm/page_reporting.c`): more than a small guest has.
+const REPORT_ORDER: &str = "page_reporting.page_reporting_order";
 
 /// The files of one guest on the host.
 #[derive(Clone, Debug)]
@@ -83,6 +86,9 @@ pub fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig, CmdlineError> {
         disk: keeps_changes.then(|| OWN_DISK.to_owned()),
     }
     .write(&mut cmdline);
+    if guest.balloon.is_some_and(|balloon| balloon.free_page_reporting) {
+        cmdline.set(REPORT_ORDER, report_order(guest.memory_kind.pages));
+    }
     let path = Path::new(paths::IMAGES_DIR).join(format!("{}.erofs", guest.image));
     let image = Disk { path, read_only: true, ..Disk::default() };
     let own = own_disk(guest).zip(guest.disk.as_ref()).map(|(path, described)| disk(path, described));
@@ -105,6 +111,14 @@ pub fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig, CmdlineError> {
         vsock: guest.vsock.map(|cid| Vsock { cid, path: socket() }),
         jail: Some(jail),
     })
+}
+
+/// 256 KiB; where the host has huge pages it takes nothing smaller, or would lose them by taking it: 2 MiB then.
+fn report_order(pages: Pages) -> &'static str {
+    match pages {
+        Pages::Default => "6",
+        Pages::Transparent | Pages::Huge => "9",
+    }
 }
 
 fn disk(path: PathBuf, disk: &GuestDisk) -> Disk {
@@ -147,7 +161,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use thimble_spec::names::{Mac, check_interface};
-    use thimble_spec::vmm::{Balloon, CpuModel, DiskEngine, DiskFormat, Limits, Pages, Rate};
+    use thimble_spec::vmm::{Balloon, CpuModel, DiskEngine, DiskFormat, Limits, Rate};
 
     use crate::testing::{definition, guest};
 
@@ -256,6 +270,14 @@ mod tests {
         assert_eq!(net.receive, Limits { bandwidth: rate(2_000_000, Some(64 << 10)), operations: None });
         assert_eq!(net.transmit, Limits { bandwidth: None, operations: rate(1000, None) });
         assert_eq!(threads(&guest), 3 + 2 * 5 + 2 * 2);
+    }
+
+    #[test]
+    fn a_small_guest_reports_small_blocks() {
+        let cmdline = |keys| config(&guest(&format!("memory = \"64MiB\"\n{keys}")), jail(0, None)).unwrap().cmdline;
+        assert!(cmdline("balloon = {}").contains("page_reporting.page_reporting_order=6"));
+        assert!(cmdline("balloon = {}\npages = \"huge\"").contains("page_reporting.page_reporting_order=9"));
+        assert!(!cmdline("balloon = { free-page-reporting = false }").contains("page_reporting"));
     }
 
     #[test]

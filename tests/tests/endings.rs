@@ -52,7 +52,9 @@ fn reboot_and_power_off_end_as_themselves_and_a_guest_is_what_its_definition_say
     let stats = machine.ask("tuned", "stats", LIMIT);
     let count = |pointer: &str| stats.pointer(pointer).and_then(serde_json::Value::as_u64).unwrap_or(0);
     assert_eq!(stats["nets"][0]["vhost"], false, "{stats:#}");
-    for counted in ["/disks/1/throttled", "/disks/1/written_bytes", "/nets/0/received", "/nets/0/sent"] {
+    for counted in
+        ["/balloon/reported_bytes", "/disks/1/throttled", "/disks/1/written_bytes", "/nets/0/received", "/nets/0/sent"]
+    {
         assert!(count(counted) > 0, "{counted}: {stats:#}");
     }
     assert_eq!((count("/balloon/target_mib"), count("/balloon/actual_mib")), (8, 8), "{stats:#}");
