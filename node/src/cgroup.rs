@@ -90,6 +90,17 @@ fn forbid_swap(place: &Path) -> io::Result<()> {
     }
 }
 
+/// Kills whatever is in the guest's cgroup: its VMM and that one's minder (Linux 5.14). Without one there is nothing to
+/// be done.
+pub fn kill(guest: &str) {
+    kill_in(Path::new(HIERARCHY), guest);
+}
+
+fn kill_in(hierarchy: &Path, guest: &str) {
+    let file = File::options().write(true).open(hierarchy.join(OURS).join(guest).join("cgroup.kill"));
+    let _ = file.and_then(|mut file| file.write_all(b"1"));
+}
+
 /// Removes the guest's cgroup; one that isn't there, or where a process still ends, is no error: the next start uses it.
 pub fn remove(guest: &str) {
     let _ = fs::remove_dir(Path::new(HIERARCHY).join(OURS).join(guest));
@@ -142,6 +153,20 @@ mod tests {
         fs::write(place.join("memory.swap.max"), "max").unwrap();
         make_in(hierarchy.path(), "web1", 128 * MIB, 2).unwrap();
         assert_eq!(fs::read_to_string(place.join("memory.swap.max")).unwrap(), "0");
+    }
+
+    #[test]
+    fn only_the_guests_own_cgroup_is_killed() {
+        let hierarchy = hierarchy("memory pids");
+        for guest in ["web1", "web2"] {
+            let place = make_in(hierarchy.path(), guest, 128 * MIB, 2).unwrap().place.unwrap();
+            fs::write(place.join("cgroup.kill"), "").unwrap();
+        }
+        kill_in(hierarchy.path(), "web2");
+        kill_in(hierarchy.path(), "web3");
+        let killed = |guest| fs::read_to_string(hierarchy.path().join("thimble").join(guest).join("cgroup.kill"));
+        assert_eq!((killed("web1").unwrap().as_str(), killed("web2").unwrap().as_str()), ("", "1"));
+        assert!(killed("web3").is_err());
     }
 
     #[test]

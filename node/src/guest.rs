@@ -7,7 +7,7 @@
 //!     ^                          |                        |
 //!     |                          | the host stops         | policy: again, after a pause
 //!     |                          v                        v
-//!     +---- power-off ---- shutdown, then kill          [off] or start
+//!     +-- power-off -- shutdown, then kill, by force    [off] or start
 //! ```
 
 use std::path::Path;
@@ -147,10 +147,8 @@ impl Keeper {
         loop {
             let event = tokio::select! {
                 event = watch.event() => event,
-                verb = stop.next() => {
-                    if let Err(error) = command(socket, verb).await {
-                        say::note(&format!("guest {name}: {verb:?}: {error:#}"));
-                    }
+                step = stop.next() => {
+                    self.stop(step, socket).await;
                     continue;
                 }
             };
@@ -174,6 +172,17 @@ impl Keeper {
         }
     }
 
+    async fn stop(&self, step: Step, socket: &Path) {
+        let verb = match step {
+            Step::Ask => Verb::Shutdown,
+            Step::End => Verb::Kill,
+            Step::Force => return cgroup::kill(&self.guest.name),
+        };
+        if let Err(error) = command(socket, verb).await {
+            say::note(&format!("guest {}: {verb:?}: {error:#}", self.guest.name));
+        }
+    }
+
     /// Waits until the VMM's process is gone, so that its disk is free for the next one.
     async fn gone(&self) {
         let deadline = Instant::now() + KILL_LIMIT;
@@ -183,36 +192,51 @@ impl Keeper {
     }
 }
 
-/// What a stopping host says to a guest, one after the other: shut down; after [`SHUTDOWN_LIMIT`], end.
+/// What a stopping host does to a guest, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Ask it to power off.
+    Ask,
+    /// After [`SHUTDOWN_LIMIT`]: tell its VMM to end.
+    End,
+    /// After [`KILL_LIMIT`] more: kill whatever is in its cgroup. A VMM that its guest has taken over does as it likes.
+    Force,
+}
+
+/// The steps, each in its time.
 struct Stop {
     stopping: watch::Receiver<bool>,
-    deadline: Option<Instant>,
-    killed: bool,
+    /// The last one, and when the next is due.
+    last: Option<(Step, Instant)>,
 }
 
 impl Stop {
     fn new(stopping: watch::Receiver<bool>) -> Self {
-        Self { stopping, deadline: None, killed: false }
+        Self { stopping, last: None }
     }
 
-    /// The next thing to say, when it is time; cancel-safe.
-    async fn next(&mut self) -> Verb {
-        match self.deadline {
+    /// The next step, when it is time; cancel-safe.
+    async fn next(&mut self) -> Step {
+        let (step, then) = match self.last {
             None => {
                 // The sender lives as long as the daemon; without it there is nothing to wait for.
                 if self.stopping.wait_for(|stopping| *stopping).await.is_err() {
                     return std::future::pending().await;
                 }
-                self.deadline = Some(Instant::now() + SHUTDOWN_LIMIT);
-                Verb::Shutdown
+                (Step::Ask, SHUTDOWN_LIMIT)
             }
-            Some(_) if self.killed => std::future::pending().await,
-            Some(deadline) => {
-                sleep_until(deadline).await;
-                self.killed = true;
-                Verb::Kill
+            Some((Step::Ask, due)) => {
+                sleep_until(due).await;
+                (Step::End, KILL_LIMIT)
             }
-        }
+            Some((Step::End, due)) => {
+                sleep_until(due).await;
+                (Step::Force, KILL_LIMIT)
+            }
+            Some((Step::Force, _)) => return std::future::pending().await,
+        };
+        self.last = Some((step, Instant::now() + then));
+        step
     }
 }
 
@@ -242,6 +266,28 @@ async fn read_lines(mut stream: impl AsyncBufRead + Unpin, mut each: impl FnMut(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_does_not_stop_is_stopped() {
+        let (tell, stopping) = watch::channel(false);
+        let mut stop = Stop::new(stopping);
+        assert!(timeout(SHUTDOWN_LIMIT, stop.next()).await.is_err(), "nobody stops");
+        tell.send(true).unwrap();
+        let began = Instant::now();
+        for (step, after) in
+            [(Step::Ask, Duration::ZERO), (Step::End, SHUTDOWN_LIMIT), (Step::Force, SHUTDOWN_LIMIT + KILL_LIMIT)]
+        {
+            // A select drops it at each event of the guest's.
+            assert!(after.is_zero() || timeout(Duration::from_secs(1), stop.next()).await.is_err());
+            assert_eq!(stop.next().await, step);
+            assert!(
+                (after..after + Duration::from_secs(1)).contains(&began.elapsed()),
+                "{step:?}: {:?}",
+                began.elapsed()
+            );
+        }
+        assert!(timeout(SHUTDOWN_LIMIT, stop.next()).await.is_err(), "there is no more to be done");
+    }
 
     #[tokio::test]
     async fn a_console_is_lines_whatever_a_guest_writes() {
