@@ -57,6 +57,8 @@ fn devices_do_what_they_promise_to_real_drivers() {
     rig.run(
         "mkdir /tmp/v /tmp/small; chmod 777 /tmp/v; mount -t tmpfs -o size=8M small /tmp/small
          truncate -s 64M /tmp/uring.raw /tmp/sync.raw /tmp/small/full.raw
+         truncate -s 96M /tmp/ext4; mkdir /tmp/direct; loop=$(losetup -b 4096 -f --show /tmp/ext4)
+         mkfs.ext4 -q $loop; mount $loop /tmp/direct; truncate -s 64M /tmp/direct/direct.raw
          qemu-img create -q -f qcow2 /tmp/cow.qcow2 64M
          ip link add br0 type bridge; ip link set br0 up; ip addr add 10.77.0.1/24 dev br0
          for tap in tap0 tap1; do ip tuntap add $tap mode tap vnet_hdr multi_queue; ip link set $tap master br0 up; done",
@@ -67,6 +69,7 @@ fn devices_do_what_they_promise_to_real_drivers() {
          --cmdline 'console=ttyS0 quiet panic=-1 root=/dev/vda ro {RUN_SCRIPT}' --memory 640MiB \
          --disk /dev/vda:ro --disk /payload/script.ext4:ro --disk /tmp/uring.raw,engine=uring,queues=2 \
          --disk /tmp/sync.raw,engine=sync --disk /tmp/cow.qcow2,format=qcow2 --disk /tmp/small/full.raw \
+         --disk /tmp/direct/direct.raw,direct \
          --net tap=tap0,queue-pairs=2 --vsock cid=3,path=/tmp/v/v --balloon 0MiB,free-page-reporting \
          --control /tmp/d.sock < /dev/null > /tmp/d.log 2>&1; echo exit $? >> /tmp/d.log) & \
          for i in $(seq 500); do grep -aqE 'GUEST: up|^exit' /tmp/d.log && break; sleep 0.2; done 2>/dev/null; \
@@ -101,8 +104,8 @@ fn devices_do_what_they_promise_to_real_drivers() {
 }
 
 fn disks_keep_what_they_are_given(guest: &mut Guest) {
-    // vdc by io_uring with two queues, vdd by calls, vde a qcow2 image.
-    for disk in ["vdc", "vdd", "vde"] {
+    // vdc by io_uring with two queues, vdd by calls, vde a qcow2 image, vdg around the page cache of ext4.
+    for disk in ["vdc", "vdd", "vde", "vdg"] {
         let fio = format!(
             "fio --name=v --filename=/dev/{disk} --rw=randwrite --bs=4k --size=12M --direct=1 --ioengine=libaio \
              --iodepth=16 --verify=crc32c --verify_fatal=1 --fsync=64 --output=/tmp/fio.log; \
@@ -117,7 +120,7 @@ fn disks_keep_what_they_are_given(guest: &mut Guest) {
         ));
     }
     let stats = guest.stats();
-    for disk in [2, 3, 4] {
+    for disk in [2, 3, 4, 6] {
         let disk = &stats["disks"][disk];
         assert!(disk["written_bytes"].as_u64() > Some(20 << 20) && disk["flushes"].as_u64() > Some(0), "{stats}");
         assert!(disk["erases"].as_u64() > Some(0) && disk["errors"].as_u64() == Some(0), "{stats}");
