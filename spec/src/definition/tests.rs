@@ -279,6 +279,23 @@ fn a_context_identifier_goes_with_the_guests_place() {
 }
 
 #[test]
+fn what_the_documentation_shows_can_be_written() {
+    let page = include_str!("../../../docs/definition.md");
+    let mut examples = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    // The page shows what excludes each other side by side: an address by DHCP has no gateway,
+    let whole = examples.next().unwrap().replace("address = \"dhcp\"", "address = \"10.1.1.2/24\"");
+    parse("definition.md", &whole).unwrap();
+    // and a raw disk no backing file. What must be there is shown above.
+    let machine = examples
+        .next()
+        .unwrap()
+        .replace("[[guest]]", "[[guest]]\nname = \"a\"\nimage = \"web\"\nmemory = \"64MiB\"")
+        .replace("[guest.network]", "[guest.network]\nbridge = \"br0\"")
+        .replace("format = \"raw\"", "file = \"/data/a\"\nformat = \"qcow2\"");
+    parse("definition.md", &(GOOD[..GOOD.find("[[guest]]").unwrap()].to_owned() + &machine)).unwrap();
+}
+
+#[test]
 fn a_recipe_reads() {
     let text = "summary = \"x\"\nports = [80]\n[[service]]\nname = \"a\"\nexec = [\"/bin/a\"]\nready = { port = 80 }\n";
     assert_eq!(parse_recipe("r.toml", text).unwrap().services[0].user, "root");
