@@ -46,6 +46,7 @@ pub mod vcpu;
 pub mod virtio;
 
 use std::io::PipeWriter;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
@@ -70,6 +71,8 @@ pub struct Given {
     pub pid: Option<u32>,
     /// A pipe to whoever looks after it: with its reader the guest ends.
     pub minder: Option<PipeWriter>,
+    /// What is to stay open as long as anything of the guest is there.
+    pub hold: Option<OwnedFd>,
 }
 
 /// Runs the guest that `config` describes until it ends; whatever goes wrong is in the exit's reason too.
@@ -86,10 +89,11 @@ pub fn run(config: &GuestConfig, given: Given) -> Exit {
     })
 }
 
-fn supervise(config: &GuestConfig, given: Given, started: Instant) -> Result<Exit> {
+fn supervise(config: &GuestConfig, mut given: Given, started: Instant) -> Result<Exit> {
     if let Some(stream) = &given.console {
         stream.set_nonblocking(true).map_err(Error::host("set up the console"))?;
     }
+    let (hold, has_minder) = (given.hold.take(), given.minder.is_some());
     let ending = Arc::new(exit::Ending::new()?);
     let signals = supervisor::take_signals()?;
     let prepared = guest::Prepared::new(config, given.pid.unwrap_or_else(std::process::id))?;
@@ -105,7 +109,13 @@ fn supervise(config: &GuestConfig, given: Given, started: Instant) -> Result<Exi
     let guest = prepared.start(ending.clone(), started, &filters)?;
     let supervisor = supervisor::Supervisor::new(guest, ending, signals, given)?;
     filters.apply(Duty::Supervisor)?;
-    let exit = supervisor.run(started);
+    let (exit, machine) = supervisor.run(started);
+    drop(hold);
     phases::mark(Phase::Gone);
+    if has_minder {
+        // This process ends next, and what KVM still keeps of the guest with it. That takes the kernel some RCU grace
+        // periods, tens of milliseconds, for which nobody has to wait.
+        std::mem::forget(machine);
+    }
     Ok(Exit { phases: phases::reached(), ..exit })
 }

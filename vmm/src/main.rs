@@ -51,13 +51,13 @@ fn print_config(options: &cli::Options) -> ExitCode {
 fn run(options: &cli::Options) -> Result<Exit> {
     let config = options.guest()?;
     // Before anything is open: what was inherited, and is not wanted, shall not be inherited again.
-    inherited::close_all_but(options.hold).context("cannot close what was inherited")?;
+    let hold = inherited::close_all_but(options.hold).context("cannot close what was inherited")?;
     let streams = match options.console() {
         cli::ConsoleKind::Stdio => Some(UnixStream::pair().context("cannot make a socket for the console")?),
         cli::ConsoleKind::None => None,
     };
     let (ours, theirs) = streams.unzip();
-    let minder = minder::start(&config, options.control.as_deref(), theirs)?;
+    let minder = minder::start(&config, minder::Start { control: options.control.as_deref(), console: theirs, hold })?;
     let kill = minder.killer();
     let terminal = ours.map(|ours| Terminal::start(ours, Box::new(move |_| kill()))).transpose()?;
     let exit = minder.wait();

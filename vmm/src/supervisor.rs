@@ -19,6 +19,7 @@ use crate::control::socket::Socket;
 use crate::error::{Error, Result};
 use crate::exit::Ending;
 use crate::guest::Guest;
+use crate::kvm::Machine;
 use crate::phases;
 
 /// Most connections to the control socket.
@@ -101,8 +102,9 @@ impl Supervisor {
         self.epoll.ctl(operation, fd, EpollEvent::new(events, token))
     }
 
-    /// Serves until the guest ends. The guest is gone when this returns, and so is the control socket.
-    pub fn run(mut self, started: Instant) -> Exit {
+    /// Serves until the guest ends. The guest is gone when this returns, and so is the control socket; what KVM keeps of
+    /// it is left to the caller.
+    pub fn run(mut self, started: Instant) -> (Exit, Machine) {
         let mut events = [EpollEvent::default(); 32];
         while self.ending.reason().is_none() {
             match self.epoll.wait(-1, &mut events) {
@@ -117,7 +119,7 @@ impl Supervisor {
         self.guest.pause();
         self.broadcast(&Event::Exited { exit: exit.clone() });
         self.farewell();
-        exit
+        (exit, self.guest.end())
     }
 
     fn handle(&mut self, token: u64, events: EventSet) {

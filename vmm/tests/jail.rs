@@ -374,7 +374,9 @@ fn a_vmm_sees_its_minder_die_where_no_signal_tells_it() {
                 assert_eq!(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0, 0, 0, 0) }, 0);
                 thimble_vmm::run(config, given)
             };
-            minder::start_as(deaf, &config, Some(&control), None).unwrap().wait();
+            minder::start_as(deaf, &config, minder::Start { control: Some(&control), ..Default::default() })
+                .unwrap()
+                .wait();
             unsafe { libc::_exit(0) }
         }
         ForkResult::Parent { child } => child,
@@ -408,7 +410,7 @@ fn minded_after(vmm: impl FnOnce(&GuestConfig, Given) -> Exit, first: impl FnOnc
         ForkResult::Child => {
             drop(told);
             let config = GuestConfig { jail: Some(JAIL), ..GuestConfig::default() };
-            let minder = minder::start_as(vmm, &config, None, None).unwrap();
+            let minder = minder::start_as(vmm, &config, minder::Start::default()).unwrap();
             first(&minder);
             let exit = minder.wait();
             serde_json::to_writer(tell, &exit).unwrap();
@@ -548,6 +550,28 @@ fn a_vmm_that_does_not_end_when_it_is_told_to_is_killed() {
     let exit = minded_after(stay, |minder| minder.killer()());
     assert_eq!(exit.reason, ExitReason::Killed);
     assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_vmm_that_says_that_its_guest_ended_is_not_waited_for_and_does_not_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let alive = directory.path().join("alive");
+    let began = Instant::now();
+    let exit = minded(|_, given| {
+        let mut minder = given.minder.unwrap();
+        serde_json::to_writer(&minder, &Exit::new(ExitReason::PowerOff, 0.5)).unwrap();
+        std::io::Write::write_all(&mut minder, b"\n").unwrap();
+        loop {
+            fs::write(&alive, format!("{:?}", Instant::now())).unwrap();
+        }
+    });
+    assert_eq!(exit.reason, ExitReason::PowerOff);
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    wait_for("its end", || {
+        let before = fs::read(&alive).ok();
+        std::thread::sleep(Duration::from_millis(100));
+        (before == fs::read(&alive).ok()).then_some(())
+    });
 }
 
 fn forge(sentence: &str) -> Exit {

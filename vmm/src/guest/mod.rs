@@ -37,11 +37,10 @@ use crate::virtio::worker::Worker;
 use crate::{boot, layout, memory};
 use devices::{Devices, Handles};
 
-/// A guest that runs. Dropped, it is no more: the fields go in this order, first the vCPUs, then the devices, then the
-/// virtual machine and with the last device its memory.
+/// A guest that runs. Dropped, it is no more, as by [`Guest::end`].
 pub struct Guest {
     gang: Gang,
-    _workers: Vec<Worker>,
+    workers: Vec<Worker>,
     parts: Parts,
     ending: Arc<Ending>,
     started: Instant,
@@ -62,7 +61,7 @@ pub struct Prepared {
 struct Parts {
     handles: Handles,
     transports: Vec<Arc<Transport>>,
-    _machine: Machine,
+    machine: Machine,
     console: Arc<Console>,
     input: Arc<Input>,
     console_port: Arc<Mutex<SerialPort>>,
@@ -125,18 +124,8 @@ impl Prepared {
             host_cpus: std::thread::available_parallelism().map_or(0, |count| count.get() as u16),
             host_memory_mib: host_memory_mib(),
         };
-        let guest = Parts {
-            handles,
-            transports,
-            _machine: machine,
-            console,
-            input,
-            console_port,
-            agent,
-            agent_port,
-            power,
-            status,
-        };
+        let guest =
+            Parts { handles, transports, machine, console, input, console_port, agent, agent_port, power, status };
         Ok(Self { guest, vcpus, pins: config.cpu.pins.clone(), bus })
     }
 
@@ -152,20 +141,20 @@ impl Prepared {
             }
         }
         let gang = Gang::start(self.vcpus, &self.pins, &self.bus, &ending, filters)?;
-        Ok(Guest {
-            gang,
-            _workers: workers,
-            parts: self.guest,
-            ending,
-            started,
-            ready_s: None,
-            paused: false,
-            asked: false,
-        })
+        Ok(Guest { gang, workers, parts: self.guest, ending, started, ready_s: None, paused: false, asked: false })
     }
 }
 
 impl Guest {
+    /// Takes it down: first its vCPUs, then its devices, and with the last of them its memory. Nothing of it is left then
+    /// but the machine, as KVM keeps it.
+    pub fn end(self) -> Machine {
+        let Self { gang, workers, parts, .. } = self;
+        drop(gang);
+        drop(workers);
+        parts.machine
+    }
+
     /// What it wrote to its console.
     pub fn console(&self) -> &Console {
         &self.parts.console

@@ -5,7 +5,7 @@ use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use thimble_spec::console::{SENTENCE_MAX, one_line};
-use thimble_spec::vmm::Exit;
+use thimble_spec::vmm::{Exit, ExitReason};
 
 /// Longest report of a VMM.
 const REPORT_MAX: usize = 64 * 1024;
@@ -61,6 +61,12 @@ impl Report {
         let chunk = self.pipe.read(&mut chunk);
         let room = REPORT_MAX - self.bytes.len();
         self.bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+    }
+
+    /// The guest's end, once all of the report is here and tells of one: a VMM that failed may still hold something.
+    pub(super) fn exit_of_guest(&self) -> Option<Exit> {
+        let complete = self.bytes.last() == Some(&b'\n');
+        self.exit().filter(|exit| complete && !matches!(exit.reason, ExitReason::Error(_)))
     }
 
     /// What it says, if it is one; a sentence in it is one line from here on, whoever wrote it.

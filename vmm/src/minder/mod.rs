@@ -60,6 +60,8 @@ pub struct Minder {
     told_to_end: Option<Instant>,
     /// Removed with the minder.
     _name: Option<Name>,
+    /// Closed with the minder.
+    _hold: Option<OwnedFd>,
     /// The VMM has a jail, and its minder a smaller one.
     jailed: bool,
     /// The socket device's, which the VMM leaves behind.
@@ -68,6 +70,18 @@ pub struct Minder {
 
 /// How long a VMM has to end by itself when it is told to end at once. One whose guest has taken it over may not care.
 const OBEDIENCE: Duration = Duration::from_secs(5);
+
+/// How a minder's duty ended.
+#[derive(Clone, Debug, PartialEq)]
+enum Minded {
+    /// The VMM is dead.
+    Dead,
+    /// It had to be killed: it did not end when it was told to.
+    Killed,
+    /// It says that its guest came to this end, and has given back all that others may want: files, interfaces, memory.
+    /// Its process goes on for as long as the kernel needs to forget a virtual machine.
+    Done(Exit),
+}
 
 /// What a minder waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,15 +96,25 @@ enum Source {
     Complaints,
 }
 
-/// Starts the VMM of the guest that `config` describes. `control` is where its control socket goes, `console` a
-/// connection to show its console on.
+/// What a VMM is started with besides its guest's description.
+#[derive(Debug, Default)]
+pub struct Start<'a> {
+    /// Where its control socket goes.
+    pub control: Option<&'a Path>,
+    /// A connection to show its console on.
+    pub console: Option<UnixStream>,
+    /// What stays open as long as the minder or anything of the guest is there.
+    pub hold: Option<OwnedFd>,
+}
+
+/// Starts the VMM of the guest that `config` describes.
 ///
 /// To be called while the process has one thread: the VMM is its copy.
 ///
 /// # Errors
 /// Somebody listens at `control`; the cgroup cannot be joined; the host gives no process.
-pub fn start(config: &GuestConfig, control: Option<&Path>, console: Option<UnixStream>) -> Result<Minder> {
-    start_as(run, config, control, console)
+pub fn start(config: &GuestConfig, with: Start<'_>) -> Result<Minder> {
+    start_as(run, config, with)
 }
 
 /// [`start`] with another program in the VMM's place: tests put an attacker there.
@@ -100,9 +124,9 @@ pub fn start(config: &GuestConfig, control: Option<&Path>, console: Option<UnixS
 pub fn start_as(
     vmm: impl FnOnce(&GuestConfig, Given) -> Exit,
     config: &GuestConfig,
-    control: Option<&Path>,
-    console: Option<UnixStream>,
+    with: Start<'_>,
 ) -> Result<Minder> {
+    let Start { control, console, hold } = with;
     let started = Instant::now();
     let (socket, name) = control.map(Socket::bind).transpose()?.unzip();
     let (report, out) = io::pipe().map_err(Error::host("make a pipe"))?;
@@ -121,7 +145,7 @@ pub fn start_as(
             if let Some(name) = name {
                 name.leave();
             }
-            let given = Given { control: socket, console, pid: Some(pid), minder: out.try_clone().ok() };
+            let given = Given { control: socket, console, pid: Some(pid), minder: out.try_clone().ok(), hold };
             child::be_the_vmm(move || vmm(config, given), config.jail.is_some(), out, errors)
         }
         ForkResult::Parent { child } => {
@@ -151,6 +175,7 @@ pub fn start_as(
                 asked: false,
                 told_to_end: None,
                 _name: name,
+                _hold: hold,
                 vsock,
             })
         }
@@ -197,32 +222,41 @@ impl Minder {
     pub fn wait(mut self) -> Exit {
         let bound = if self.jailed { confine::bind(self.child) } else { Ok(()) };
         let minded = bound.and_then(|()| self.attend().map_err(Error::host("wait for the VMM")));
-        if minded.is_err() {
-            // A VMM that nobody minds shall not go on.
+        if !matches!(minded, Ok(Minded::Dead | Minded::Killed)) {
+            // A VMM that nobody minds any more shall not go on.
             let _ = kill(self.child, Signal::SIGKILL);
         }
-        let status = loop {
-            match waitpid(self.child, None) {
-                Err(Errno::EINTR) => {}
-                status => break status,
-            }
+        let status = match &minded {
+            Ok(Minded::Done(_)) => None,
+            _ => Some(self.bury()),
         };
         if let Some(path) = &self.vsock {
             socket::remove_dead(path);
         }
         let after_s = self.started.elapsed().as_secs_f64();
-        let without_report = match minded {
-            Err(error) => return Exit::new(ExitReason::Error(error.sentence()), after_s),
-            Ok(true) => explain(status),
+        let without_report = match (minded, status) {
+            (Ok(Minded::Done(exit)), _) => return exit,
+            (Err(error), _) => return Exit::new(ExitReason::Error(error.sentence()), after_s),
+            (Ok(Minded::Dead), Some(status)) => explain(status),
             // As it was told, if not by itself.
-            Ok(false) => ExitReason::Killed,
+            (Ok(_), _) => ExitReason::Killed,
         };
         self.report.exit().unwrap_or_else(|| Exit::new(without_report, after_s))
     }
 
-    /// Attends to the VMM until it is dead, whatever it does meanwhile, and has heard all that it said. False if it had
-    /// to be killed: it did not end when it was told to.
-    fn attend(&mut self) -> nix::Result<bool> {
+    /// Waits until the VMM is dead.
+    fn bury(&self) -> nix::Result<WaitStatus> {
+        loop {
+            match waitpid(self.child, None) {
+                Err(Errno::EINTR) => {}
+                status => return status,
+            }
+        }
+    }
+
+    /// Attends to the VMM until it is dead, whatever it does meanwhile, and has heard all that it said; or until it says
+    /// that its guest has come to its end.
+    fn attend(&mut self) -> nix::Result<Minded> {
         let mut obeys = true;
         loop {
             let left = self.told_to_end.map(|told| OBEDIENCE.saturating_sub(told.elapsed()));
@@ -241,8 +275,15 @@ impl Minder {
                     Source::Complaints => self.complaints.take(&mut stderr()),
                 }
             }
+            if let Some(exit) = self.report.exit_of_guest() {
+                // What it complained of came before.
+                if self.next(Some(Duration::ZERO))?.contains(&Source::Complaints) {
+                    self.complaints.take(&mut stderr());
+                }
+                return Ok(Minded::Done(exit));
+            }
             if happened == [Source::Process] {
-                return Ok(obeys);
+                return Ok(if obeys { Minded::Dead } else { Minded::Killed });
             }
         }
     }
@@ -257,10 +298,12 @@ impl Minder {
         ];
         let watched = || watched.iter().filter_map(|(source, fd)| Some((*source, (*fd)?)));
         let mut polled: Vec<_> = watched().map(|(_, fd)| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        // Rounded up, so that the time is over when it wakes.
-        let timeout = left.map_or(PollTimeout::NONE, |left| {
-            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-        });
+        let timeout = match left {
+            None => PollTimeout::NONE,
+            Some(Duration::ZERO) => PollTimeout::ZERO,
+            // Rounded up, so that the time is over when it wakes.
+            Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
+        };
         match poll(&mut polled, timeout) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(Vec::new()),
