@@ -187,10 +187,15 @@ patient() {
 /// The end of a Debian guest's command line whose second disk is `script.ext4`: its PID 1 is the script.
 pub const RUN_SCRIPT: &str = "init=/bin/bash -- -c \"mount -o ro /dev/vdb /mnt; exec bash /mnt/script\"";
 
-/// Puts `script.ext4` into `payload`, a disk with `script` on it: the root of Debian guests is not ours to write to.
-pub fn add_script(payload: &Path, script: &str) {
+/// Puts `script.ext4` into `payload`, a disk with `script` and `files` on it, at `/mnt` of Debian guests: their root is
+/// not ours to write to.
+pub fn add_script(payload: &Path, script: &str, files: &[PathBuf]) {
     let tree = tempfile::tempdir().expect("a temporary directory");
     fs::write(tree.path().join("script"), script).expect("the tree is writable");
+    for file in files {
+        let name = file.file_name().expect("a file has a name");
+        fs::copy(file, tree.path().join(name)).expect("the file is there");
+    }
     rig::make_disk(tree.path(), &payload.join("script.ext4"));
 }
 

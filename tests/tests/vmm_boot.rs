@@ -9,6 +9,9 @@ use thimble_tests::rig::{Clock, Rig, boot_file, program};
 /// How long a pair of Debian guests may take, nested in a machine that is emulated itself.
 const DEBIAN_LIMIT: Duration = Duration::from_secs(560);
 
+/// What the guest does that may have guests of its own, and has one.
+const NESTS: &str = "reboot";
+
 /// PID 1 of a Debian guest: says where it is, and does what its command line says.
 const DEBIAN_INIT: &str = r#"#!/bin/bash
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -16,6 +19,14 @@ mount -t proc proc /proc 2>/dev/null; mount -t sysfs sys /sys 2>/dev/null
 read -r line < /proc/cmdline
 echo "GUEST: up $(uname -r) cpus $(nproc) root $(findmnt -no SOURCE /)"
 sleep 1
+mount -t tmpfs tmp /tmp
+if modprobe kvm-amd 2>/dev/null; then
+    timeout 100 /mnt/thimble-vmm --name inner --memory 64MiB --kernel /mnt/vmlinux --initrd /mnt/small.cpio \
+        --cmdline 'console=ttyS0 quiet panic=-1 reboot=k act=off' < /dev/null > /tmp/inner 2>&1
+    echo "GUEST: its own guest ended with $?: $(tr -d '\r' < /tmp/inner | tail -n 1)"
+else
+    echo "GUEST: cannot have guests"
+fi
 case "$line" in
 *act=reboot*) echo b > /proc/sysrq-trigger;;
 *act=button*)
@@ -34,7 +45,8 @@ while :; do :; done
 fn stock_kernels_and_ours_boot_and_end_as_they_say() {
     let payload = tempfile::tempdir().unwrap();
     add_small_guest(payload.path());
-    add_script(payload.path(), DEBIAN_INIT);
+    let files = [program("thimble-vmm"), payload.path().join("vmlinux"), payload.path().join("small.cpio")];
+    add_script(payload.path(), DEBIAN_INIT, &files);
     for version in ["6.1.", "6.12."] {
         let kernel = boot_file(&format!("vmlinuz-{version}"));
         extract_vmlinux(&kernel, &payload.path().join(format!("vmlinux-{version}debian")));
@@ -65,9 +77,10 @@ fn stock_kernels_and_ours_boot_and_end_as_they_say() {
         let mut script = String::new();
         for (index, (version, kernel, act, _)) in pair.iter().enumerate() {
             let words = format!("console=ttyS0 quiet panic=-1 root=/dev/vda ro act={act} {RUN_SCRIPT}");
+            let nested = if *act == NESTS { ",nested" } else { "" };
             script.push_str(&format!(
                 "rm -f /tmp/d{index}.log; patient /tmp/d{index}.log /payload/thimble-vmm --name d{index} --acpi \
-                 {DEBIAN_CPU} --kernel {kernel} --initrd $(ls /boot/initrd.img-{version}*) --cmdline '{words}' \
+                 {DEBIAN_CPU}{nested} --kernel {kernel} --initrd $(ls /boot/initrd.img-{version}*) --cmdline '{words}' \
                  --memory 512MiB --disk /dev/vda:ro --disk /payload/script.ext4:ro --control /tmp/d{index}.sock &\n"
             ));
             if *act == "button" {
@@ -90,6 +103,11 @@ fn stock_kernels_and_ours_boot_and_end_as_they_say() {
             });
             assert!(up, "{kernel}\n{}", output.text);
             assert!(output.text.contains(&format!("d{index} exit {code}")), "{kernel} {act}\n{}", output.text);
+            let inner = match *act {
+                NESTS => "GUEST: its own guest ended with 0: SMALL: up cpus 1",
+                _ => "GUEST: cannot have guests",
+            };
+            assert!(output.text.contains(&format!("d{index} {inner}")), "{kernel} {act}\n{}", output.text);
             assert!(*act != "button" || output.text.contains("GUEST: button"), "{}", output.text);
         }
     }

@@ -51,7 +51,7 @@ impl Guest {
 fn devices_do_what_they_promise_to_real_drivers() {
     let payload = tempfile::tempdir().expect("a temporary directory");
     add_small_guest(payload.path());
-    add_script(payload.path(), INIT);
+    add_script(payload.path(), INIT, &[]);
     let mut rig = Rig::boot(payload.path(), Clock::Wall);
     rig.run(FUNCTIONS);
     rig.run(
