@@ -109,12 +109,22 @@ impl Rig {
         make_disk(&tree, &disk);
 
         let mut command = Command::new("qemu-system-x86_64");
-        command.args(["-M", "q35", "-cpu", "max", "-m", "3072", "-display", "none", "-no-reboot", "-nodefaults"]);
+        command.args(["-M", "q35", "-m", "3072", "-display", "none", "-no-reboot", "-nodefaults"]);
         command.args(match clock {
-            Clock::Wall => &["-accel", "tcg,thread=multi,tb-size=1024", "-smp", "2"][..],
-            Clock::Instructions => {
-                &["-accel", "tcg,tb-size=1024", "-icount", "shift=0,sleep=off", "-rtc", "clock=vm", "-smp", "1"]
-            }
+            // QEMU's nested paging is not to be trusted: see `guests::PATIENT`.
+            Clock::Wall => &["-cpu", "max,npt=off", "-accel", "tcg,thread=multi,tb-size=1024", "-smp", "2"][..],
+            Clock::Instructions => &[
+                "-cpu",
+                "max",
+                "-accel",
+                "tcg,tb-size=1024",
+                "-icount",
+                "shift=0,sleep=off",
+                "-rtc",
+                "clock=vm",
+                "-smp",
+                "1",
+            ],
         });
         for image in [&debian().join("image.ext4"), &disk] {
             command.arg("-drive").arg(format!("if=virtio,format=raw,snapshot=on,file={}", image.display()));
