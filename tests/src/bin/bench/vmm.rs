@@ -76,11 +76,11 @@ fn print_phases(exit: &str, whole: f64) -> Result<()> {
     ] {
         if let Some(moment) = moment {
             let moment = moment as f64 / 1000.0;
-            println!("    {what:<26}{:>8.1}", moment - before);
+            println!("    {what:<28}{:>6.1}", moment - before);
             before = moment;
         }
     }
-    println!("    {:<26}{:>8.1}", "program's start and end", whole - before);
+    println!("    {:<28}{:>6.1}", "program's start and end", whole - before);
     Ok(())
 }
 
