@@ -5,8 +5,10 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
+use std::time::Duration;
 
 use thimble_spec::units::MIB;
+use tokio::time::sleep;
 
 use crate::say;
 
@@ -101,9 +103,24 @@ fn kill_in(hierarchy: &Path, guest: &str) {
     let _ = file.and_then(|mut file| file.write_all(b"1"));
 }
 
-/// Removes the guest's cgroup; one that isn't there, or where a process still ends, is no error: the next start uses it.
-pub fn remove(guest: &str) {
-    let _ = fs::remove_dir(Path::new(HIERARCHY).join(OURS).join(guest));
+/// How often, and how long apart, it is tried to remove a cgroup. A VMM whose minder is gone is still there for as long
+/// as the kernel needs to forget its virtual machine, some tens of milliseconds.
+const REMOVALS: u32 = 40;
+const BETWEEN_REMOVALS: Duration = Duration::from_millis(50);
+
+/// Removes the guest's cgroup once its last process is gone. One that isn't there, or where a process stays, is no error:
+/// the next start uses it.
+pub async fn remove(guest: &str) {
+    remove_place(&Path::new(HIERARCHY).join(OURS).join(guest)).await;
+}
+
+async fn remove_place(place: &Path) {
+    for _ in 0..REMOVALS {
+        match fs::remove_dir(place) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => sleep(BETWEEN_REMOVALS).await,
+            _ => return,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +160,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_cgroup_is_removed_when_its_last_process_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (place, process) = (directory.path().join("web1"), directory.path().join("web1/process"));
+        fs::create_dir_all(&process).unwrap();
+        let end = async {
+            sleep(2 * BETWEEN_REMOVALS).await;
+            assert!(place.exists());
+            fs::remove_dir(&process).unwrap();
+        };
+        tokio::join!(remove_place(&place), end);
+        assert!(!place.exists());
+        remove_place(&place).await;
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Keeper {
                 }
             }
         }
-        cgroup::remove(&self.guest.name);
+        cgroup::remove(&self.guest.name).await;
         if let Err(error) = tap::unplug(&plan::tap_name(&self.guest.name)) {
             say::error(&format!("guest {}: {error:#}", self.guest.name));
         }
