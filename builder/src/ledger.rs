@@ -3,9 +3,26 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use serde::Serialize;
 use thimble_spec::manifest::Room;
 
-use crate::flash::Space;
+/// A line of the ledger: who spends how much of the disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Space {
+    /// Which part of the appliance pays.
+    pub room: Room,
+    /// What it is: a path on the EFI system partition, or words.
+    pub name: String,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Space {
+    /// A line.
+    pub fn new(room: Room, name: impl Into<String>, bytes: u64) -> Self {
+        Self { room, name: name.into(), bytes }
+    }
+}
 
 /// The name of a room, as the manifest writes it.
 pub fn room_name(room: Room) -> &'static str {

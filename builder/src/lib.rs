@@ -8,6 +8,7 @@
 //! | [`kernel`] | the host's kernel and modules, the guests' kernel |
 //! | [`image`] | a recipe becomes a read-only image |
 //! | [`initrd`] | the guests' initramfs, and the host's in parts |
+//! | [`formats`] | the artefacts, a file each |
 //! | [`flash`] | the raw disk |
 //! | [`run`] | an appliance in QEMU |
 //! | [`cli`] | the verbs of the command line, a file each |
@@ -23,6 +24,7 @@ pub mod context;
 pub mod error;
 pub mod files;
 pub mod flash;
+pub mod formats;
 pub mod image;
 pub mod initrd;
 pub mod interrupt;

@@ -388,7 +388,8 @@ mod tests {
         #[test]
         fn no_definition_that_passes_is_refused_by_its_vmm(keys in keys(), name in "[a-z0-9]{1,63}") {
             let text = definition(&[&keys]).replace("web1", &name);
-            if let Ok(appliance) = thimble_spec::definition::parse("a.toml", &text) {
+            if let Ok(definition) = thimble_spec::definition::parse("a.toml", &text) {
+                let appliance = definition.appliance;
                 let config = config(&appliance.guests[0], jail(0, None)).unwrap();
                 let refusal = thimble_vmm::guest::check(&config).map_err(|error| error.sentence());
                 prop_assert_eq!(refusal, Ok(()), "{}", text);

@@ -20,7 +20,7 @@ network.bridges.br0 = {}
 
 /// Those guests, checked.
 pub fn appliance(guests: &[&str]) -> Appliance {
-    definition::parse("test.toml", &definition(guests)).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    definition::parse("test.toml", &definition(guests)).unwrap_or_else(|mistakes| panic!("{mistakes}")).appliance
 }
 
 /// The guest `web1` with these keys.

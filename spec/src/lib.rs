@@ -14,6 +14,7 @@
 //! | [`template`] | the builder and the guest's PID 1 |
 //! | [`vmm`] | the node daemon and one VMM process |
 //! | [`console`] | PID 1, the daemon, and whoever waits for a line |
+//! | [`format`](mod@format) | the administrator, the builder, and whoever names an artefact |
 //! | [`manifest`] | the builder and everybody who asks what an artefact holds |
 //! | [`paths`] | where things lie inside the host and the guest |
 
@@ -22,6 +23,7 @@ pub mod cmdline;
 pub mod console;
 #[cfg(feature = "toml")]
 pub mod definition;
+pub mod format;
 pub mod manifest;
 pub mod modules;
 pub mod names;

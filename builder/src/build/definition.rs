@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use thimble_spec::appliance::{Appliance, DiskSource};
-use thimble_spec::definition::{self, Mistake};
+use thimble_spec::definition::{self, Build, Definition, Mistake};
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -22,6 +22,8 @@ pub struct Inputs {
     pub source: Source,
     /// What it says.
     pub appliance: Appliance,
+    /// How to build it.
+    pub build: Build,
     /// The hardware sets, the base set first.
     pub sets: Vec<Set>,
     /// The guest kernel's configuration.
@@ -43,14 +45,15 @@ impl Inputs {
             }
         };
         let source = Source { file: config.display().to_string(), text };
-        let appliance = definition::parse(&source.file, &source.text).map_err(Error::Definition)?;
+        let Definition { appliance, build } =
+            definition::parse(&source.file, &source.text).map_err(Error::Definition)?;
         let library = Library::find(library, config)?;
         let mut mistakes = unsupported(&source, &appliance);
         let sets = hardware::read(&library, &appliance.host_kernel.hardware, &source, &mut mistakes)?;
         let settings = guest::fragments(&library, &appliance.guest_kernel.fragments, &source, &mut mistakes)?;
         let images = images(&library, &appliance, &source, &mut mistakes)?;
         refuse(mistakes)?;
-        Ok(Self { source, appliance, sets, settings, images })
+        Ok(Self { source, appliance, build, sets, settings, images })
     }
 }
 

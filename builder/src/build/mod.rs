@@ -1,5 +1,5 @@
-//! The phases of a build, in order: [`definition`], [`programs`], [`objects`], [`initramfs`], the flash disk
-//! ([`crate::flash`]), [`output`].
+//! The phases of a build, in order: [`definition`], [`programs`], [`objects`], [`initramfs`], the artefacts
+//! ([`crate::formats`]), [`output`].
 //!
 //! The first two open what the user named and nothing else, so that a mistake is told before anything is fetched or
 //! compiled. All others take from the cache what did not change.
@@ -10,7 +10,7 @@ pub mod objects;
 pub mod output;
 pub mod programs;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use thimble_spec::cmdline::{Cmdline, MAX_BYTES};
@@ -18,8 +18,9 @@ use thimble_spec::manifest::{Manifest, Object, Origin, Room};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::flash::{self, Contents, Space};
+use crate::formats::{self, Contents, Format};
 use crate::kernel::guest;
+use crate::ledger::Space;
 use crate::{files, tool};
 use definition::Inputs;
 use initramfs::Initramfs;
@@ -33,7 +34,7 @@ use programs::Programs;
 /// land in the middle of a line that somebody waits for; the kernel log keeps it.
 const CMDLINE: &str = "console=tty0 console=ttyS0,115200 quiet loglevel=3 panic=10";
 /// Programs that a build runs, besides those that compile the kernel.
-const TOOLS: &[&str] = &["apt-get", "apt-cache", "dpkg-deb", "mkfs.erofs", "mke2fs", "grub-mkimage"];
+const TOOLS: &[&str] = &["apt-get", "apt-cache", "dpkg-deb", "mkfs.erofs", "mke2fs"];
 /// Version of the manifest's format.
 const MANIFEST_VERSION: u32 = 1;
 
@@ -44,6 +45,8 @@ pub struct Request<'a> {
     pub config: &'a Path,
     /// Where the artefacts go.
     pub out: &'a Path,
+    /// Which artefacts, if not those that the definition names.
+    pub formats: Option<&'a [Format]>,
     /// Where our programs are.
     pub programs: Option<&'a Path>,
     /// Where fragments, hardware sets and recipes are.
@@ -57,7 +60,7 @@ pub struct Request<'a> {
 pub struct Outcome {
     /// Everything, by name.
     pub manifest: Manifest,
-    /// Who spends each byte of `flash.img`.
+    /// Who spends each byte of `flash.img`, if that is among them.
     pub spaces: Vec<Space>,
 }
 
@@ -72,37 +75,43 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
     let context = &Context::open(request.quiet)?;
     let cmdline = cmdline(&inputs)?;
     let programs = Programs::find(request.programs)?;
-    tool::require(&[TOOLS, guest::TOOLS].concat())?;
+    let formats = request.formats.unwrap_or(&inputs.build.formats);
+    let of_formats = formats.iter().flat_map(|format| formats::tools(*format)).copied();
+    tool::require(&TOOLS.iter().chain(guest::TOOLS).copied().chain(of_formats).collect::<Vec<_>>())?;
 
-    let objects = objects::gather(context, &inputs)?;
+    let objects = objects::gather(context, &inputs, formats)?;
     let initramfs = initramfs::pack(context, &inputs.appliance, &objects, &programs)?;
 
     let output = Output::begin(context, request.out)?;
-    let parts: Vec<(String, PathBuf)> =
-        initramfs.parts.iter().map(|part| (part.name.clone(), part.path.clone())).collect();
     let contents = Contents {
         name: &inputs.appliance.name,
         kernel: &objects.host.vmlinuz,
-        initrd_parts: &parts,
+        parts: &initramfs.parts,
         cmdline: &cmdline,
         budget: inputs.appliance.budget,
         seed: seed(&inputs.appliance.name, &initramfs.hash),
-        grub_dir: &objects.grub_dir,
+        loaders: &objects.loaders,
     };
-    let spaces = flash::write(&output.path(output::FLASH), &contents, context).map_err(|error| match error {
-        Error::Budget { budget, needed, ledger, .. } => {
-            Error::Budget { place: inputs.source.place("appliance.budget"), budget, needed, ledger }
-        }
-        other => other,
-    })?;
-    output.copy(&objects.host.vmlinuz, output::VMLINUZ)?;
-    let paths: Vec<&Path> = parts.iter().map(|(_, path)| path.as_path()).collect();
-    output.concatenate(&paths, output::INITRD)?;
+    let mut spaces = Vec::new();
+    for format in formats {
+        spaces
+            .extend(formats::write(*format, &contents, &output, context).map_err(|error| over_budget(error, &inputs))?);
+    }
     output.json(&inputs.appliance, output::APPLIANCE)?;
     let manifest = manifest(&inputs, &objects, &initramfs, cmdline, &output)?;
     output.json(&manifest, output::MANIFEST)?;
     output.publish()?;
     Ok(Outcome { spaces: by_object(spaces, &initramfs), manifest })
+}
+
+/// Where the budget stands is known here only.
+fn over_budget(error: Error, inputs: &Inputs) -> Error {
+    match error {
+        Error::Budget { budget, needed, ledger, .. } => {
+            Error::Budget { place: inputs.source.place("appliance.budget"), budget, needed, ledger }
+        }
+        other => other,
+    }
 }
 
 /// The host's command line: ours, then the definition's, so that the definition wins.
@@ -138,7 +147,7 @@ fn manifest(
         let sha256 = files::sha256_of(&path)?;
         Ok(Object { name: name.to_owned(), room: Room::Artefact, size, packed: size, sha256, origin: Origin::Thimble })
     };
-    let artefacts = [output::FLASH, output::VMLINUZ, output::INITRD, output::APPLIANCE];
+    let artefacts = output.files()?;
     let package = &objects.host.package;
     let size = files::size(&objects.host.vmlinuz)?;
     let kernel = Object {
@@ -155,7 +164,7 @@ fn manifest(
         budget: inputs.appliance.budget.bytes(),
         cmdline,
         hash: initramfs.hash.clone(),
-        artefacts: artefacts.into_iter().map(artefact).collect::<Result<_>>()?,
+        artefacts: artefacts.iter().map(|name| artefact(name)).collect::<Result<_>>()?,
         objects: std::iter::once(kernel).chain(initramfs.objects().cloned()).collect(),
         firmware: objects.modules.firmware.clone(),
     })
@@ -196,6 +205,7 @@ fn by_object(spaces: Vec<Space>, initramfs: &Initramfs) -> Vec<Space> {
 mod tests {
     use super::*;
     use crate::initrd::parts::Part;
+    use std::path::PathBuf;
 
     #[test]
     fn a_part_is_paid_for_by_those_that_are_in_it() {

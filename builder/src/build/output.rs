@@ -3,10 +3,11 @@
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 use tempfile::TempDir;
+use thimble_spec::manifest::Manifest;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -22,9 +23,6 @@ pub const INITRD: &str = "netboot/initrd";
 pub const APPLIANCE: &str = "appliance.json";
 /// What all of it is.
 pub const MANIFEST: &str = "manifest.json";
-
-/// In the order in which they get their names.
-const ORDER: [&str; 5] = [FLASH, VMLINUZ, INITRD, APPLIANCE, MANIFEST];
 
 /// Artefacts on their way.
 #[derive(Debug)]
@@ -52,7 +50,6 @@ impl<'a> Output<'a> {
         let temporary = files::temp_dir_in(parent, ".thimble-")?;
         fs::set_permissions(temporary.path(), Permissions::from_mode(0o755))
             .map_err(Error::io("set the mode of", parent))?;
-        files::make_dir(&temporary.path().join("netboot"))?;
         Ok(Self { target, temporary, _lock: lock })
     }
 
@@ -75,6 +72,7 @@ impl<'a> Output<'a> {
     /// One cannot be read, the disk is full.
     pub fn concatenate(&self, parts: &[&Path], name: &str) -> Result<()> {
         let path = self.path(name);
+        files::make_dir(files::parent(&path))?;
         let mut file = File::create(&path).map_err(Error::io("write", &path))?;
         for part in parts {
             files::copy(part, &mut |chunk| file.write_all(chunk).map_err(Error::io("write", &path)))?;
@@ -93,7 +91,16 @@ impl<'a> Output<'a> {
         files::write(&self.path(name), &json)
     }
 
-    /// Gives all of it its name.
+    /// Paths of all artefacts so far, sorted, relative to the directory.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn files(&self) -> Result<Vec<String>> {
+        files_below(self.temporary.path())
+    }
+
+    /// Gives all of it its name, the manifest last. What an earlier build left behind and this one did not make goes away;
+    /// a file that no build made stays.
     ///
     /// # Errors
     /// The directory cannot be written.
@@ -104,13 +111,46 @@ impl<'a> Output<'a> {
             let _ = self.temporary.keep();
             return files::sync_dir(files::parent(self.target));
         }
-        files::make_dir(&self.target.join("netboot"))?;
-        for name in ORDER {
+        let made = self.files()?;
+        let outdated = self.outdated(&made);
+        for name in made.iter().filter(|name| *name != MANIFEST).chain([&MANIFEST.to_owned()]) {
             let to = self.target.join(name);
+            files::make_dir(files::parent(&to))?;
             fs::rename(self.path(name), &to).map_err(Error::io("write", &to))?;
+        }
+        for name in outdated {
+            let path = self.target.join(name);
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            // Only a directory that is empty now goes away.
+            let _ = fs::remove_dir(files::parent(&path));
         }
         files::sync_dir(self.target)
     }
+
+    /// What the manifest of an earlier build names and `made` does not. One that cannot be read names nothing.
+    fn outdated(&self, made: &[String]) -> Vec<String> {
+        let json = fs::read(self.target.join(MANIFEST)).unwrap_or_default();
+        let Ok(earlier) = serde_json::from_slice::<Manifest>(&json) else { return Vec::new() };
+        let plain = |name: &str| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        let names = earlier.artefacts.into_iter().map(|artefact| artefact.name);
+        names.filter(|name| plain(name) && !made.contains(name) && self.target.join(name).is_file()).collect()
+    }
+}
+
+fn files_below(root: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for path in files::list(&dir)? {
+            if path.is_dir() {
+                dirs.push(path);
+            } else if let Ok(name) = path.strip_prefix(root) {
+                names.push(name.display().to_string());
+            }
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 #[cfg(test)]
@@ -118,11 +158,31 @@ mod tests {
     use super::*;
     use crate::cache::Cache;
     use crate::progress::Progress;
+    use thimble_spec::manifest::{Object, Origin, Room};
 
-    fn write(output: &Output<'_>, text: &str) {
-        for name in ORDER {
-            files::write(&output.path(name), text.as_bytes()).unwrap();
-        }
+    /// An artefact beside the manifest that names it.
+    fn write(output: &Output<'_>, name: &str, hash: &str) {
+        files::make_dir(files::parent(&output.path(name))).unwrap();
+        files::write(&output.path(name), hash.as_bytes()).unwrap();
+        let object = Object {
+            name: name.to_owned(),
+            room: Room::Artefact,
+            size: 0,
+            packed: 0,
+            sha256: String::new(),
+            origin: Origin::Thimble,
+        };
+        let manifest = Manifest {
+            version: 1,
+            appliance: "demo".to_owned(),
+            budget: 0,
+            cmdline: String::new(),
+            hash: hash.to_owned(),
+            artefacts: vec![object],
+            objects: vec![],
+            firmware: vec![],
+        };
+        output.json(&manifest, MANIFEST).unwrap();
     }
 
     #[test]
@@ -131,25 +191,36 @@ mod tests {
         let context =
             Context { cache: Cache::open_at(&dir.path().join("cache")).unwrap(), progress: Progress::quiet() };
         let target = dir.path().join("out");
-        let manifest = || fs::read_to_string(target.join(MANIFEST)).unwrap();
+        let hash = || {
+            let json = fs::read(target.join(MANIFEST)).unwrap();
+            serde_json::from_slice::<Manifest>(&json).unwrap().hash
+        };
 
         let output = Output::begin(&context, &target).unwrap();
-        write(&output, "first");
+        write(&output, INITRD, "first");
         assert!(!target.exists());
         output.publish().unwrap();
-        assert_eq!(manifest(), "first");
+        assert_eq!(hash(), "first");
 
         files::write(&target.join("notes"), b"the user's own").unwrap();
         let output = Output::begin(&context, &target).unwrap();
-        write(&output, "failed");
+        write(&output, INITRD, "failed");
         drop(output);
-        assert_eq!(manifest(), "first");
+        assert_eq!(hash(), "first");
 
         let output = Output::begin(&context, &target).unwrap();
-        write(&output, "second");
+        write(&output, INITRD, "second");
         output.publish().unwrap();
-        assert_eq!(manifest(), "second");
+        assert_eq!((hash(), files::read_text(&target.join(INITRD)).unwrap()), ("second".into(), "second".into()));
         assert!(target.join("notes").exists());
+
+        // An artefact that is no longer made does not stay beside a manifest that does not know it.
+        let output = Output::begin(&context, &target).unwrap();
+        write(&output, FLASH, "third");
+        output.publish().unwrap();
+        assert_eq!(hash(), "third");
+        assert!(target.join(FLASH).exists() && target.join("notes").exists());
+        assert!(!target.join("netboot").exists());
         assert_eq!(files::list(dir.path()).unwrap().len(), 2, "nothing is left beside it");
     }
 }

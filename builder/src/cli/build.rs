@@ -9,9 +9,9 @@ use thimble_spec::manifest::{Manifest, Room};
 
 use crate::build::{self, Outcome, Request, output};
 use crate::error::{Error, Result};
-use crate::ledger;
+use crate::{formats, ledger};
 
-/// Builds an appliance: kernels, images, initramfs, the flash disk and the files for netboot.
+/// Builds an appliance: kernels, images, initramfs, and from these the artefacts.
 ///
 /// What did not change since an earlier build comes from the cache. DIR is replaced when everything is whole, and stays
 /// as it is when anything fails.
@@ -22,6 +22,9 @@ pub struct Args {
     /// Where the artefacts go
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Make these artefacts, whatever the definition names; several with commas
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',', value_parser = formats::words())]
+    format: Vec<String>,
     /// Directory with init, init-guest, thimble-node and thimble-vmm [default: beside this program]
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
@@ -58,9 +61,11 @@ struct Line<'a> {
 /// See [`build::build`].
 pub fn run(args: Args) -> Result<()> {
     let started = Instant::now();
+    let formats = formats::named(&args.format);
     let request = Request {
         config: &args.config,
         out: &args.out,
+        formats: formats.as_deref(),
         programs: args.programs.as_deref(),
         library: args.library.as_deref(),
         quiet: args.quiet,
@@ -91,6 +96,9 @@ fn summary(args: &Args, outcome: &Outcome, seconds: f64) -> String {
         text.push_str(&format!("{:>12}  {}\n", artefact.size, args.out.join(&artefact.name).display()));
     }
     text.push_str(&format!("{:>12}  {}\n\n", "", args.out.join(output::MANIFEST).display()));
-    text.push_str(&ledger::table(spaces, manifest.budget));
-    text + "\n" + &built
+    if !spaces.is_empty() {
+        text.push_str(&ledger::table(spaces, manifest.budget));
+        text.push('\n');
+    }
+    text + &built
 }

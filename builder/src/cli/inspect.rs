@@ -10,9 +10,9 @@ use thimble_spec::paths::DATA_PARTITION;
 
 use crate::build::output::FLASH;
 use crate::error::{Error, Result};
-use crate::flash::Space;
 use crate::flash::esp::LOADER;
 use crate::flash::read::{self, Image};
+use crate::ledger::Space;
 use crate::run::artefacts::Artefacts;
 use crate::{files, ledger};
 
@@ -67,7 +67,9 @@ pub fn run(args: Args) -> Result<()> {
 fn directory(dir: &Path, as_json: bool) -> Result<()> {
     let artefacts = Artefacts::open(dir)?;
     let manifest = &artefacts.manifest;
-    let spaces = spaces(&manifest.objects, &read::open(&artefacts.file(FLASH)?)?);
+    let flash = manifest.artefacts.iter().any(|artefact| artefact.name == FLASH);
+    let image = if flash { Some(read::open(&artefacts.file(FLASH)?)?) } else { None };
+    let spaces = spaces(&manifest.objects, image.as_ref());
     let differences = differences(dir, &manifest.artefacts)?;
     if as_json {
         let rooms = ledger::by_room(&spaces).into_iter().map(|(room, bytes)| RoomTotal { room, bytes }).collect();
@@ -76,7 +78,12 @@ fn directory(dir: &Path, as_json: bool) -> Result<()> {
         print(&json(&report)?)?;
     } else {
         let (name, budget) = (&manifest.appliance, manifest.budget);
-        let mut text = format!("{name}: flash.img takes {budget} bytes, and this is who spends them\n\n");
+        let mut text = match image {
+            Some(_) => format!("{name}: flash.img takes {budget} bytes, and this is who spends them\n\n"),
+            None => {
+                format!("{name}: no flash.img was built; of its budget of {budget} bytes the objects would take\n\n")
+            }
+        };
         text.push_str(&ledger::table(&spaces, budget));
         print(&text)?;
     }
@@ -84,12 +91,13 @@ fn directory(dir: &Path, as_json: bool) -> Result<()> {
 }
 
 /// Who spends each byte of the disk: the objects of the manifest, and what the disk itself has around them.
-fn spaces(objects: &[Object], image: &Image) -> Vec<Space> {
+fn spaces(objects: &[Object], image: Option<&Image>) -> Vec<Space> {
     let space = |room, name: &str, bytes| Space { room, name: name.to_owned(), bytes };
     let on_flash = objects.iter().filter(|object| object.room != Room::Artefact && object.packed > 0);
     let mut spaces: Vec<Space> = on_flash.map(|object| space(object.room, &object.name, object.packed)).collect();
     let of_objects: u64 = spaces.iter().map(|space| space.bytes).sum();
 
+    let Some(image) = image else { return spaces };
     let (mut in_partitions, mut payload) = (0, 0);
     for part in &image.partitions {
         in_partitions += part.bytes;
@@ -209,7 +217,7 @@ mod tests {
         let object = |name: &str, room, packed| Object { room, packed, ..artefact(name, b"") };
         let objects =
             [object("vmlinuz", Room::HostKernel, 100), object("init", Room::Host, 55), artefact("flash.img", b"x")];
-        let spaces = spaces(&objects, &image);
+        let spaces = spaces(&objects, Some(&image));
         let rooms = ledger::by_room(&spaces);
         assert_eq!(rooms.values().sum::<u64>(), 1000, "{spaces:#?}");
         assert_eq!((rooms[&Room::Data], rooms[&Room::Boot], rooms[&Room::Host]), (700, 140, 60));

@@ -108,6 +108,7 @@ fn build_and_start(args: Args) -> Result<()> {
         config: &args.what,
         out: &out,
         programs: args.programs.as_deref(),
+        formats: Some(args.boot.formats()),
         library: args.library.as_deref(),
         quiet: false,
     };

@@ -25,62 +25,25 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use tempfile::{NamedTempFile, TempDir};
 use thimble_spec::manifest::Room;
-use thimble_spec::units::ByteSize;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::tool::{self, Tool};
+use crate::formats::Contents;
+use crate::ledger::Space;
+use crate::tool::Tool;
 use crate::{files, ledger};
 use esp::{Entry, Source};
 use grub::Platform;
 use identity::Identity;
 use layout::{BACKUP, FIRST_USABLE, Layout, Misfit, SECTOR};
 
-/// What goes onto the disk.
-#[derive(Debug)]
-pub struct Contents<'a> {
-    /// The appliance.
-    pub name: &'a str,
-    /// The host's kernel.
-    pub kernel: &'a Path,
-    /// The parts of its initramfs in the order in which they are loaded: file name, and the file.
-    pub initrd_parts: &'a [(String, PathBuf)],
-    /// The kernel's command line.
-    pub cmdline: &'a str,
-    /// Size of the disk.
-    pub budget: ByteSize,
-    /// What all GUIDs and volume ids come from.
-    pub seed: [u8; 32],
-    /// GRUB's modules: a directory with `i386-pc/` and `x86_64-efi/`.
-    pub grub_dir: &'a Path,
-}
-
-/// A line of the ledger: who spends how much of the disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Space {
-    /// Which part of the appliance pays.
-    pub room: Room,
-    /// What it is: a path on the EFI system partition, or words.
-    pub name: String,
-    /// Bytes.
-    pub bytes: u64,
-}
-
-impl Space {
-    fn new(room: Room, name: impl Into<String>, bytes: u64) -> Self {
-        Self { room, name: name.into(), bytes }
-    }
-}
-
 /// Writes the disk. Returns who spends each of its bytes: the sum is the budget.
 ///
 /// # Errors
 /// A tool or a file is missing, the disk of the workstation is full, or, with the ledger, the budget is too small.
 pub fn write(out: &Path, contents: &Contents<'_>, context: &Context) -> Result<Vec<Space>> {
-    tool::require(&["grub-mkimage", "mke2fs"])?;
     let step = context.progress.step("flash image");
     let identity = Identity::from_seed(&contents.seed);
     let temp = files::temp_dir_in(&context.cache.temp_dir(), "flash-")?;
@@ -118,9 +81,9 @@ struct Loader {
 
 impl Loader {
     fn make(contents: &Contents<'_>, identity: &Identity, temp: &TempDir, context: &Context) -> Result<Self> {
-        let boot_path = contents.grub_dir.join(Platform::Bios.name()).join("boot.img");
+        let boot_path = contents.loaders.grub.join(Platform::Bios.name()).join("boot.img");
         for (platform, package) in [(Platform::Bios, "grub-pc-bin"), (Platform::Uefi, "grub-efi-amd64-bin")] {
-            let dir = contents.grub_dir.join(platform.name());
+            let dir = contents.loaders.grub.join(platform.name());
             if !dir.join("normal.mod").is_file() {
                 let dir = dir.display();
                 return Err(Error::environment(format!("{dir} has no GRUB modules: install the package {package}")));
@@ -133,7 +96,7 @@ impl Loader {
             Tool::new("grub-mkimage")
                 .bare_environment()
                 .args(["-O", platform.name(), "-p", "/thimble", "-d"])
-                .arg(contents.grub_dir.join(platform.name()))
+                .arg(contents.loaders.grub.join(platform.name()))
                 .arg("-c")
                 .arg(&early)
                 .arg("-o")
@@ -153,7 +116,7 @@ impl Loader {
 
 /// The files of the EFI system partition; what GRUB reads first stands first.
 fn entries(contents: &Contents<'_>, loader: &Loader) -> Result<Vec<Entry>> {
-    let names: Vec<&str> = contents.initrd_parts.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = contents.parts.iter().map(|part| part.name.as_str()).collect();
     let config = grub::config(contents.name, contents.cmdline, &names).map_err(|word| {
         Error::environment(format!(
             "the host's kernel command line has the word `{word}`, which GRUB would change: \
@@ -166,8 +129,8 @@ fn entries(contents: &Contents<'_>, loader: &Loader) -> Result<Vec<Entry>> {
     let config = Entry { path: "thimble/grub.cfg".to_owned(), size: config.len() as u64, source: Source::Text(config) };
     let mut entries =
         vec![file(esp::LOADER.to_owned(), &loader.uefi)?, config, file(KERNEL.to_owned(), contents.kernel)?];
-    for (name, path) in contents.initrd_parts {
-        entries.push(file(format!("thimble/{name}"), path)?);
+    for part in contents.parts {
+        entries.push(file(format!("thimble/{}", part.name), &part.path)?);
     }
     Ok(entries)
 }

@@ -5,11 +5,13 @@ use std::io::Read;
 
 use fatfs::{FileSystem, FsOptions};
 use thimble_spec::paths::DATA_PARTITION;
-use thimble_spec::units::MIB;
+use thimble_spec::units::{ByteSize, MIB};
 
 use super::window::Window;
 use super::*;
 use crate::cache::Cache;
+use crate::formats::loaders::Loaders;
+use crate::initrd::parts::Part;
 use crate::progress::Progress;
 
 /// Where Debian's packages put GRUB's modules.
@@ -37,11 +39,16 @@ impl Desk {
         let contents = Contents {
             name: "demo",
             kernel: &path("kernel"),
-            initrd_parts: &["host", "guest"].map(|part| (format!("{part}.cpio"), path(part))),
+            parts: &["host", "guest"].map(|part| Part {
+                name: format!("{part}.cpio"),
+                path: path(part),
+                objects: vec![],
+                reused: false,
+            }),
             cmdline: "console=ttyS0 quiet",
             budget,
             seed: [seed; 32],
-            grub_dir: Path::new(GRUB_DIR),
+            loaders: &Loaders::with_grub(Path::new(GRUB_DIR)),
         };
         let out = path(name);
         write(&out, &contents, &self.context).map(|spaces| (out, spaces))

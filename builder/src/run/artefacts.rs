@@ -48,7 +48,10 @@ impl Artefacts {
         if path.is_file() {
             Ok(path)
         } else {
-            Err(Error::Usage(format!("{} has no {name}: build it again", self.dir.display())))
+            Err(Error::Usage(format!(
+                "{} has no {name}: build it again, with --format where its definition leaves that out",
+                self.dir.display()
+            )))
         }
     }
 }

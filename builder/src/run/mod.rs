@@ -30,6 +30,7 @@ use clap::ValueEnum;
 use regex::Regex;
 use tempfile::NamedTempFile;
 use thimble_spec::appliance::Appliance;
+use thimble_spec::format::Format;
 use thimble_spec::units::{ByteSize, MIB};
 
 use crate::error::{Error, Result};
@@ -62,6 +63,16 @@ pub enum Boot {
     FlashUefi,
     /// netboot/vmlinuz and netboot/initrd, loaded by QEMU itself.
     Direct,
+}
+
+impl Boot {
+    /// The artefacts that it needs. One that is loaded by QEMU finds its data on the flash disk all the same.
+    pub fn formats(self) -> &'static [Format] {
+        match self {
+            Self::FlashBios | Self::FlashUefi => &[Format::Flash],
+            Self::Direct => &[Format::Flash, Format::Netboot],
+        }
+    }
 }
 
 /// What to run, and how.
@@ -111,7 +122,7 @@ pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Resu
         firmware: firmware(artefacts, request.boot, &request.append)?,
         cpus: request.cpus,
         memory_mib: request.memory.unwrap_or_else(|| memory(appliance)).bytes().div_ceil(MIB),
-        disk: disk(artefacts, request.disk.as_deref())?,
+        disk: disk(artefacts, request.boot, request.disk.as_deref())?,
         keep: request.disk.is_some(),
         forwards: targets(&net, appliance, &forwards)?,
         net,
@@ -150,10 +161,15 @@ fn firmware(artefacts: &Artefacts, boot: Boot, append: &str) -> Result<Firmware>
     })
 }
 
-/// The disk to attach: the build's own, which stays as it is, or one that is kept and made from it at the first time.
-fn disk(artefacts: &Artefacts, kept: Option<&Path>) -> Result<PathBuf> {
-    let flash = artefacts.file("flash.img")?;
-    let Some(kept) = kept else { return Ok(flash) };
+/// The disk to attach: the build's own, which stays as it is, or one that is kept and made from it at the first time. A
+/// machine that boots from something else has one if there is one.
+fn disk(artefacts: &Artefacts, boot: Boot, kept: Option<&Path>) -> Result<Option<PathBuf>> {
+    let flash = match artefacts.file("flash.img") {
+        Ok(flash) => flash,
+        Err(_) if kept.is_none() && boot == Boot::Direct => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Some(kept) = kept else { return Ok(Some(flash)) };
     if !kept.exists() {
         let parent = files::parent(kept);
         let mut copy = NamedTempFile::new_in(parent).map_err(Error::io("create a file in", parent))?;
@@ -161,7 +177,7 @@ fn disk(artefacts: &Artefacts, kept: Option<&Path>) -> Result<PathBuf> {
         io::copy(&mut source, &mut copy).map_err(Error::io("write", kept))?;
         files::publish(copy, kept)?;
     }
-    Ok(kept.to_owned())
+    Ok(Some(kept.to_owned()))
 }
 
 /// What the appliance needs: what its definition says, else what its guests and the host take.
@@ -204,7 +220,7 @@ mod tests {
 
     #[test]
     fn memory_is_what_the_guests_that_start_need() {
-        let mut demo = definition::parse("demo.toml", DEMO).unwrap();
+        let mut demo = definition::parse("demo.toml", DEMO).unwrap().appliance;
         assert_eq!(memory(&demo), ByteSize::mib(512));
         demo.guests[1].autostart = true;
         assert_eq!(memory(&demo), ByteSize::mib(96 + 1024 + 384));
@@ -214,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_told_before_anything_starts() {
-        let demo = definition::parse("demo.toml", DEMO).unwrap();
+        let demo = definition::parse("demo.toml", DEMO).unwrap().appliance;
         let net = UserNet::plan(&demo).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -152,7 +152,7 @@ mod tests {
                  network = {{ bridge = \"br0\", {address} }}\n"
             ));
         }
-        definition::parse("demo.toml", &text).unwrap()
+        definition::parse("demo.toml", &text).unwrap().appliance
     }
 
     fn ip(text: &str) -> Ipv4Addr {

@@ -42,8 +42,8 @@ pub struct Machine {
     pub cpus: u8,
     /// Memory.
     pub memory_mib: u64,
-    /// The disk.
-    pub disk: PathBuf,
+    /// The disk, if it has one.
+    pub disk: Option<PathBuf>,
     /// Whether what the machine writes on it stays.
     pub keep: bool,
     /// Its network.
@@ -88,9 +88,11 @@ impl Machine {
                 add(&["-append", cmdline]);
             }
         }
-        let snapshot = if self.keep { "off" } else { "on" };
-        add(&["-drive", &format!("if=none,id=flash,format=raw,snapshot={snapshot},file={}", escaped(&self.disk))]);
-        add(&["-device", "virtio-blk-pci,drive=flash,bootindex=1"]);
+        if let Some(disk) = &self.disk {
+            let snapshot = if self.keep { "off" } else { "on" };
+            add(&["-drive", &format!("if=none,id=flash,format=raw,snapshot={snapshot},file={}", escaped(disk))]);
+            add(&["-device", "virtio-blk-pci,drive=flash,bootindex=1"]);
+        }
         add(&["-netdev", &self.netdev(), "-device", "virtio-net-pci,netdev=net0,romfile="]);
         add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
         add(&["-chardev", &format!("socket,id=monitor,fd={monitor}"), "-mon", "chardev=monitor,mode=control"]);
@@ -129,7 +131,7 @@ mod tests {
             accel: Accel::Tcg,
             cpus: 2,
             memory_mib: 768,
-            disk: "out,1/flash.img".into(),
+            disk: Some("out,1/flash.img".into()),
             keep: false,
             net: UserNet { net: "10.1.1.0/24".parse().unwrap(), gateway: ip(1), dns: ip(2), dhcp: ip(13) },
             internet: false,

@@ -36,8 +36,13 @@ impl<'a> Host<'a> {
         for error in early::create(early::HOST) {
             console::failed(&error);
         }
-        let appliance = match check_end_marker(Path::new(END_MARKER)).and_then(|()| appliance(Path::new(APPLIANCE))) {
-            Ok(appliance) => appliance,
+        let read = manifest_hash(Path::new(END_MARKER)).and_then(|hash| Ok((hash, appliance(Path::new(APPLIANCE))?)));
+        let appliance = match read {
+            Ok((hash, appliance)) => {
+                // The same from flash and from the network: whoever compares two nodes compares this.
+                console::text(&format!("{}: manifest {hash}", appliance.name));
+                appliance
+            }
             Err(error) => {
                 // The next boot may load the whole image.
                 console::failed(&error);
@@ -143,11 +148,12 @@ fn reported<T>(result: Result<T>) -> Option<T> {
     result.map_err(|error| console::failed(&error)).ok()
 }
 
-/// The last member of the initramfs must be there, whole: 64 hexadecimal digits and a newline.
-fn check_end_marker(path: &Path) -> Result<()> {
+/// The manifest hash, from the last member of the initramfs, which must be there, whole: 64 hexadecimal digits and a
+/// newline.
+fn manifest_hash(path: &Path) -> Result<String> {
     let sound = |text: &[u8]| matches!(text, [digits @ .., b'\n'] if digits.len() == 64 && digits.iter().all(u8::is_ascii_hexdigit));
     match fs::read(path) {
-        Ok(text) if sound(&text) => Ok(()),
+        Ok(text) if sound(&text) => Ok(String::from_utf8_lossy(&text).trim_end().to_owned()),
         _ => Err(Error::Said(format!(
             "the initrd is truncated: {} is missing or cut off; write the image again, or check what the boot loader fetched",
             path.display()
@@ -189,13 +195,13 @@ mod tests {
     fn a_truncated_initrd_is_named() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("end");
-        let error = |path: &Path| check_end_marker(path).unwrap_err().sentence();
+        let error = |path: &Path| manifest_hash(path).unwrap_err().sentence();
         assert!(error(&path).starts_with("the initrd is truncated"));
         for broken in ["", "\n", &"a".repeat(64), &format!("{}\n", "a".repeat(63)), &format!("{}\n", "g".repeat(64))] {
             fs::write(&path, broken).unwrap();
             assert!(error(&path).starts_with("the initrd is truncated"), "{broken:?}");
         }
         fs::write(&path, format!("{}\n", "0aF9".repeat(16))).unwrap();
-        check_end_marker(&path).unwrap();
+        assert_eq!(manifest_hash(&path).unwrap(), "0aF9".repeat(16));
     }
 }

@@ -12,8 +12,9 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::mistake::{Mistake, Mistakes};
-use super::source;
+use super::{Build, Definition, source};
 use crate::appliance::{Address, Appliance, Bond, Bridge, GuestKernel, HostKernel, Raid};
+use crate::format::Format;
 use crate::names::{Ipv4Net, check_interface, check_name};
 use crate::units::ByteSize;
 
@@ -33,10 +34,10 @@ const NAME_SERVERS_MAX: usize = 3;
 const GRUB_SYNTAX: [char; 13] = ['\'', '\\', '$', '`', ';', '&', '|', '<', '>', '{', '}', '#', '"'];
 
 /// Checks everything and fills in the defaults.
-pub(super) fn check(file: &str, text: &str, source: source::Definition) -> Result<Appliance, Mistakes> {
+pub(super) fn check(file: &str, text: &str, source: source::Definition) -> Result<Definition, Mistakes> {
     let mut checker = Checker { file, text, mistakes: Vec::new() };
-    let appliance = checker.definition(source);
-    if checker.mistakes.is_empty() { Ok(appliance) } else { Err(checker.mistakes.into()) }
+    let definition = checker.definition(source);
+    if checker.mistakes.is_empty() { Ok(definition) } else { Err(checker.mistakes.into()) }
 }
 
 struct Checker<'a> {
@@ -94,7 +95,7 @@ impl Checker<'_> {
         }
     }
 
-    fn definition(&mut self, source: source::Definition) -> Appliance {
+    fn definition(&mut self, source: source::Definition) -> Definition {
         let name = source.appliance.name;
         self.expect(check_name(name.get_ref()), name.span(), "appliance.name");
         let budget = source.appliance.budget.map_or(DEFAULT_BUDGET, |budget| {
@@ -107,6 +108,7 @@ impl Checker<'_> {
             }
             budget.into_inner()
         });
+        let formats = self.formats(source.appliance.formats);
         let host_kernel = self.host_kernel(source.kernel.host);
         let guest_kernel = self.guest_kernel(source.kernel.guest);
 
@@ -121,7 +123,7 @@ impl Checker<'_> {
         if let Some(memory) = &source.node.memory {
             self.memory(memory, &guests);
         }
-        Appliance {
+        let appliance = Appliance {
             name: name.into_inner(),
             budget,
             node_memory: source.node.memory.map(Spanned::into_inner),
@@ -131,7 +133,18 @@ impl Checker<'_> {
             bridges,
             raids,
             guests: guests.into_iter().map(|(guest, _)| guest).collect(),
+        };
+        Definition { appliance, build: Build { formats } }
+    }
+
+    /// In the order in which they are made, each once.
+    fn formats(&mut self, formats: Option<Spanned<Vec<Format>>>) -> Vec<Format> {
+        let Some(formats) = formats else { return Format::DEFAULT.to_vec() };
+        if formats.get_ref().is_empty() {
+            let known = Format::ALL.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ");
+            self.wrong(formats.span(), "appliance.formats", format!("name at least one: {known}"));
         }
+        Format::ALL.iter().copied().filter(|format| formats.get_ref().contains(format)).collect()
     }
 
     fn host_kernel(&mut self, kernel: source::HostKernel) -> HostKernel {

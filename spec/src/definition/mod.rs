@@ -12,13 +12,30 @@ pub use check::{HOST_MEMORY, MEMORY_MIN, VCPUS_MAX};
 pub use mistake::{Mistake, Mistakes};
 
 use crate::appliance::Appliance;
+use crate::format::Format;
 use crate::recipe::Recipe;
+
+/// A definition that has been checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// What the host obeys.
+    pub appliance: Appliance,
+    /// What only the builder needs to know: the host is the same, whatever stands here.
+    pub build: Build,
+}
+
+/// How an appliance is to be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// What is made of it, in the order of making.
+    pub formats: Vec<Format>,
+}
 
 /// Reads a definition; `file` is the name that mistakes are told under.
 ///
 /// # Errors
 /// All that is wrong with it; a file that is no TOML or has an unknown key stops at the first of those.
-pub fn parse(file: &str, text: &str) -> Result<Appliance, Mistakes> {
+pub fn parse(file: &str, text: &str) -> Result<Definition, Mistakes> {
     let source: source::Definition = read(file, text)?;
     check::check(file, text, source)
 }

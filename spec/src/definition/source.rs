@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use crate::appliance::BondMode;
+use crate::format::Format;
 use crate::names::{Ipv4Net, Mac};
 use crate::units::ByteSize;
 use crate::vmm::{CpuModel, DiskEngine, DiskFormat, Pages};
@@ -32,6 +33,8 @@ pub(super) struct Appliance {
     pub name: Spanned<String>,
     #[serde(default)]
     pub budget: Option<Spanned<ByteSize>>,
+    #[serde(default)]
+    pub formats: Option<Spanned<Vec<Format>>>,
 }
 
 /// The machine that the appliance is meant for.

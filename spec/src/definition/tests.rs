@@ -50,7 +50,10 @@ fn told(from: &str, to: &str) -> String {
 
 #[test]
 fn a_good_definition_is_filled_in() {
-    let appliance = parse("a.toml", GOOD).unwrap();
+    let Definition { appliance, build } = parse("a.toml", GOOD).unwrap();
+    assert_eq!(build.formats, Format::DEFAULT);
+    let wanted = GOOD.replacen("[appliance]", "[appliance]\nformats = [\"netboot\"]", 1);
+    assert_eq!(parse("a.toml", &wanted).unwrap().build.formats, [Format::Netboot]);
     assert_eq!(appliance.bonds["bond0"].mode, BondMode::ActiveBackup);
     assert_eq!(appliance.bridges["br0"].address, Address::Static("10.1.1.2/24".parse().unwrap()));
     assert_eq!(appliance.guests[0].vcpus, 1);
@@ -272,7 +275,8 @@ fn several_guests_may_read_what_none_writes() {
 
 #[test]
 fn a_context_identifier_goes_with_the_guests_place() {
-    let cids = |keys: &str| parse("a.toml", &GOOD.replace("autostart = false", keys)).unwrap().guests[1].vsock;
+    let cids =
+        |keys: &str| parse("a.toml", &GOOD.replace("autostart = false", keys)).unwrap().appliance.guests[1].vsock;
     assert_eq!(cids(""), None);
     assert_eq!(cids("vsock = {}"), Some(4));
     assert_eq!(cids("vsock = { cid = 77 }"), Some(77));

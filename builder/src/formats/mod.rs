@@ -1,0 +1,98 @@
+//! The artefacts, all from the same objects: a format a file, each with what it needs of this machine and of the
+//! distribution.
+//!
+//! | module | makes |
+//! | --- | --- |
+//! | [`crate::flash`] | `flash.img` |
+//! | [`netboot`] | `netboot/` |
+//! | [`loaders`] | nothing: fetches the boot loaders that the others put in place |
+
+pub mod loaders;
+pub mod netboot;
+
+use std::path::Path;
+
+use clap::builder::PossibleValuesParser;
+pub use thimble_spec::format::Format;
+use thimble_spec::units::ByteSize;
+
+use crate::build::output::{self, Output};
+use crate::context::Context;
+use crate::error::Result;
+use crate::flash;
+use crate::initrd::parts::Part;
+use crate::ledger::Space;
+use loaders::Loaders;
+
+/// What every format packs.
+#[derive(Debug)]
+pub struct Contents<'a> {
+    /// The appliance.
+    pub name: &'a str,
+    /// The host's kernel.
+    pub kernel: &'a Path,
+    /// The parts of its initramfs in the order in which they are loaded.
+    pub parts: &'a [Part],
+    /// The kernel's command line.
+    pub cmdline: &'a str,
+    /// Size of the flash disk.
+    pub budget: ByteSize,
+    /// What all GUIDs and volume ids come from.
+    pub seed: [u8; 32],
+    /// Boot loaders, from their packages.
+    pub loaders: &'a Loaders,
+}
+
+/// The word for all of them.
+const ALL: &str = "all";
+
+/// The words that a command line may use.
+pub fn words() -> PossibleValuesParser {
+    Format::ALL.iter().map(|format| format.name()).chain([ALL]).collect::<Vec<_>>().into()
+}
+
+/// What those words name, in the order in which they are made; nothing for none.
+pub fn named(words: &[String]) -> Option<Vec<Format>> {
+    let wanted = |format: &Format| words.iter().any(|word| word == format.name() || word == ALL);
+    if words.is_empty() { None } else { Some(Format::ALL.iter().copied().filter(wanted).collect()) }
+}
+
+/// Programs of this machine that a format's build runs.
+pub fn tools(format: Format) -> &'static [&'static str] {
+    match format {
+        Format::Flash => &["grub-mkimage", "mke2fs"],
+        Format::Netboot => &[],
+    }
+}
+
+/// The distribution's packages with the boot loaders of a format.
+pub fn packages(format: Format) -> &'static [&'static str] {
+    match format {
+        Format::Flash => &["grub-pc-bin", "grub-efi-amd64-bin"],
+        Format::Netboot => &[],
+    }
+}
+
+/// Makes an artefact. Returns who spends the bytes of the flash disk, if it is that.
+///
+/// # Errors
+/// A file or a tool is missing, the disk is full, the budget is exceeded, the user interrupts.
+pub fn write(format: Format, contents: &Contents<'_>, output: &Output<'_>, context: &Context) -> Result<Vec<Space>> {
+    match format {
+        Format::Flash => flash::write(&output.path(output::FLASH), contents, context),
+        Format::Netboot => netboot::write(contents, output).map(|()| Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_name_formats_in_the_order_of_making() {
+        let named = |words: &[&str]| named(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(named(&[]), None);
+        assert_eq!(named(&["netboot", "flash", "flash"]), Some(vec![Format::Flash, Format::Netboot]));
+        assert_eq!(named(&["all"]).as_deref(), Some(Format::ALL));
+    }
+}
