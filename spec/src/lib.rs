@@ -11,6 +11,8 @@
 //! | [`service`] | the builder and the guest's PID 1 |
 //! | [`cmdline`] | whoever starts a kernel and its PID 1 |
 //! | [`modules`] | the builder and the host's PID 1 |
+//! | [`release`] | the builder, the boot partition and whoever updates it |
+//! | [`slot`] | the boot loader and the host |
 //! | [`template`] | the builder and the guest's PID 1 |
 //! | [`vmm`] | the node daemon and one VMM process |
 //! | [`console`] | PID 1, the daemon, and whoever waits for a line |
@@ -29,7 +31,9 @@ pub mod modules;
 pub mod names;
 pub mod paths;
 pub mod recipe;
+pub mod release;
 pub mod service;
+pub mod slot;
 pub mod template;
 pub mod units;
 pub mod vmm;
