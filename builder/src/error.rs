@@ -65,6 +65,9 @@ pub enum Error {
     /// A machine ended before it said what was waited for.
     #[error("{0}")]
     MachineEnded(String),
+    /// The user asked to stop while a disk was written: nothing but writing it again makes it whole.
+    #[error("{0}")]
+    HalfWritten(String),
     /// The user, or the machine on its way down, asked to stop.
     #[error("interrupted: nothing half-done is left behind")]
     Interrupted,
@@ -78,7 +81,7 @@ impl Error {
             Self::Environment(_) | Self::Io { .. } | Self::Tool { .. } | Self::Budget { .. } => 1,
             Self::TimeLimit(_) => 3,
             Self::MachineEnded(_) => 4,
-            Self::Interrupted => 130,
+            Self::HalfWritten(_) | Self::Interrupted => 130,
         }
     }
 

@@ -10,6 +10,7 @@
 //! | [`initrd`] | the guests' initramfs, and the host's in parts |
 //! | [`formats`] | the artefacts, a file each |
 //! | [`flash`] | the raw disk |
+//! | [`flashing`] | an image onto a real disk |
 //! | [`run`] | an appliance in QEMU |
 //! | [`cli`] | the verbs of the command line, a file each |
 //!
@@ -24,6 +25,7 @@ pub mod context;
 pub mod error;
 pub mod files;
 pub mod flash;
+pub mod flashing;
 pub mod formats;
 pub mod image;
 pub mod initrd;

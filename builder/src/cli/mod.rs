@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod doctor;
+pub mod flash;
 pub mod inspect;
 pub mod kernel;
 pub mod run;
@@ -29,6 +30,7 @@ enum Verb {
     Build(build::Args),
     Kernel(kernel::Args),
     Run(run::Args),
+    Flash(flash::Args),
     Inspect(inspect::Args),
     Doctor(doctor::Args),
 }
@@ -53,6 +55,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Build(args) => build::run(args),
         Verb::Kernel(args) => kernel::run(args),
         Verb::Run(args) => run::run(args),
+        Verb::Flash(args) => flash::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Doctor(args) => doctor::run(args),
     }

@@ -28,14 +28,7 @@ impl Artefacts {
     /// # Errors
     /// It is not there, or no build wrote it.
     pub fn open(dir: &Path) -> Result<Self> {
-        if !dir.is_dir() {
-            return Err(Error::Usage(format!("{}: there is no such directory: build it first", dir.display())));
-        }
-        let manifest: Manifest = read(dir, "manifest.json")?;
-        if manifest.version != VERSION {
-            let (dir, version) = (dir.display(), manifest.version);
-            return Err(Error::Usage(format!("{dir}: its manifest has version {version}: build it again")));
-        }
+        let manifest = manifest(dir)?;
         Ok(Self { dir: dir.to_owned(), manifest, appliance: read(dir, "appliance.json")? })
     }
 
@@ -54,6 +47,22 @@ impl Artefacts {
             )))
         }
     }
+}
+
+/// The manifest of a build's directory, for those who need nothing else of it.
+///
+/// # Errors
+/// It is not there, or no build wrote it.
+pub fn manifest(dir: &Path) -> Result<Manifest> {
+    if !dir.is_dir() {
+        return Err(Error::Usage(format!("{}: there is no such directory: build it first", dir.display())));
+    }
+    let manifest: Manifest = read(dir, "manifest.json")?;
+    if manifest.version != VERSION {
+        let (dir, version) = (dir.display(), manifest.version);
+        return Err(Error::Usage(format!("{dir}: its manifest has version {version}: build it again")));
+    }
+    Ok(manifest)
 }
 
 fn read<T: serde::de::DeserializeOwned>(dir: &Path, name: &str) -> Result<T> {
