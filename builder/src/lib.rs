@@ -6,6 +6,7 @@
 //! | [`library`] | where fragments, hardware sets and recipes lie |
 //! | [`apt`] | packages, from the machine's own sources |
 //! | [`kernel`] | the host's kernel and modules, the guests' kernel |
+//! | [`machine`] | what a machine has, and what its host must carry |
 //! | [`image`] | a recipe becomes a read-only image |
 //! | [`initrd`] | the guests' initramfs, and the host's in parts |
 //! | [`formats`] | the artefacts, a file each |
@@ -33,6 +34,7 @@ pub mod interrupt;
 pub mod kernel;
 pub mod ledger;
 pub mod library;
+pub mod machine;
 pub mod nearest;
 pub mod place;
 pub mod progress;

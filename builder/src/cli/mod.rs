@@ -3,6 +3,7 @@
 pub mod build;
 pub mod doctor;
 pub mod flash;
+pub mod hardware;
 pub mod inspect;
 pub mod kernel;
 pub mod run;
@@ -32,6 +33,7 @@ enum Verb {
     Run(run::Args),
     Flash(flash::Args),
     Inspect(inspect::Args),
+    Hardware(hardware::Args),
     Doctor(doctor::Args),
 }
 
@@ -57,6 +59,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Run(args) => run::run(args),
         Verb::Flash(args) => flash::run(args),
         Verb::Inspect(args) => inspect::run(args),
+        Verb::Hardware(args) => hardware::run(args),
         Verb::Doctor(args) => doctor::run(args),
     }
 }

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::files;
 use crate::library::Library;
 use crate::nearest::hint;
-use crate::place::Source;
+use crate::place::{Source, refuse};
 
 /// The set that every host has, whatever its definition says.
 pub const BASE: &str = "base";
@@ -22,6 +22,8 @@ struct Table {
     modules: Vec<String>,
     #[serde(default)]
     always: Vec<String>,
+    #[serde(default)]
+    when: Vec<String>,
 }
 
 /// A hardware set.
@@ -33,6 +35,8 @@ pub struct Set {
     pub modules: Vec<String>,
     /// Modules to load whatever hardware is there; all of them are among `modules`.
     pub always: Vec<String>,
+    /// Patterns of `modalias`: `thimble hardware` proposes the set where a device has one of them. Without any, everywhere.
+    pub when: Vec<String>,
     /// Its file, for mistakes.
     pub source: Source,
 }
@@ -64,6 +68,25 @@ pub fn read(library: &Library, names: &[String], definition: &Source, mistakes: 
     Ok(sets)
 }
 
+/// Reads all sets of a library, sorted by name.
+///
+/// # Errors
+/// A set's file is wrong or cannot be read; there is none.
+pub fn all(library: &Library) -> Result<Vec<Set>> {
+    let names = Library::siblings(&library.hardware(BASE));
+    let (mut sets, mut mistakes) = (Vec::new(), Vec::new());
+    for name in names {
+        let path = library.hardware(&name);
+        let source = Source { file: path.display().to_string(), text: files::read_text(&path)? };
+        match parse(&name, source) {
+            Ok(set) => sets.push(set),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    refuse(mistakes)?;
+    Ok(sets)
+}
+
 fn parse(name: &str, source: Source) -> std::result::Result<Set, Mistake> {
     let table: Table = toml::from_str(&source.text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
@@ -74,7 +97,7 @@ fn parse(name: &str, source: Source) -> std::result::Result<Set, Mistake> {
             source.mistake(&format!("always[{index}]"), format!("{stray} is not among `modules`: add it there"))
         );
     }
-    Ok(Set { name: name.to_owned(), modules: table.modules, always: table.always, source })
+    Ok(Set { name: name.to_owned(), modules: table.modules, always: table.always, when: table.when, source })
 }
 
 #[cfg(test)]

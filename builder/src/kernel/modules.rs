@@ -192,6 +192,7 @@ mod tests {
             name: "test".into(),
             modules: modules.iter().map(|name| (*name).to_owned()).collect(),
             always: modules.iter().take(1).map(|name| (*name).to_owned()).collect(),
+            when: Vec::new(),
             source: Source { file: "test.toml".into(), text: text.into() },
         }
     }
