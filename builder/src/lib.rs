@@ -13,6 +13,7 @@
 //! | [`flash`] | the raw disk |
 //! | [`flashing`] | an image onto a real disk |
 //! | [`run`] | an appliance in QEMU |
+//! | [`serve`] | an appliance to machines that boot from the network |
 //! | [`cli`] | the verbs of the command line, a file each |
 //!
 //! Beneath them: [`cache`] (what was made before, by the hash of what it was made from), [`tool`] (external programs),
@@ -39,4 +40,5 @@ pub mod nearest;
 pub mod place;
 pub mod progress;
 pub mod run;
+pub mod serve;
 pub mod tool;

@@ -7,6 +7,7 @@ pub mod hardware;
 pub mod inspect;
 pub mod kernel;
 pub mod run;
+pub mod serve;
 
 use std::error::Error as _;
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ enum Verb {
     Kernel(kernel::Args),
     Run(run::Args),
     Flash(flash::Args),
+    Serve(serve::Args),
     Inspect(inspect::Args),
     Hardware(hardware::Args),
     Doctor(doctor::Args),
@@ -58,6 +60,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Kernel(args) => kernel::run(args),
         Verb::Run(args) => run::run(args),
         Verb::Flash(args) => flash::run(args),
+        Verb::Serve(args) => serve::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Hardware(args) => hardware::run(args),
         Verb::Doctor(args) => doctor::run(args),
