@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::control::Control;
 use crate::launch::{self, Start};
+use crate::objects::Objects;
 use crate::plan::{self, Place};
 use crate::policy::{Next, Policy};
 use crate::{cgroup, lock, say, tap};
@@ -47,6 +48,8 @@ pub struct Keeper {
     pub bridge: Option<Bridge>,
     /// The way to the kernel's network objects.
     pub network: Handle,
+    /// What it shares with the others.
+    pub objects: Objects,
     /// Turns true when the host stops.
     pub stopping: watch::Receiver<bool>,
     /// Whether the guest's console is copied to the host's.
@@ -61,6 +64,7 @@ impl Keeper {
         if !self.guest.autostart && !self.runs() {
             return;
         }
+        self.wait_for_image().await;
         while !*self.stopping.borrow() {
             let began = Instant::now();
             let exit = match self.live().await {
@@ -78,6 +82,15 @@ impl Keeper {
         cgroup::remove(&self.guest.name).await;
         if let Err(error) = tap::unplug(&plan::tap_name(&self.guest.name)) {
             say::error(&format!("guest {}: {error:#}", self.guest.name));
+        }
+    }
+
+    /// Waits for the guest's image, which may come from elsewhere, as long as the host does not stop.
+    async fn wait_for_image(&mut self) {
+        let image = plan::image(&self.guest);
+        tokio::select! {
+            () = self.objects.wait_for(&image) => {}
+            _ = self.stopping.wait_for(|stopping| *stopping) => {}
         }
     }
 

@@ -7,11 +7,13 @@
 mod cgroup;
 mod control;
 mod disk;
+mod export;
 mod guest;
 mod hugepages;
 mod launch;
 mod lock;
 mod node;
+mod objects;
 mod overcommit;
 mod plan;
 mod policy;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::guest::Keeper;
+use crate::objects::Objects;
 use crate::{hugepages, overcommit, say};
 
 /// On the host's kernel command line: copy the guests' consoles to the host's. A guest can flood the console then, so
@@ -26,7 +27,8 @@ pub async fn run(appliance: &Path) -> Result<()> {
     let json = fs::read(appliance).with_context(|| format!("reading {}", appliance.display()))?;
     let appliance: Appliance =
         serde_json::from_slice(&json).with_context(|| format!("{} is no appliance", appliance.display()))?;
-    let copy_console = fs::read_to_string("/proc/cmdline").is_ok_and(|line| Cmdline::parse(&line).has(COPY_CONSOLES));
+    let cmdline = Cmdline::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    let copy_console = cmdline.has(COPY_CONSOLES);
     let (connection, network, _) = rtnetlink::new_connection().context("opening netlink")?;
     tokio::spawn(connection);
     let (stop, stopping) = watch::channel(false);
@@ -34,11 +36,12 @@ pub async fn run(appliance: &Path) -> Result<()> {
     for note in [overcommit::note(&appliance.guests), hugepages::set_aside(&appliance.guests)].into_iter().flatten() {
         say::note(&note);
     }
+    let objects = Objects::open(&cmdline);
     let mut keepers = JoinSet::new();
     for (index, guest) in (0..).zip(appliance.guests) {
         let bridge = guest.network.as_ref().and_then(|network| appliance.bridges.get(&network.bridge)).cloned();
-        let (network, stopping) = (network.clone(), stopping.clone());
-        let keeper = Keeper { guest, index, bridge, network, stopping, copy_console };
+        let (network, objects, stopping) = (network.clone(), objects.clone(), stopping.clone());
+        let keeper = Keeper { guest, index, bridge, network, objects, stopping, copy_console };
         keepers.spawn(keeper.keep());
     }
     let mut terminate = signal(SignalKind::terminate())?;

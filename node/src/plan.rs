@@ -36,6 +36,11 @@ impl Place {
     }
 }
 
+/// The guest's image on the host.
+pub fn image(guest: &Guest) -> PathBuf {
+    Path::new(paths::IMAGES_DIR).join(format!("{}.erofs", guest.image))
+}
+
 /// The guest's own block device on the host, if it has one.
 pub fn own_disk(guest: &Guest) -> Option<PathBuf> {
     Some(match &guest.disk.as_ref()?.source {
@@ -89,8 +94,7 @@ pub fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig, CmdlineError> {
     if guest.balloon.is_some_and(|balloon| balloon.free_page_reporting) {
         cmdline.set(REPORT_ORDER, report_order(guest.memory_kind.pages));
     }
-    let path = Path::new(paths::IMAGES_DIR).join(format!("{}.erofs", guest.image));
-    let image = Disk { path, read_only: true, ..Disk::default() };
+    let image = Disk { path: image(guest), read_only: true, ..Disk::default() };
     let own = own_disk(guest).zip(guest.disk.as_ref()).map(|(path, described)| disk(path, described));
     let socket = || Place::of(&guest.name).file(VSOCK_DIR).join(VSOCK_FILE);
     Ok(GuestConfig {

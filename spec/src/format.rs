@@ -12,11 +12,13 @@ pub enum Format {
     Flash,
     /// `netboot/`: what a machine without a disk of its own loads.
     Netboot,
+    /// `nfs/`: the same without the images, which stay on an NFS server.
+    Nfs,
 }
 
 impl Format {
     /// All of them, in the order in which they are made.
-    pub const ALL: &[Self] = &[Self::Flash, Self::Netboot];
+    pub const ALL: &[Self] = &[Self::Flash, Self::Netboot, Self::Nfs];
     /// Those of a definition that names none.
     pub const DEFAULT: &[Self] = &[Self::Flash, Self::Netboot];
 
@@ -25,6 +27,7 @@ impl Format {
         match self {
             Self::Flash => "flash",
             Self::Netboot => "netboot",
+            Self::Nfs => "nfs",
         }
     }
 }

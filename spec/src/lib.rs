@@ -14,6 +14,8 @@
 //! | [`release`] | the builder, the boot partition and whoever updates it |
 //! | [`slot`] | the boot loader and the host |
 //! | [`template`] | the builder and the guest's PID 1 |
+//! | [`catalogue`] | the builder and the node daemon: what guests share |
+//! | [`export`] | whoever starts a host from an NFS server, and its daemon |
 //! | [`vmm`] | the node daemon and one VMM process |
 //! | [`console`] | PID 1, the daemon, and whoever waits for a line |
 //! | [`format`](mod@format) | the administrator, the builder, and whoever names an artefact |
@@ -21,10 +23,12 @@
 //! | [`paths`] | where things lie inside the host and the guest |
 
 pub mod appliance;
+pub mod catalogue;
 pub mod cmdline;
 pub mod console;
 #[cfg(feature = "toml")]
 pub mod definition;
+pub mod export;
 pub mod format;
 pub mod manifest;
 pub mod modules;

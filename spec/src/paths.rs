@@ -20,6 +20,10 @@ pub const GUEST_KERNEL: &str = "/thimble/guest/vmlinux";
 pub const GUEST_INITRD: &str = "/thimble/guest/initrd";
 /// The read-only images, `NAME.erofs`.
 pub const IMAGES_DIR: &str = "/thimble/images";
+/// What the guests share, by content ([`crate::catalogue::Catalogue`] as JSON).
+pub const CATALOGUE: &str = "/thimble/catalogue.json";
+/// Where the export is mounted that the command line names, see [`crate::export`].
+pub const EXPORT_DIR: &str = "/thimble/export";
 /// The last member of the host's initramfs, and what PID 1 looks for to know that it was not truncated. It holds the
 /// manifest hash: 64 hexadecimal digits and a newline.
 pub const END_MARKER: &str = "/thimble/end";

@@ -1,6 +1,7 @@
 //! The harness of the whole-system tests: it boots the real artefacts with `thimble run`, reads the console, drives
 //! QEMU over QMP and talks to the guests over the network. A test reads as: boot this, expect that line.
 
+mod ganesha;
 pub mod guests;
 mod http;
 mod lines;
@@ -9,6 +10,7 @@ mod qmp;
 pub mod rig;
 mod thimble;
 
+pub use ganesha::Ganesha;
 pub use http::get;
 pub use machine::{Boot, Machine};
 pub use qmp::execute;

@@ -24,12 +24,21 @@ const SHOWN_LINES: usize = 60;
 pub struct Boot<'a> {
     /// The output directory of `thimble build`.
     pub artefacts: &'a Path,
-    /// `flash-bios`, `flash-uefi` or `direct`.
+    /// What `thimble run --boot` takes.
     pub by: &'a str,
     /// Forwarded ports: ours, and what `thimble run` is told (`web1:80`).
     pub forward: &'a [(u16, &'a str)],
-    /// Words for the host's kernel command line; only `direct` takes them.
+    /// Words for the host's kernel command line; only `direct` and `nfs` take them.
     pub append: &'a str,
+    /// More arguments of `thimble run`.
+    pub more: &'a [&'a str],
+}
+
+impl<'a> Boot<'a> {
+    /// Those artefacts, booted in that way, and nothing besides.
+    pub fn new(artefacts: &'a Path, by: &'a str) -> Self {
+        Self { artefacts, by, forward: &[], append: "", more: &[] }
+    }
 }
 
 /// A machine that runs; it is ended with the value.
@@ -55,6 +64,7 @@ impl Machine {
         if !boot.append.is_empty() {
             command.arg("--append").arg(boot.append);
         }
+        command.args(boot.more);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("thimble starts");
         let (sender, console) = channel();

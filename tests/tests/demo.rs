@@ -26,7 +26,7 @@ fn by_bios_two_guests_answer_and_remember_across_a_reboot_of_the_host() {
     // Given the flash disk in a machine with a BIOS,
     let (web1, web2) = (free_port(), free_port());
     let forward = [(web1, "web1:80"), (web2, "web2:80")];
-    let mut machine = Machine::boot(&Boot { artefacts: demo(), by: "flash-bios", forward: &forward, append: "" });
+    let mut machine = Machine::boot(&Boot { forward: &forward, ..Boot::new(demo(), "flash-bios") });
     // when both guests are ready,
     machine.wait_all(&READY, BOOT_LIMIT);
     // then each serves its own page, fetched through the bridge,
@@ -54,7 +54,7 @@ fn by_bios_two_guests_answer_and_remember_across_a_reboot_of_the_host() {
 fn by_uefi_two_guests_answer_and_ctrl_c_ends_it_cleanly() {
     let (web1, web2) = (free_port(), free_port());
     let forward = [(web1, "web1:80"), (web2, "web2:80")];
-    let mut machine = Machine::boot(&Boot { artefacts: demo(), by: "flash-uefi", forward: &forward, append: "" });
+    let mut machine = Machine::boot(&Boot { forward: &forward, ..Boot::new(demo(), "flash-uefi") });
     machine.wait_all(&READY, BOOT_LIMIT);
     assert_eq!((starts(web1), starts(web2)), (1, 1));
     machine.interrupt();

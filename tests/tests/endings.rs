@@ -19,7 +19,7 @@ fn reboot_and_power_off_end_as_themselves_and_a_guest_is_what_its_definition_say
         .arg(&out)
         .status();
     assert!(built.expect("thimble starts").success());
-    let mut machine = Machine::boot(&Boot { artefacts: &out, by: "flash-bios", forward: &[], append: "" });
+    let mut machine = Machine::boot(&Boot::new(&out, "flash-bios"));
     // then each end is told by its name,
     machine.wait_all(
         &[

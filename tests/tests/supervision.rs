@@ -12,10 +12,9 @@ fn guests_outlive_the_node_daemon_and_are_adopted() {
     // Given a host with both guests ready, whose console takes commands,
     let web1 = free_port();
     let mut machine = Machine::boot(&Boot {
-        artefacts: demo(),
-        by: "direct",
         forward: &[(web1, "web1:80")],
         append: "thimble.console-commands",
+        ..Boot::new(demo(), "direct")
     });
     let ready = [r"^thimble: guest web1 ready", r"^thimble: guest web2 ready"];
     machine.wait_all(&ready, BOOT_LIMIT);

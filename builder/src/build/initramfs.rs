@@ -1,6 +1,7 @@
 //! Phase 4: the host's initramfs, in the parts that change together.
 
 use thimble_spec::appliance::Appliance;
+use thimble_spec::catalogue::{Catalogue, Shared};
 use thimble_spec::manifest::{Object, Origin, Room};
 use thimble_spec::paths;
 
@@ -13,6 +14,9 @@ use crate::initrd::compress::Method;
 use crate::initrd::guest;
 use crate::initrd::parts::{Part, Plan, manifest_hash};
 use crate::kernel::host;
+
+/// The part with the images; its name.
+pub const IMAGES: &str = "images";
 
 /// Where the host's PID 1 and its daemon mount and write.
 const DIRS: [(&str, u32); 9] = [
@@ -53,8 +57,10 @@ pub fn pack(context: &Context, appliance: &Appliance, objects: &Objects, program
 
     let mut node = Plan::new("node", Method::None);
     node.file(paths::APPLIANCE, 0o444, Content::Bytes(json(appliance)?), Room::Host, Origin::Thimble);
-    // The marker holds the hash of everything else, so that hash is made first.
     let mut all: Vec<Object> = parts.iter().flat_map(|part| part.objects.clone()).collect();
+    let shared = Content::Bytes(json(&catalogue(&all))?);
+    node.file(paths::CATALOGUE, 0o444, shared, Room::Host, Origin::Thimble);
+    // The marker holds the hash of everything else, so that hash is made first.
     all.extend(node.objects(0)?);
     let hash = manifest_hash(&all);
     node.archive().last(paths::END_MARKER, format!("{hash}\n").into_bytes());
@@ -63,6 +69,16 @@ pub fn pack(context: &Context, appliance: &Appliance, objects: &Objects, program
         context.progress.reused(&part.name);
     }
     Ok(Initramfs { parts, hash })
+}
+
+/// What guests share, for the node to know it by its content.
+fn catalogue(objects: &[Object]) -> Catalogue {
+    let shared = objects.iter().filter(|it| matches!(it.room, Room::GuestKernel | Room::GuestInitrd | Room::Images));
+    let mut objects: Vec<Shared> = shared
+        .map(|object| Shared { path: object.name.clone(), size: object.size, sha256: object.sha256.clone() })
+        .collect();
+    objects.sort_by(|a, b| a.path.cmp(&b.path));
+    Catalogue { objects }
 }
 
 fn modules(objects: &Objects) -> Result<Plan> {
@@ -109,7 +125,7 @@ fn guest(context: &Context, objects: &Objects, programs: &Programs) -> Result<Pl
 
 /// Images are compressed inside, block by block: once more would gain nothing.
 fn images(objects: &Objects) -> Plan {
-    let mut plan = Plan::new("images", Method::None);
+    let mut plan = Plan::new(IMAGES, Method::None);
     plan.archive().dir(paths::IMAGES_DIR, 0o755);
     for image in &objects.images {
         let origin = Origin::Image { recipe: image.name.clone(), packages: image.packages.clone() };

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::formats::{self, Contents, Format};
 use crate::kernel::guest;
 use crate::ledger::Space;
+use crate::place::refuse;
 use crate::{files, tool};
 use definition::Inputs;
 use initramfs::Initramfs;
@@ -72,10 +73,11 @@ pub struct Outcome {
 pub fn build(request: &Request<'_>) -> Result<Outcome> {
     // First of all: a mistake is told before anything is touched, the cache included.
     let inputs = Inputs::read(request.config, request.library)?;
+    let formats = request.formats.unwrap_or(&inputs.build.formats);
+    hardware(&inputs, formats)?;
     let context = &Context::open(request.quiet)?;
     let cmdline = cmdline(&inputs)?;
     let programs = Programs::find(request.programs)?;
-    let formats = request.formats.unwrap_or(&inputs.build.formats);
     let of_formats = formats.iter().flat_map(|format| formats::tools(*format)).copied();
     tool::require(&TOOLS.iter().chain(guest::TOOLS).copied().chain(of_formats).collect::<Vec<_>>())?;
 
@@ -87,6 +89,7 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
         name: &inputs.appliance.name,
         kernel: &objects.host.vmlinuz,
         parts: &initramfs.parts,
+        images: &objects.images,
         cmdline: &cmdline,
         budget: inputs.appliance.budget,
         seed: seed(&inputs.appliance.name, &initramfs.hash),
@@ -102,6 +105,17 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
     output.json(&manifest, output::MANIFEST)?;
     output.publish()?;
     Ok(Outcome { spaces: by_object(spaces, &initramfs), manifest })
+}
+
+/// A node that boots from one of the formats has the drivers that this takes.
+fn hardware(inputs: &Inputs, formats: &[Format]) -> Result<()> {
+    let named = &inputs.appliance.host_kernel.hardware;
+    let missing = formats.iter().flat_map(|format| formats::hardware(*format).iter().map(move |set| (format, set)));
+    let mistake = |(format, set)| {
+        let message = format!("the format {format} needs the hardware set {set}: add \"{set}\"");
+        inputs.source.mistake("kernel.host.hardware", message)
+    };
+    refuse(missing.filter(|(_, set)| !named.iter().any(|name| name == *set)).map(mistake).collect())
 }
 
 /// Where the budget stands is known here only.

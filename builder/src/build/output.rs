@@ -19,6 +19,10 @@ pub const FLASH: &str = "flash.img";
 pub const VMLINUZ: &str = "netboot/vmlinuz";
 /// Its initramfs, in one piece.
 pub const INITRD: &str = "netboot/initrd";
+/// The directory that an NFS server exports.
+pub const NFS: &str = "nfs";
+/// In it, the guests' images under their hashes.
+pub const NFS_OBJECTS: &str = "nfs/objects/";
 /// The checked definition.
 pub const APPLIANCE: &str = "appliance.json";
 /// What all of it is.
@@ -127,13 +131,17 @@ impl<'a> Output<'a> {
         files::sync_dir(self.target)
     }
 
-    /// What the manifest of an earlier build names and `made` does not. One that cannot be read names nothing.
+    /// What the manifest of an earlier build names and `made` does not, but for images on an export: nodes that run read
+    /// them. A manifest that cannot be read names nothing.
     fn outdated(&self, made: &[String]) -> Vec<String> {
         let json = fs::read(self.target.join(MANIFEST)).unwrap_or_default();
         let Ok(earlier) = serde_json::from_slice::<Manifest>(&json) else { return Vec::new() };
         let plain = |name: &str| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
         let names = earlier.artefacts.into_iter().map(|artefact| artefact.name);
-        names.filter(|name| plain(name) && !made.contains(name) && self.target.join(name).is_file()).collect()
+        let in_use = |name: &str| name.starts_with(NFS_OBJECTS);
+        names
+            .filter(|name| plain(name) && !in_use(name) && !made.contains(name) && self.target.join(name).is_file())
+            .collect()
     }
 }
 

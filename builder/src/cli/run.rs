@@ -64,7 +64,7 @@ pub struct Args {
     /// Let the machine reach what this one reaches; without it, only the forwarded ports work
     #[arg(long)]
     internet: bool,
-    /// More words for the host's kernel (only with --boot direct)
+    /// More words for the host's kernel (only with --boot direct and --boot nfs)
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     append: String,
     /// With CONFIG: keep here what was built [default: it goes away with the machine]
@@ -83,8 +83,10 @@ pub struct Args {
 /// # Errors
 /// See [`build::build`] and [`run::run`].
 pub fn run(args: Args) -> Result<()> {
-    if !args.append.is_empty() && args.boot != Boot::Direct {
-        return Err(Error::Usage("--append goes with --boot direct: a flash disk has its own command line".to_owned()));
+    if !args.append.is_empty() && !args.boot.is_direct() {
+        return Err(Error::Usage(
+            "--append goes with --boot direct and --boot nfs: a flash disk has its own command line".to_owned(),
+        ));
     }
     if args.what.is_file() {
         return build_and_start(args);

@@ -45,6 +45,7 @@ impl Desk {
                 objects: vec![],
                 reused: false,
             }),
+            images: &[],
             cmdline: "console=ttyS0 quiet",
             budget,
             seed: [seed; 32],

@@ -5,10 +5,12 @@
 //! | --- | --- |
 //! | [`crate::flash`] | `flash.img` |
 //! | [`netboot`] | `netboot/` |
+//! | [`nfs`] | `nfs/` |
 //! | [`loaders`] | nothing: fetches the boot loaders that the others put in place |
 
 pub mod loaders;
 pub mod netboot;
+pub mod nfs;
 
 use std::path::Path;
 
@@ -20,6 +22,7 @@ use crate::build::output::{self, Output};
 use crate::context::Context;
 use crate::error::Result;
 use crate::flash;
+use crate::image::Built;
 use crate::initrd::parts::Part;
 use crate::ledger::Space;
 use loaders::Loaders;
@@ -33,6 +36,8 @@ pub struct Contents<'a> {
     pub kernel: &'a Path,
     /// The parts of its initramfs in the order in which they are loaded.
     pub parts: &'a [Part],
+    /// The guests' images, which are also in one of the parts.
+    pub images: &'a [Built],
     /// The kernel's command line.
     pub cmdline: &'a str,
     /// Size of the flash disk.
@@ -61,7 +66,7 @@ pub fn named(words: &[String]) -> Option<Vec<Format>> {
 pub fn tools(format: Format) -> &'static [&'static str] {
     match format {
         Format::Flash => &["grub-mkimage", "mke2fs"],
-        Format::Netboot => &[],
+        Format::Netboot | Format::Nfs => &[],
     }
 }
 
@@ -69,7 +74,15 @@ pub fn tools(format: Format) -> &'static [&'static str] {
 pub fn packages(format: Format) -> &'static [&'static str] {
     match format {
         Format::Flash => &["grub-pc-bin", "grub-efi-amd64-bin"],
-        Format::Netboot => &[],
+        Format::Netboot | Format::Nfs => &[],
+    }
+}
+
+/// Hardware sets without which a node that boots from the format does not find what it needs.
+pub fn hardware(format: Format) -> &'static [&'static str] {
+    match format {
+        Format::Flash | Format::Netboot => &[],
+        Format::Nfs => &["nfs"],
     }
 }
 
@@ -81,6 +94,7 @@ pub fn write(format: Format, contents: &Contents<'_>, output: &Output<'_>, conte
     match format {
         Format::Flash => flash::write(&output.path(output::FLASH), contents, context),
         Format::Netboot => netboot::write(contents, output).map(|()| Vec::new()),
+        Format::Nfs => nfs::write(contents, output).map(|()| Vec::new()),
     }
 }
 

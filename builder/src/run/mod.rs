@@ -63,6 +63,8 @@ pub enum Boot {
     FlashUefi,
     /// netboot/vmlinuz and netboot/initrd, loaded by QEMU itself.
     Direct,
+    /// nfs/vmlinuz and nfs/initrd, loaded by QEMU itself; --append thimble.nfs=SERVER:/PATH says where nfs/ is exported.
+    Nfs,
 }
 
 impl Boot {
@@ -71,7 +73,13 @@ impl Boot {
         match self {
             Self::FlashBios | Self::FlashUefi => &[Format::Flash],
             Self::Direct => &[Format::Flash, Format::Netboot],
+            Self::Nfs => &[Format::Nfs],
         }
+    }
+
+    /// Whether QEMU loads the kernel itself, and so takes more words for it.
+    pub fn is_direct(self) -> bool {
+        matches!(self, Self::Direct | Self::Nfs)
     }
 }
 
@@ -153,11 +161,16 @@ fn firmware(artefacts: &Artefacts, boot: Boot, append: &str) -> Result<Firmware>
     Ok(match boot {
         Boot::FlashBios => Firmware::Bios,
         Boot::FlashUefi => Firmware::Uefi,
-        Boot::Direct => Firmware::Direct {
-            kernel: artefacts.file("netboot/vmlinuz")?,
-            initrd: artefacts.file("netboot/initrd")?,
-            cmdline: format!("{} {append}", artefacts.manifest.cmdline).trim_end().to_owned(),
-        },
+        Boot::Direct => direct(artefacts, "netboot", append)?,
+        Boot::Nfs => direct(artefacts, "nfs", append)?,
+    })
+}
+
+fn direct(artefacts: &Artefacts, dir: &str, append: &str) -> Result<Firmware> {
+    Ok(Firmware::Direct {
+        kernel: artefacts.file(&format!("{dir}/vmlinuz"))?,
+        initrd: artefacts.file(&format!("{dir}/initrd"))?,
+        cmdline: format!("{} {append}", artefacts.manifest.cmdline).trim_end().to_owned(),
     })
 }
 
@@ -166,7 +179,7 @@ fn firmware(artefacts: &Artefacts, boot: Boot, append: &str) -> Result<Firmware>
 fn disk(artefacts: &Artefacts, boot: Boot, kept: Option<&Path>) -> Result<Option<PathBuf>> {
     let flash = match artefacts.file("flash.img") {
         Ok(flash) => flash,
-        Err(_) if kept.is_none() && boot == Boot::Direct => return Ok(None),
+        Err(_) if kept.is_none() && boot.is_direct() => return Ok(None),
         Err(error) => return Err(error),
     };
     let Some(kept) = kept else { return Ok(Some(flash)) };

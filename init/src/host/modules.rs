@@ -86,7 +86,7 @@ impl Modules {
     }
 
     /// Loads a module and, before it, those that it needs.
-    fn load(&mut self, name: &str) {
+    pub fn load(&mut self, name: &str) {
         let needs = self.index.modules.get(name).map(|module| module.needs.clone()).unwrap_or_default();
         for name in needs.iter().map(String::as_str).chain([name]) {
             if self.tried.insert(name.to_owned())

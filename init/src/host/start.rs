@@ -8,6 +8,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::utsname::uname;
 use thimble_spec::appliance::{Address, Appliance};
 use thimble_spec::cmdline::Cmdline;
+use thimble_spec::export::NFS;
 use thimble_spec::paths::{APPLIANCE, END_MARKER, MODULES_DIR, MODULES_INDEX};
 
 use super::answers::Commander;
@@ -25,6 +26,8 @@ use crate::error::{Doing, Error, Result};
 use crate::net::{self, Network};
 use crate::power::{self, Ending};
 
+/// What mounts an export of version 4.1 and newer: the daemon does, and no device asks for it.
+const NFS_MODULE: &str = "nfsv4";
 /// How long network cards may take to appear.
 const CARDS_LIMIT: Duration = Duration::from_secs(10);
 /// How long an error that keeps the host from starting stays readable.
@@ -67,6 +70,9 @@ impl<'a> Host<'a> {
             announcement: Announcement::Early,
         };
         host.modules.load_always();
+        if line.has(NFS) {
+            host.modules.load(NFS_MODULE);
+        }
         host.modules.load_all();
         host.buttons.scan();
         reported(net::set_host_name(&host.appliance.name));
