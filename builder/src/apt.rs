@@ -2,7 +2,8 @@
 //!
 //! apt works here in a root of its own below the cache: its own lists, its own archive, an empty dpkg status, and from
 //! the machine nothing but sources, keyrings and configuration. No root is needed, nothing is installed, nothing on the
-//! machine changes. That a package is what its signer published is apt's to check; [`Package::sha256`] is what apt says.
+//! machine changes. That a package is what its signer published is apt's to check; [`Package::sha256`] is what apt says,
+//! or, where a [`Lock`] pins it, what was said when it was locked.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::lock::Lock;
 use crate::tool::Tool;
 
 /// Lists older than this are fetched again.
@@ -42,21 +44,49 @@ impl Package {
     }
 }
 
+/// Where packages are looked up.
+#[derive(Clone, Debug, Default)]
+pub enum Pins {
+    /// In the sources' lists.
+    #[default]
+    None,
+    /// In a lock, and what it does not have in the lists.
+    Prefer(Lock),
+    /// In a lock and nowhere else.
+    Only(Lock),
+}
+
+impl Pins {
+    /// What a build takes: a lock if there is one, and then nothing else.
+    pub fn of(lock: Option<&Lock>) -> Self {
+        lock.map_or(Self::None, |lock| Self::Only(lock.clone()))
+    }
+
+    fn get(&self, name: &str) -> Option<&Package> {
+        match self {
+            Self::None => None,
+            Self::Prefer(lock) | Self::Only(lock) => lock.packages.get(name).map(|pinned| &pinned.package),
+        }
+    }
+}
+
 /// apt in a root of its own.
 #[derive(Debug)]
 pub struct Apt<'a> {
     context: &'a Context,
     root: PathBuf,
+    pins: Pins,
     known: RefCell<BTreeMap<String, Option<Package>>>,
     updated: RefCell<bool>,
 }
 
 impl<'a> Apt<'a> {
-    /// Prepares the root, and fetches the lists if there are none or they are old.
+    /// Prepares the root, and fetches the lists if there are none or they are old; where a lock has all answers, not before
+    /// a package has to be fetched.
     ///
     /// # Errors
     /// There are no lists and none can be fetched.
-    pub fn open(context: &'a Context) -> Result<Self> {
+    pub fn open(context: &'a Context, pins: Pins) -> Result<Self> {
         let root = context.cache.root().join("apt");
         for dir in ["lists/partial", "archives/partial", "dpkg"] {
             files::make_dir(&root.join(dir))?;
@@ -65,17 +95,32 @@ impl<'a> Apt<'a> {
         if !status.exists() {
             files::write(&status, b"")?;
         }
-        let apt = Self { context, root, known: RefCell::default(), updated: RefCell::new(false) };
-        let age = fs::metadata(apt.stamp())
+        let apt = Self { context, root, pins, known: RefCell::default(), updated: RefCell::new(false) };
+        if !matches!(apt.pins, Pins::Only(_)) {
+            apt.freshen()?;
+        }
+        Ok(apt)
+    }
+
+    /// Fetches the lists, however young they are; old ones do if that fails.
+    ///
+    /// # Errors
+    /// The user interrupts.
+    pub fn refresh(&self) -> Result<()> {
+        if *self.updated.borrow() { Ok(()) } else { self.update_or_warn() }
+    }
+
+    /// Fetches the lists if there are none or they are old.
+    fn freshen(&self) -> Result<()> {
+        let age = fs::metadata(self.stamp())
             .and_then(|data| data.modified())
             .ok()
             .map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
         match age {
-            Some(age) if age <= LISTS_MAX_AGE => {}
-            Some(_) => apt.update_or_warn()?,
-            None => apt.update()?,
+            Some(age) if age <= LISTS_MAX_AGE => Ok(()),
+            Some(_) => self.update_or_warn(),
+            None => self.update(),
         }
-        Ok(apt)
     }
 
     /// Packages by name; a name that is not found makes the lists be fetched again, once.
@@ -88,6 +133,11 @@ impl<'a> Apt<'a> {
             let known = apt.known.borrow();
             names.iter().find(|name| !matches!(known.get(**name), Some(Some(_)))).map(|name| (*name).to_owned())
         };
+        if let (Some(name), Pins::Only(_)) = (missing(self), &self.pins) {
+            return Err(Error::Environment(format!(
+                "thimble.lock does not have the package {name}, which this build needs: run `thimble lock CONFIG` to add it"
+            )));
+        }
         if missing(self).is_some() && !*self.updated.borrow() {
             self.update_or_warn()?;
             self.look_up(names)?;
@@ -130,18 +180,24 @@ impl<'a> Apt<'a> {
         let step = self.context.progress.step(format!("package {} {}", package.name, package.version));
         step.message(&format!("fetching {megabytes:.1} MB"));
         let download = files::temp_dir_in(&self.context.cache.temp_dir(), "package-")?;
-        self.tool("apt-get").dir(download.path()).arg("download").arg(package.exact()).run(self.context)?;
+        self.download(package, download.path())?;
         let fetched = files::list(download.path())?;
         let file = fetched.first().ok_or_else(|| {
             Error::Environment(format!("apt-get fetched nothing for {}: run it again", package.exact()))
         })?;
         let sha256 = files::sha256_of(file)?;
         if sha256 != package.sha256 {
-            return Err(Error::Environment(format!(
-                "{} has the hash {sha256}, apt's list says {}: the package source is inconsistent, try again later",
-                package.exact(),
-                package.sha256
-            )));
+            let exact = package.exact();
+            let (who, advice) = if self.is_pinned(package) {
+                (
+                    "thimble.lock",
+                    "the sources have other content under the same version: do not use it before you know why",
+                )
+            } else {
+                ("apt's list", "the package source is inconsistent, try again later")
+            };
+            let wanted = &package.sha256;
+            return Err(Error::Environment(format!("{exact} has the hash {sha256}, {who} says {wanted}: {advice}")));
         }
         step.message("unpacking");
         Tool::new("dpkg-deb").arg("-x").arg(file).arg(dir).run(self.context)?;
@@ -149,9 +205,54 @@ impl<'a> Apt<'a> {
         Ok(())
     }
 
-    /// Asks apt for those names that have not been asked for yet.
+    /// Fetches a package's file. A pinned version may be one that the lists at hand do not know yet, or no longer.
+    fn download(&self, package: &Package, into: &Path) -> Result<()> {
+        self.freshen()?;
+        let fetch = || self.tool("apt-get").dir(into).arg("download").arg(package.exact()).run(self.context);
+        let first = fetch();
+        if first.is_ok() || matches!(first, Err(Error::Interrupted)) {
+            return first;
+        }
+        if !self.is_pinned(package) {
+            return first.map_err(|error| self.outdated(error));
+        }
+        let again = if *self.updated.borrow() { first } else { self.update_or_warn().and_then(|()| fetch()) };
+        again.map_err(|error| match error {
+            Error::Tool { said, .. } if said.contains("not found") || said.contains("Unable to locate") => {
+                Error::environment(format!(
+                    "thimble.lock pins {}, which this machine's package sources do not have (any more), nor does the cache: \
+                     add a source that keeps old versions, or run `thimble lock --update CONFIG`",
+                    package.exact()
+                ))
+            }
+            other => other,
+        })
+    }
+
+    /// Lists that name a file which is gone are out of date, however young they are: the next run fetches new ones.
+    fn outdated(&self, error: Error) -> Error {
+        match error {
+            Error::Tool { said, .. } if said.contains("404") && fs::remove_file(self.stamp()).is_ok() => {
+                Error::environment("the package sources have changed since their lists were fetched: run it again")
+            }
+            other => other,
+        }
+    }
+
+    fn is_pinned(&self, package: &Package) -> bool {
+        self.pins.get(&package.name).is_some_and(|pinned| pinned.sha256 == package.sha256)
+    }
+
+    /// Asks the lock, then apt, for those names that have not been asked for yet.
     fn look_up(&self, names: &[&str]) -> Result<()> {
         let mut known = self.known.borrow_mut();
+        for name in names {
+            if let Some(package) = self.pins.get(name) {
+                known.insert((*name).to_owned(), Some(package.clone()));
+            } else if matches!(self.pins, Pins::Only(_)) {
+                known.insert((*name).to_owned(), None);
+            }
+        }
         let mut unknown: Vec<&str> = names.iter().copied().filter(|name| !known.contains_key(*name)).collect();
         unknown.sort_unstable();
         unknown.dedup();

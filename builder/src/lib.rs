@@ -5,6 +5,7 @@
 //! | [`build`] | the phases, in order |
 //! | [`library`] | where fragments, hardware sets and recipes lie |
 //! | [`apt`] | packages, from the machine's own sources |
+//! | [`lock`] | the versions that builds are held to |
 //! | [`kernel`] | the host's kernel and modules, the guests' kernel |
 //! | [`machine`] | what a machine has, and what its host must carry |
 //! | [`image`] | a recipe becomes a read-only image |
@@ -35,6 +36,7 @@ pub mod interrupt;
 pub mod kernel;
 pub mod ledger;
 pub mod library;
+pub mod lock;
 pub mod machine;
 pub mod nearest;
 pub mod place;

@@ -12,6 +12,7 @@ use crate::kernel::config::Setting;
 use crate::kernel::guest;
 use crate::kernel::hardware::{self, Set};
 use crate::library::Library;
+use crate::lock::Lock;
 use crate::nearest::hint;
 use crate::place::{Source, refuse};
 
@@ -30,6 +31,8 @@ pub struct Inputs {
     pub settings: Vec<Setting>,
     /// The recipes that guests name, each once.
     pub images: Vec<Image>,
+    /// The lock beside the definition, if there is one.
+    pub lock: Option<Lock>,
 }
 
 impl Inputs {
@@ -53,7 +56,8 @@ impl Inputs {
         let settings = guest::fragments(&library, &appliance.guest_kernel.fragments, &source, &mut mistakes)?;
         let images = images(&library, &appliance, &source, &mut mistakes)?;
         refuse(mistakes)?;
-        Ok(Self { source, appliance, build, sets, settings, images })
+        let lock = Lock::beside(config)?;
+        Ok(Self { source, appliance, build, sets, settings, images, lock })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Phase 3: everything that the artefacts are made of, from the cache or made.
 
 use super::definition::Inputs;
-use crate::apt::Apt;
+use crate::apt::{Apt, Pins};
 use crate::context::Context;
 use crate::error::Result;
 use crate::formats::Format;
@@ -31,7 +31,7 @@ pub struct Objects {
 /// # Errors
 /// A package, a module, a file is missing; a tool fails.
 pub fn gather(context: &Context, inputs: &Inputs, formats: &[Format]) -> Result<Objects> {
-    let apt = Apt::open(context)?;
+    let apt = Apt::open(context, Pins::of(inputs.lock.as_ref()))?;
     let told = |name: String, reused: bool| {
         if reused {
             context.progress.reused(&name);

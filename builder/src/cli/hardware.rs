@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::apt::Apt;
+use crate::apt::{Apt, Pins};
 use crate::build::definition::Inputs;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -66,17 +66,18 @@ struct Report<'a> {
 pub fn run(args: Args) -> Result<()> {
     let text = read(&args.list)?;
     let devices = lspci::parse(&text).map_err(|why| Error::Usage(format!("{}: {why}", args.list.display())))?;
-    let (package, beside) = match &args.config {
+    let (package, lock, beside) = match &args.config {
         Some(config) => {
-            (Inputs::read(config, args.library.as_deref())?.appliance.host_kernel.package, config.as_path())
+            let inputs = Inputs::read(config, args.library.as_deref())?;
+            (inputs.appliance.host_kernel.package, inputs.lock, config.as_path())
         }
-        None => (args.kernel, Path::new("definition")),
+        None => (args.kernel, None, Path::new("definition")),
     };
     let library = Library::find(args.library.as_deref(), beside)?;
     let sets = hardware::all(&library)?;
     tool::require(&["apt-get", "apt-cache", "dpkg-deb"])?;
     let context = Context::open(args.quiet)?;
-    let apt = Apt::open(&context)?;
+    let apt = Apt::open(&context, Pins::of(lock.as_ref()))?;
     let kernel = host::fetch(&context, &apt, host::resolve(&apt, &package)?)?;
 
     let advice = advice::advise(devices, &kernel.catalog, &sets);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::apt::Apt;
+use crate::apt::{Apt, Pins};
 use crate::build::definition::Inputs;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -59,7 +59,7 @@ pub fn run(args: Args) -> Result<()> {
     let inputs = Inputs::read(&args.config, args.library.as_deref())?;
     tool::require(guest::TOOLS)?;
     let context = Context::open(args.quiet)?;
-    let apt = Apt::open(&context)?;
+    let apt = Apt::open(&context, Pins::of(inputs.lock.as_ref()))?;
     let source = &inputs.appliance.guest_kernel.source;
     if args.print_config {
         let package = apt.find(&[source])?.remove(0);

@@ -6,6 +6,7 @@ pub mod flash;
 pub mod hardware;
 pub mod inspect;
 pub mod kernel;
+pub mod lock;
 pub mod run;
 pub mod serve;
 
@@ -36,6 +37,7 @@ enum Verb {
     Serve(serve::Args),
     Inspect(inspect::Args),
     Hardware(hardware::Args),
+    Lock(lock::Args),
     Doctor(doctor::Args),
 }
 
@@ -63,6 +65,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Serve(args) => serve::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Hardware(args) => hardware::run(args),
+        Verb::Lock(args) => lock::run(args),
         Verb::Doctor(args) => doctor::run(args),
     }
 }

@@ -35,12 +35,22 @@ pub struct HostKernel {
 /// # Errors
 /// No source has it.
 pub fn resolve(apt: &Apt<'_>, name: &str) -> Result<Package> {
-    let mut package = one(apt, name)?;
+    let chain = chain(apt, name)?;
+    chain.into_iter().last().ok_or_else(|| Error::Environment(format!("there is no package {name}")))
+}
+
+/// The packages from `name` to the one with the kernel.
+///
+/// # Errors
+/// No source has one of them.
+pub fn chain(apt: &Apt<'_>, name: &str) -> Result<Vec<Package>> {
+    let mut chain = vec![one(apt, name)?];
     for _ in 0..META_DEPTH {
-        let next = package.depends.iter().flatten().find(|depends| depends.starts_with("linux-image-"));
+        let mut depends = chain.iter().last().into_iter().flat_map(|package| package.depends.iter().flatten());
+        let next = depends.find(|depends| depends.starts_with("linux-image-")).cloned();
         match next {
-            Some(next) => package = one(apt, &next.clone())?,
-            None => return Ok(package),
+            Some(next) => chain.push(one(apt, &next)?),
+            None => return Ok(chain),
         }
     }
     Err(Error::Environment(format!("the package {name} leads to no kernel: name one such as linux-image-amd64")))
