@@ -31,8 +31,19 @@ pub struct Appliance {
     pub bridges: BTreeMap<String, Bridge>,
     /// Arrays.
     pub raids: Vec<Raid>,
+    /// How it is replaced by a newer one.
+    pub update: Update,
     /// Guests, in the order of the file.
     pub guests: Vec<Guest>,
+}
+
+/// How a running appliance is replaced by a newer one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// The public key (ed25519, 64 hexadecimal digits) that an update must be signed with; without one, all are refused.
+    pub key: Option<String>,
+    /// How long a new release may take from its start until all guests that start by themselves are ready, in seconds.
+    pub ready_within_s: u32,
 }
 
 /// The host's kernel: a package.

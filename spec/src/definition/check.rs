@@ -13,9 +13,10 @@ use toml::Spanned;
 
 use super::mistake::{Mistake, Mistakes};
 use super::{Build, Definition, source};
-use crate::appliance::{Address, Appliance, Bond, Bridge, GuestKernel, HostKernel, Raid};
+use crate::appliance::{Address, Appliance, Bond, Bridge, GuestKernel, HostKernel, Raid, Update};
 use crate::format::Format;
 use crate::names::{Ipv4Net, check_interface, check_name};
+use crate::release::TRIES;
 use crate::units::ByteSize;
 
 pub use guests::{HOST_MEMORY, MEMORY_MIN, VCPUS_MAX};
@@ -27,6 +28,13 @@ const BUDGET_MIN: ByteSize = ByteSize::mib(16);
 /// Bonding's usual time between two looks at the links.
 const MIIMON_DEFAULT_MS: u32 = 100;
 
+/// How often a new release is started, if nothing is said.
+const TRIES_DEFAULT: u8 = 3;
+/// How long a new release may take until its guests are ready: below, no machine has started its first guest; above, it
+/// might as well not have been asked.
+const READY_WITHIN_S: std::ops::RangeInclusive<u32> = 10..=86_400;
+/// The same if nothing is said: five minutes, for a machine whose firmware and disks are slow.
+const READY_WITHIN_S_DEFAULT: u32 = 300;
 /// As many name servers are asked (`MAXNS`, resolv.h), and fit on a guest's command line.
 const NAME_SERVERS_MAX: usize = 3;
 
@@ -132,9 +140,30 @@ impl Checker<'_> {
             bonds,
             bridges,
             raids,
+            update: self.update_limits(&source.update),
             guests: guests.into_iter().map(|(guest, _)| guest).collect(),
         };
-        Definition { appliance, build: Build { formats } }
+        let tries = source.update.tries.map_or(TRIES_DEFAULT, |tries| {
+            if !TRIES.contains(tries.get_ref()) {
+                self.wrong(tries.span(), "update.tries", format!("{} is not a number from 1 to 9", tries.get_ref()));
+            }
+            tries.into_inner()
+        });
+        let update_key = source.update.key.map(Spanned::into_inner);
+        let update_room = source.update.room.map(Spanned::into_inner);
+        Definition { appliance, build: Build { formats, update_key, update_room, tries } }
+    }
+
+    fn update_limits(&mut self, update: &source::Update) -> Update {
+        let ready_within_s = update.ready_within_s.as_ref().map_or(READY_WITHIN_S_DEFAULT, |seconds| {
+            if !READY_WITHIN_S.contains(seconds.get_ref()) {
+                let (least, most) = (READY_WITHIN_S.start(), READY_WITHIN_S.end());
+                let message = format!("{} seconds are not between {least} and {most}", seconds.get_ref());
+                self.wrong(seconds.span(), "update.ready-within-s", message);
+            }
+            *seconds.get_ref()
+        });
+        Update { key: None, ready_within_s }
     }
 
     /// In the order in which they are made, each once.

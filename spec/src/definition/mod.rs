@@ -14,6 +14,7 @@ pub use mistake::{Mistake, Mistakes};
 use crate::appliance::Appliance;
 use crate::format::Format;
 use crate::recipe::Recipe;
+use crate::units::ByteSize;
 
 /// A definition that has been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,14 @@ pub struct Definition {
 pub struct Build {
     /// What is made of it, in the order of making.
     pub formats: Vec<Format>,
+    /// The public key that updates are signed with, as the definition names it: a file beside it, or 64 hexadecimal
+    /// digits. Whoever reads the file puts the key into [`Appliance::update`].
+    pub update_key: Option<String>,
+    /// Bytes that the boot partition keeps free for the next update; if nothing is said, as much as it holds already
+    /// where there is a key, as far as the disk has so much.
+    pub update_room: Option<ByteSize>,
+    /// How often a new release is started before the boot loader gives it up.
+    pub tries: u8,
 }
 
 /// Reads a definition; `file` is the name that mistakes are told under.

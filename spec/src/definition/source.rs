@@ -24,6 +24,8 @@ pub(super) struct Definition {
     #[serde(default)]
     pub storage: Storage,
     #[serde(default)]
+    pub update: Update,
+    #[serde(default)]
     pub guest: Vec<Guest>,
 }
 
@@ -35,6 +37,20 @@ pub(super) struct Appliance {
     pub budget: Option<Spanned<ByteSize>>,
     #[serde(default)]
     pub formats: Option<Spanned<Vec<Format>>>,
+}
+
+/// How a running appliance is replaced by a newer one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Update {
+    #[serde(default)]
+    pub key: Option<Spanned<String>>,
+    #[serde(default)]
+    pub room: Option<Spanned<ByteSize>>,
+    #[serde(default)]
+    pub ready_within_s: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub tries: Option<Spanned<u8>>,
 }
 
 /// The machine that the appliance is meant for.

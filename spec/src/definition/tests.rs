@@ -1,7 +1,7 @@
 //! Every mistake that the design lists, told with file, line and key.
 
 use super::*;
-use crate::appliance::{Address, BondMode, DiskSource};
+use crate::appliance::{Address, BondMode, DiskSource, Update};
 use proptest::prelude::*;
 
 const GOOD: &str = r#"[appliance]
@@ -54,6 +54,15 @@ fn a_good_definition_is_filled_in() {
     assert_eq!(build.formats, Format::DEFAULT);
     let wanted = GOOD.replacen("[appliance]", "[appliance]\nformats = [\"netboot\"]", 1);
     assert_eq!(parse("a.toml", &wanted).unwrap().build.formats, [Format::Netboot]);
+    assert_eq!(appliance.update, Update { key: None, ready_within_s: 300 });
+    assert_eq!((build.update_key, build.update_room, build.tries), (None, None, 3));
+    let wanted = "[update]\nkey = \"demo.pub\"\nroom = \"24MiB\"\nready-within-s = 60\ntries = 5\n[node]";
+    let Definition { appliance: updated, build } = parse("a.toml", &GOOD.replacen("[node]", wanted, 1)).unwrap();
+    assert_eq!(updated.update.ready_within_s, 60);
+    assert_eq!(
+        (build.update_key.as_deref(), build.update_room, build.tries),
+        (Some("demo.pub"), Some(ByteSize::mib(24)), 5)
+    );
     assert_eq!(appliance.bonds["bond0"].mode, BondMode::ActiveBackup);
     assert_eq!(appliance.bridges["br0"].address, Address::Static("10.1.1.2/24".parse().unwrap()));
     assert_eq!(appliance.guests[0].vcpus, 1);
@@ -258,6 +267,14 @@ fn what_its_vmm_would_refuse() {
         let told = told_of("", disk);
         assert!(told.starts_with(&format!("a.toml:35: guest[1].disk.{sentence}")), "{disk}: {told}");
     }
+}
+
+#[test]
+fn limits_of_an_update_are_checked() {
+    let update = |keys: &str| told("[node]", &format!("[update]\n{keys}\n[node]"));
+    assert_eq!(update("tries = 0"), "a.toml:5: update.tries: 0 is not a number from 1 to 9");
+    assert!(update("ready-within-s = 1").contains("update.ready-within-s: 1 seconds are not between 10 and 86400"));
+    assert!(update("kez = 1").contains("kez"));
 }
 
 #[test]
