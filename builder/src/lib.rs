@@ -43,4 +43,5 @@ pub mod place;
 pub mod progress;
 pub mod run;
 pub mod serve;
+pub mod signing;
 pub mod tool;

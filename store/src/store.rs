@@ -141,16 +141,7 @@ impl<D: Device> Store<D> {
     }
 
     fn write_file(&mut self, name: &str, content: &[u8]) -> Result<()> {
-        let size = u32::try_from(content.len()).map_err(|_| Error::Wrong(format!("{name} is too large")))?;
-        let room = self.fat.room(content.len() as u64)?;
-        let mut rest = content;
-        self.fat.write_into(&room, content.len() as u64, &mut |buffer| {
-            let (now, later) = rest.split_at(buffer.len().min(rest.len()));
-            buffer[..now.len()].copy_from_slice(now);
-            rest = later;
-            Ok(())
-        })?;
-        self.fat.name(self.thimble, file_name(name)?, room, size)
+        self.fat.add(self.thimble, file_name(name)?, content)
     }
 
     /// Which slot is started.
@@ -396,13 +387,9 @@ impl<D: Device> Store<D> {
 
 /// An object's place among the others.
 fn object_name(part: &Part) -> Result<Name> {
-    let mut letters = [0; 11];
-    match part.store_name().as_bytes() {
-        name if name.len() == letters.len() => letters.copy_from_slice(name),
-        _ => return Err(Error::Wrong(format!("{} has no hash", part.name))),
-    }
-    letters.make_ascii_uppercase();
-    Ok(Name(letters))
+    let name = part.store_name();
+    let (base, extension) = name.split_at_checked(8).unwrap_or((name, ""));
+    file_name(&format!("{base}.{extension}"))
 }
 
 fn file_name(name: &str) -> Result<Name> {

@@ -15,6 +15,7 @@ use crate::library::Library;
 use crate::lock::Lock;
 use crate::nearest::hint;
 use crate::place::{Source, refuse};
+use crate::signing;
 
 /// A definition with all the files that it names.
 #[derive(Clone, Debug)]
@@ -48,13 +49,19 @@ impl Inputs {
             }
         };
         let source = Source { file: config.display().to_string(), text };
-        let Definition { appliance, build } =
+        let Definition { mut appliance, build } =
             definition::parse(&source.file, &source.text).map_err(Error::Definition)?;
         let library = Library::find(library, config)?;
         let mut mistakes = unsupported(&source, &appliance);
         let sets = hardware::read(&library, &appliance.host_kernel.hardware, &source, &mut mistakes)?;
         let settings = guest::fragments(&library, &appliance.guest_kernel.fragments, &source, &mut mistakes)?;
         let images = images(&library, &appliance, &source, &mut mistakes)?;
+        if let Some(name) = &build.update_key {
+            match signing::public_key(name, files::parent(config)) {
+                Ok(key) => appliance.update.key = Some(key.to_string()),
+                Err(reason) => mistakes.push(source.mistake("update.key", reason)),
+            }
+        }
         refuse(mistakes)?;
         let lock = Lock::beside(config)?;
         Ok(Self { source, appliance, build, sets, settings, images, lock })

@@ -1,5 +1,5 @@
-//! The phases of a build, in order: [`definition`], [`programs`], [`objects`], [`initramfs`], the artefacts
-//! ([`crate::formats`]), [`output`].
+//! The phases of a build, in order: [`definition`], [`programs`], [`objects`], [`initramfs`], [`release`], the
+//! artefacts ([`crate::formats`]), [`output`].
 //!
 //! The first two open what the user named and nothing else, so that a mistake is told before anything is fetched or
 //! compiled. All others take from the cache what did not change.
@@ -9,6 +9,7 @@ pub mod initramfs;
 pub mod objects;
 pub mod output;
 pub mod programs;
+pub mod release;
 
 use std::path::Path;
 
@@ -50,6 +51,8 @@ pub struct Request<'a> {
     pub formats: Option<&'a [Format]>,
     /// Where our programs are.
     pub programs: Option<&'a Path>,
+    /// The private key that signs the release.
+    pub sign: Option<&'a Path>,
     /// Where fragments, hardware sets and recipes are.
     pub library: Option<&'a Path>,
     /// Whether progress is kept to oneself.
@@ -77,6 +80,7 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
     hardware(&inputs, formats)?;
     let context = &Context::open(request.quiet)?;
     let cmdline = cmdline(&inputs)?;
+    let signer = release::signer(request.sign, &inputs)?;
     let programs = Programs::find(request.programs)?;
     let of_formats = formats.iter().flat_map(|format| formats::tools(*format)).copied();
     tool::require(&TOOLS.iter().chain(guest::TOOLS).copied().chain(of_formats).collect::<Vec<_>>())?;
@@ -84,6 +88,7 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
     let objects = objects::gather(context, &inputs, formats)?;
     let initramfs = initramfs::pack(context, &inputs.appliance, &objects, &programs)?;
 
+    let envelope = release::seal(&inputs, &objects, &initramfs, &cmdline, signer.as_ref())?;
     let output = Output::begin(context, request.out)?;
     let contents = Contents {
         name: &inputs.appliance.name,
@@ -91,6 +96,8 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
         parts: &initramfs.parts,
         images: &objects.images,
         cmdline: &cmdline,
+        envelope: &envelope,
+        room: release::room(&inputs, envelope.release()),
         budget: inputs.appliance.budget,
         seed: seed(&inputs.appliance.name, &initramfs.hash),
         loaders: &objects.loaders,
@@ -99,6 +106,9 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
     for format in formats {
         spaces
             .extend(formats::write(*format, &contents, &output, context).map_err(|error| over_budget(error, &inputs))?);
+    }
+    if signer.is_some() {
+        formats::update::write(&contents, &output.path(output::UPDATE))?;
     }
     output.json(&inputs.appliance, output::APPLIANCE)?;
     let manifest = manifest(&inputs, &objects, &initramfs, cmdline, &output)?;

@@ -23,6 +23,8 @@ pub const INITRD: &str = "netboot/initrd";
 pub const NFS: &str = "nfs";
 /// In it, the guests' images under their hashes.
 pub const NFS_OBJECTS: &str = "nfs/objects/";
+/// What a running appliance takes in its place.
+pub const UPDATE: &str = "thimble.update";
 /// The checked definition.
 pub const APPLIANCE: &str = "appliance.json";
 /// What all of it is.

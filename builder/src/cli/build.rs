@@ -28,6 +28,9 @@ pub struct Args {
     /// Directory with init, init-guest, thimble-node and thimble-vmm [default: beside this program]
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
+    /// Sign the release, and make a thimble.update: the private half of the definition's key [default: $THIMBLE_SIGN]
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
     /// Directory with configs/ and images/ [default: found above CONFIG]
     #[arg(long, value_name = "DIR")]
     library: Option<PathBuf>,
@@ -62,11 +65,13 @@ struct Line<'a> {
 pub fn run(args: Args) -> Result<()> {
     let started = Instant::now();
     let formats = formats::named(&args.format);
+    let sign = args.sign.clone().or_else(sign_by_default);
     let request = Request {
         config: &args.config,
         out: &args.out,
         formats: formats.as_deref(),
         programs: args.programs.as_deref(),
+        sign: sign.as_deref(),
         library: args.library.as_deref(),
         quiet: args.quiet,
     };
@@ -74,6 +79,10 @@ pub fn run(args: Args) -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     let text = if args.json { json(&args.out, &outcome, seconds)? } else { summary(&args, &outcome, seconds) };
     std::io::stdout().write_all(text.as_bytes()).map_err(Error::io("write to", "standard output"))
+}
+
+fn sign_by_default() -> Option<PathBuf> {
+    std::env::var_os("THIMBLE_SIGN").filter(|key| !key.is_empty()).map(PathBuf::from)
 }
 
 fn json(out: &PathBuf, outcome: &Outcome, seconds: f64) -> Result<String> {

@@ -6,6 +6,7 @@ pub mod flash;
 pub mod hardware;
 pub mod inspect;
 pub mod kernel;
+pub mod key;
 pub mod lock;
 pub mod run;
 pub mod serve;
@@ -32,6 +33,7 @@ struct Cli {
 enum Verb {
     Build(build::Args),
     Kernel(kernel::Args),
+    Key(key::Args),
     Run(run::Args),
     Flash(flash::Args),
     Serve(serve::Args),
@@ -60,6 +62,7 @@ fn dispatch(verb: Verb) -> Result<()> {
     match verb {
         Verb::Build(args) => build::run(args),
         Verb::Kernel(args) => kernel::run(args),
+        Verb::Key(args) => key::run(args),
         Verb::Run(args) => run::run(args),
         Verb::Flash(args) => flash::run(args),
         Verb::Serve(args) => serve::run(args),

@@ -111,6 +111,7 @@ fn build_and_start(args: Args) -> Result<()> {
         out: &out,
         programs: args.programs.as_deref(),
         formats: Some(args.boot.formats()),
+        sign: None,
         library: args.library.as_deref(),
         quiet: false,
     };

@@ -9,7 +9,7 @@
 //! end-33   the GPT's entries again, and its header in the last LBA
 //! ```
 //! The data partition is the one that is written in service, so that it is the one aligned for erase blocks. The EFI
-//! system partition reaches up to it: what it doesn't need is free for the next upgrade, and no byte lies between.
+//! system partition reaches up to it: what it doesn't need is free for the next update, and no byte lies between.
 
 use thimble_spec::units::{KIB, MIB};
 
@@ -23,7 +23,7 @@ pub const BACKUP: u64 = 33;
 const ESP_ALIGN: u64 = 256 * KIB;
 /// The data partition starts at a multiple of this.
 const DATA_ALIGN: u64 = MIB;
-/// Left free on the EFI system partition, so that a configuration can be written beside the one in use.
+/// Left free on the EFI system partition, whatever is said: the slots' own files, and a directory's growth.
 const ESP_SLACK: u64 = 256 * KIB;
 /// A data partition below this holds hardly more than its own journal.
 pub const DATA_MIN: u64 = 8 * MIB;
@@ -75,6 +75,15 @@ pub struct Layout {
     pub data: Extent,
 }
 
+/// What the EFI system partition keeps free for the next update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// So many bytes.
+    Exactly(u64),
+    /// So many bytes, or less where the data partition would have less than [`DATA_MIN`].
+    UpTo(u64),
+}
+
 /// Why there is no layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Misfit {
@@ -87,14 +96,30 @@ pub enum Misfit {
     TooLargeForFat,
 }
 
-/// Lays out a disk of `budget` bytes with a core.img of `core` bytes and boot files of these sizes in `directories`
-/// directories.
+/// Lays out a disk of `budget` bytes with a core.img of `core` bytes, boot files of these sizes in `directories`
+/// directories, and `room` beside them.
 ///
 /// # Errors
 /// When less than [`DATA_MIN`] is left for data.
-pub fn plan(budget: u64, core: u64, files: &[u64], directories: u64) -> Result<Layout, Misfit> {
+pub fn plan(budget: u64, core: u64, files: &[u64], directories: u64, room: Room) -> Result<Layout, Misfit> {
+    match room {
+        Room::Exactly(room) => with_room(budget, core, files, directories, room),
+        Room::UpTo(most) => {
+            let mut room = most;
+            loop {
+                match with_room(budget, core, files, directories, room) {
+                    Err(Misfit::OverBudget { missing }) if room > 0 => room = room.saturating_sub(missing),
+                    Err(Misfit::TooLargeForFat) if room > 0 => room /= 2,
+                    planned => return planned,
+                }
+            }
+        }
+    }
+}
+
+fn with_room(budget: u64, core: u64, files: &[u64], directories: u64, room: u64) -> Result<Layout, Misfit> {
     let esp_start = (FIRST_USABLE * SECTOR + core).next_multiple_of(ESP_ALIGN);
-    let (cluster, esp_size) = fat_size(files, directories).ok_or(Misfit::TooLargeForFat)?;
+    let (cluster, esp_size) = fat_size(files, directories, room).ok_or(Misfit::TooLargeForFat)?;
     let data_start = (esp_start + esp_size).next_multiple_of(DATA_ALIGN);
     // A budget that is no whole number of blocks loses its last bytes to the backup GPT's place.
     let data_end = (budget / SECTOR).saturating_sub(BACKUP) * SECTOR;
@@ -113,12 +138,12 @@ pub fn plan(budget: u64, core: u64, files: &[u64], directories: u64) -> Result<L
     Ok(layout)
 }
 
-/// Cluster size and total size of a FAT16 that holds files of these sizes and the slack: the largest cluster up to 4 KiB
+/// Cluster size and total size of a FAT16 that holds files of these sizes, `room` bytes and the slack: the largest cluster up to 4 KiB
 /// (a page of the flash) that leaves enough clusters, a larger one only where there would be too many.
-fn fat_size(files: &[u64], directories: u64) -> Option<(u64, u64)> {
+fn fat_size(files: &[u64], directories: u64, room: u64) -> Option<(u64, u64)> {
     let clusters = |cluster: u64| {
         let used: u64 = files.iter().map(|size| size.div_ceil(cluster)).sum();
-        used + directories + ESP_SLACK.div_ceil(cluster)
+        used + directories + room.saturating_add(ESP_SLACK).div_ceil(cluster)
     };
     let mut cluster = 4 * KIB;
     while clusters(cluster) < *CLUSTERS.start() && cluster > SECTOR {
@@ -145,7 +170,7 @@ mod tests {
 
     #[test]
     fn partitions_follow_each_other_without_a_gap() {
-        let layout = plan(64 * MIB, 120_000, &[8 * MIB, 20 * MIB, 300], 3).unwrap();
+        let layout = plan(64 * MIB, 120_000, &[8 * MIB, 20 * MIB, 300], 3, Room::Exactly(0)).unwrap();
         assert_eq!(layout.bios_boot.first, FIRST_USABLE);
         assert_eq!(layout.esp.first, layout.bios_boot.last() + 1);
         assert_eq!(layout.data.first, layout.esp.last() + 1);
@@ -157,23 +182,38 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_says_by_how_much() {
-        let fits = plan(64 * MIB, 120_000, &[54 * MIB - 600 * KIB], 3);
+        let fits = plan(64 * MIB, 120_000, &[54 * MIB - 600 * KIB], 3, Room::Exactly(0));
         assert!(fits.is_ok(), "{fits:?}");
-        let Err(Misfit::OverBudget { missing }) = plan(64 * MIB, 120_000, &[60 * MIB], 3) else {
+        let Err(Misfit::OverBudget { missing }) = plan(64 * MIB, 120_000, &[60 * MIB], 3, Room::UpTo(9 * MIB)) else {
             panic!("60 MiB of files and 8 MiB of data in 64 MiB");
         };
         assert!((5 * MIB..7 * MIB).contains(&missing), "{missing}");
-        assert!(plan(0, 0, &[], 0).is_err());
+        assert!(plan(0, 0, &[], 0, Room::Exactly(0)).is_err());
+    }
+
+    #[test]
+    fn room_shrinks_only_where_it_may() {
+        let files = [8 * MIB, 20 * MIB];
+        let esp =
+            |room| plan(64 * MIB, 120_000, &files, 3, room).map(|layout| (layout.esp.bytes(), layout.data.bytes()));
+        let (bytes, _) = esp(Room::Exactly(10 * MIB)).unwrap();
+        assert!((38 * MIB..40 * MIB).contains(&bytes), "{bytes}");
+        assert!(matches!(esp(Room::Exactly(40 * MIB)), Err(Misfit::OverBudget { .. })));
+        let (bytes, data) = esp(Room::UpTo(40 * MIB)).unwrap();
+        assert!(bytes > 53 * MIB && (DATA_MIN..DATA_MIN + 2 * MIB).contains(&data), "{bytes} {data}");
+        assert_eq!(esp(Room::UpTo(10 * MIB)), esp(Room::Exactly(10 * MIB)));
+        assert!(plan(u64::MAX, 0, &files, 3, Room::Exactly(u64::MAX)).is_err());
+        assert!(plan(u64::MAX / 2, 0, &files, 3, Room::UpTo(u64::MAX)).is_ok());
     }
 
     proptest! {
         #[test]
-        fn the_fat_stays_a_fat16(sizes in proptest::collection::vec(0u64..64 * MIB, 1..24)) {
-            let layout = plan(4096 * MIB, 100_000, &sizes, 3).unwrap();
+        fn the_fat_stays_a_fat16(sizes in proptest::collection::vec(0u64..64 * MIB, 1..24), room in 0..256 * MIB) {
+            let layout = plan(4096 * MIB, 100_000, &sizes, 3, Room::Exactly(room)).unwrap();
             let clusters = layout.esp.bytes() / layout.cluster;
             prop_assert!(clusters <= 65_524, "{clusters} clusters of {}", layout.cluster);
             let data: u64 = sizes.iter().map(|size| size.next_multiple_of(layout.cluster)).sum();
-            prop_assert!(layout.esp.bytes() >= data + ESP_SLACK);
+            prop_assert!(layout.esp.bytes() >= data + room + ESP_SLACK);
             prop_assert!((layout.esp.bytes() - 200 * KIB) / layout.cluster >= 4085);
         }
     }

@@ -6,13 +6,11 @@
 //! | [`identity`] | GUIDs and volume ids, from the build's seed |
 //! | [`grub`] | the boot loader's images and configuration |
 //! | [`table`] | MBR and GPT |
-//! | [`esp`] | the FAT with loader, kernel and initrd |
-//! | [`dots`] | a detail of its directories |
+//! | [`esp`] | the FAT with the boot loader and the first slot |
 //! | [`data`] | the ext4 that the node writes |
 //! | [`read`] | an image taken apart again |
 
 pub mod data;
-pub mod dots;
 pub mod esp;
 pub mod grub;
 pub mod identity;
@@ -27,6 +25,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempDir};
 use thimble_spec::manifest::Room;
+use thimble_spec::slot::{Slot, VolumeId};
+use thimble_store::{script, state};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -34,7 +34,6 @@ use crate::formats::Contents;
 use crate::ledger::Space;
 use crate::tool::Tool;
 use crate::{files, ledger};
-use esp::{Entry, Source};
 use grub::Platform;
 use identity::Identity;
 use layout::{BACKUP, FIRST_USABLE, Layout, Misfit, SECTOR};
@@ -49,12 +48,13 @@ pub fn write(out: &Path, contents: &Contents<'_>, context: &Context) -> Result<V
     let temp = files::temp_dir_in(&context.cache.temp_dir(), "flash-")?;
     step.message("making the boot loader");
     let loader = Loader::make(contents, &identity, &temp, context)?;
-    let entries = entries(contents, &loader)?;
+    let config = grub::config(contents.name);
+    let items = items(contents, &identity, &loader, &config)?;
 
-    let sizes: Vec<u64> = entries.iter().map(|entry| entry.size).collect();
+    let sizes: Vec<u64> = items.iter().map(|item| item.bytes).collect();
     let budget = contents.budget.bytes();
-    let layout = layout::plan(budget, loader.core.len() as u64, &sizes, esp::DIRECTORIES.len() as u64)
-        .map_err(|misfit| misfit_error(&misfit, contents, &loader, &entries))?;
+    let layout = layout::plan(budget, loader.core.len() as u64, &sizes, esp::DIRECTORIES.len() as u64, contents.room)
+        .map_err(|misfit| misfit_error(&misfit, contents, &loader, &items))?;
 
     let file = NamedTempFile::new_in(files::parent(out)).map_err(Error::io("create a file beside", out))?;
     file.as_file().set_len(budget).map_err(Error::io("write", out))?;
@@ -63,12 +63,20 @@ pub fn write(out: &Path, contents: &Contents<'_>, context: &Context) -> Result<V
     table::write(file.as_file(), out, &layout, &identity, code)?;
     write_core(file.as_file(), out, &layout, loader.core.clone())?;
     step.message("copying kernel and initramfs");
-    let free = esp::write(file.as_file(), out, &layout, &identity, &entries)?;
+    let objects =
+        contents.envelope.release().objects().into_iter().map(|part| contents.object(part).map(Path::to_owned));
+    let content = esp::Content {
+        loader: &loader.uefi,
+        config: &config,
+        envelope: contents.envelope,
+        objects: &objects.collect::<Result<Vec<_>>>()?,
+    };
+    let free = esp::write(file.as_file(), out, &layout, &identity, &content)?;
     step.message("making the data partition");
     data::write(file.path(), layout.data, &identity, context)?;
     files::publish(file, out)?;
     step.done();
-    Ok(account(budget, &layout, &loader, &entries, free))
+    Ok(account(budget, &layout, &loader, &items, free))
 }
 
 /// GRUB, ready to be put in place.
@@ -76,7 +84,7 @@ struct Loader {
     boot_path: PathBuf,
     boot: Vec<u8>,
     core: Vec<u8>,
-    uefi: PathBuf,
+    uefi: Vec<u8>,
 }
 
 impl Loader {
@@ -109,34 +117,34 @@ impl Loader {
             boot: files::read(&boot_path)?,
             boot_path,
             core: files::read(&image(Platform::Bios, "core.img")?)?,
-            uefi: image(Platform::Uefi, "BOOTX64.EFI")?,
+            uefi: files::read(&image(Platform::Uefi, "BOOTX64.EFI")?)?,
         })
     }
 }
 
-/// The files of the EFI system partition; what GRUB reads first stands first.
-fn entries(contents: &Contents<'_>, loader: &Loader) -> Result<Vec<Entry>> {
-    let names: Vec<&str> = contents.parts.iter().map(|part| part.name.as_str()).collect();
-    let config = grub::config(contents.name, contents.cmdline, &names).map_err(|word| {
-        Error::environment(format!(
-            "the host's kernel command line has the word `{word}`, which GRUB would change: \
-             leave out quotes, backslashes and letters beyond ASCII"
-        ))
-    })?;
-    let file = |path: String, source: &Path| -> Result<Entry> {
-        Ok(Entry { path, source: Source::File(source.to_owned()), size: files::size(source)? })
-    };
-    let config = Entry { path: "thimble/grub.cfg".to_owned(), size: config.len() as u64, source: Source::Text(config) };
-    let mut entries =
-        vec![file(esp::LOADER.to_owned(), &loader.uefi)?, config, file(KERNEL.to_owned(), contents.kernel)?];
-    for part in contents.parts {
-        entries.push(file(format!("thimble/{}", part.name), &part.path)?);
+/// The files of the EFI system partition, each with who pays for it. An object is called as the build calls it, not by its
+/// hash; which of the appliance's parts are in an initramfs is the caller's to say, here it is the host's.
+fn items(contents: &Contents<'_>, identity: &Identity, loader: &Loader, config: &str) -> Result<Vec<Space>> {
+    let release = contents.envelope.release();
+    let script = script::script(release, Slot::A, VolumeId(identity.volume_id))
+        .map_err(|error| Error::environment(error.to_string()))?;
+    let sums = script::sums(release, Slot::A, &script);
+    let boot = [
+        (esp::LOADER, loader.uefi.len()),
+        (esp::CONFIG, config.len()),
+        ("thimble/state", state::BYTES),
+        ("thimble/a.rel", contents.envelope.bytes().len()),
+        ("thimble/a.sum", sums.len()),
+        ("thimble/a.cfg", script.len()),
+    ];
+    let mut items: Vec<Space> =
+        boot.into_iter().map(|(name, bytes)| Space::new(Room::Boot, name, bytes as u64)).collect();
+    for part in release.objects() {
+        let room = if *part == release.kernel { Room::HostKernel } else { Room::Host };
+        items.push(Space::new(room, format!("thimble/objects/{}", part.name), part.size));
     }
-    Ok(entries)
+    Ok(items)
 }
-
-/// The kernel on the EFI system partition.
-const KERNEL: &str = "thimble/vmlinuz";
 
 fn write_core(mut file: &File, out: &Path, layout: &Layout, mut core: Vec<u8>) -> Result<()> {
     grub::point_core(&mut core, layout.bios_boot)
@@ -146,40 +154,29 @@ fn write_core(mut file: &File, out: &Path, layout: &Layout, mut core: Vec<u8>) -
         .map_err(Error::io("write", out))
 }
 
-/// The ledger's line for a file of the EFI system partition. Which of the appliance's parts an initramfs holds is the
-/// caller's to say; here it is the host's.
-fn space_of(entry: &Entry) -> Space {
-    let room = match entry.path.as_str() {
-        KERNEL => Room::HostKernel,
-        path if path == esp::LOADER || path.ends_with(".cfg") => Room::Boot,
-        _ => Room::Host,
-    };
-    Space::new(room, entry.path.clone(), entry.size)
-}
-
-fn account(budget: u64, layout: &Layout, loader: &Loader, entries: &[Entry], free: u64) -> Vec<Space> {
+fn account(budget: u64, layout: &Layout, loader: &Loader, items: &[Space], free: u64) -> Vec<Space> {
     let core = loader.core.len() as u64;
     let mut spaces = vec![
         Space::new(Room::Boot, "MBR and GPT", FIRST_USABLE * SECTOR),
         Space::new(Room::Boot, "GRUB for BIOS", core),
         Space::new(Room::Boot, "BIOS boot partition, unused", layout.bios_boot.bytes() - core),
     ];
-    spaces.extend(entries.iter().map(space_of));
-    let files: u64 = entries.iter().map(|entry| entry.size).sum();
+    spaces.extend_from_slice(items);
+    let files: u64 = items.iter().map(|item| item.bytes).sum();
     spaces.extend([
         Space::new(
             Room::Boot,
             "EFI system partition: FAT, directories, ends of clusters",
             layout.esp.bytes() - files - free,
         ),
-        Space::new(Room::Boot, "EFI system partition, free for upgrades", free),
+        Space::new(Room::Boot, "EFI system partition, free for updates", free),
         Space::new(Room::Data, "data partition", layout.data.bytes()),
         Space::new(Room::Boot, "backup GPT", BACKUP * SECTOR + budget % SECTOR),
     ]);
     spaces
 }
 
-fn misfit_error(misfit: &Misfit, contents: &Contents<'_>, loader: &Loader, entries: &[Entry]) -> Error {
+fn misfit_error(misfit: &Misfit, contents: &Contents<'_>, loader: &Loader, items: &[Space]) -> Error {
     let missing = match misfit {
         Misfit::OverBudget { missing } => *missing,
         Misfit::TooLargeForFat => {
@@ -187,7 +184,10 @@ fn misfit_error(misfit: &Misfit, contents: &Contents<'_>, loader: &Loader, entri
         }
     };
     let needed = contents.budget.bytes() + missing;
-    let mut spaces: Vec<Space> = entries.iter().map(space_of).collect();
+    let mut spaces = items.to_vec();
+    if let layout::Room::Exactly(room @ 1..) = contents.room {
+        spaces.push(Space::new(Room::Boot, "EFI system partition, room for updates", room));
+    }
     spaces.push(Space::new(Room::Boot, "GRUB for BIOS", loader.core.len() as u64));
     spaces.push(Space::new(Room::Data, "data partition, at least", layout::DATA_MIN));
     let counted: u64 = spaces.iter().map(|space| space.bytes).sum();

@@ -5,7 +5,9 @@ use std::io::Read;
 
 use fatfs::{FileSystem, FsOptions};
 use thimble_spec::paths::DATA_PARTITION;
+use thimble_spec::release::{self, Release};
 use thimble_spec::units::{ByteSize, MIB};
+use thimble_store::{Envelope, Partition, State, Store, silent};
 
 use super::window::Window;
 use super::*;
@@ -34,6 +36,25 @@ impl Desk {
         Self { dir, context: Context { cache, progress: Progress::quiet() } }
     }
 
+    fn envelope(&self) -> Envelope {
+        let part = |name: &str, file: &str| {
+            let path = self.dir.path().join(file);
+            let (size, sha256) = (files::size(&path).unwrap(), files::sha256_of(&path).unwrap());
+            release::Part { name: name.to_owned(), size, sha256 }
+        };
+        let release = Release {
+            version: release::VERSION,
+            appliance: "demo".to_owned(),
+            manifest: "0".repeat(64),
+            cmdline: "console=ttyS0 quiet".to_owned(),
+            tries: 3,
+            key: None,
+            kernel: part("vmlinuz", "kernel"),
+            initrd: vec![part("host.cpio", "host"), part("guest.cpio", "guest")],
+        };
+        Envelope::seal(&release, None).unwrap()
+    }
+
     fn write(&self, name: &str, budget: ByteSize, seed: u8) -> Result<(PathBuf, Vec<Space>)> {
         let path = |name: &str| self.dir.path().join(name);
         let contents = Contents {
@@ -47,6 +68,8 @@ impl Desk {
             }),
             images: &[],
             cmdline: "console=ttyS0 quiet",
+            envelope: &self.envelope(),
+            room: layout::Room::Exactly(MIB),
             budget,
             seed: [seed; 32],
             loaders: &Loaders::with_grub(Path::new(GRUB_DIR)),
@@ -54,6 +77,16 @@ impl Desk {
         let out = path(name);
         write(&out, &contents, &self.context).map(|spaces| (out, spaces))
     }
+}
+
+/// What dosfstools say of the EFI system partition.
+fn fsck(path: &Path, esp: &read::Part) {
+    let whole = fs::read(path).unwrap();
+    let start = usize::try_from(esp.start).unwrap();
+    let mut copy = NamedTempFile::new().unwrap();
+    copy.write_all(&whole[start..start + usize::try_from(esp.bytes).unwrap()]).unwrap();
+    let said = std::process::Command::new("fsck.fat").args(["-n", "-v"]).arg(copy.path()).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
 }
 
 #[test]
@@ -68,19 +101,30 @@ fn an_image_can_be_read_back_and_every_byte_has_its_line() {
     assert_eq!(names, ["bios-boot", "esp", DATA_PARTITION]);
     let esp = &image.partitions[1];
     let files: Vec<&str> = esp.files.iter().flatten().map(|file| file.path.as_str()).collect();
-    assert_eq!(
-        files,
-        ["EFI/BOOT/BOOTX64.EFI", "thimble/grub.cfg", "thimble/vmlinuz", "thimble/host.cpio", "thimble/guest.cpio"]
-    );
+    let envelope = desk.envelope();
+    let objects: Vec<String> =
+        envelope.release().parts().map(|part| script::object_path(part)[1..].to_owned()).collect();
+    let mut expected = vec!["EFI/BOOT/BOOTX64.EFI"];
+    expected.extend(objects.iter().map(String::as_str));
+    expected.extend(["thimble/grub.cfg", "thimble/state", "thimble/a.rel", "thimble/a.sum", "thimble/a.cfg"]);
+    assert_eq!(files, expected);
 
     let file = File::open(&path).unwrap();
     let fat = FileSystem::new(Window::new(&file, esp.start, esp.bytes), FsOptions::new()).unwrap();
     assert_eq!(fat.fat_type(), fatfs::FatType::Fat16);
-    for (on_disk, source) in [("vmlinuz", "kernel"), ("host.cpio", "host"), ("guest.cpio", "guest")] {
+    for (on_disk, source) in objects.iter().zip(["kernel", "host", "guest"]) {
         let mut content = Vec::new();
-        fat.root_dir().open_file(&format!("thimble/{on_disk}")).unwrap().read_to_end(&mut content).unwrap();
+        fat.root_dir().open_file(on_disk).unwrap().read_to_end(&mut content).unwrap();
         assert!(content == fs::read(desk.dir.path().join(source)).unwrap(), "{on_disk}");
     }
+    let part = || Partition::of_file(file.try_clone().unwrap(), esp.start, esp.bytes);
+    let store = Store::open(part()).unwrap();
+    assert_eq!(store.verify(Slot::A, &mut silent).unwrap().release(), envelope.release());
+    assert_eq!(store.state().unwrap(), State::new(Slot::A, 3));
+    assert!(store.free().unwrap() >= MIB);
+    let free = spaces.iter().find(|space| space.name.contains("free for updates")).unwrap();
+    assert_eq!(store.free().unwrap(), free.bytes);
+    fsck(&path, esp);
     // The super block's magic number: 1024 bytes into the file system, 0x38 into the block (ext4 documentation).
     let whole = fs::read(&path).unwrap();
     let magic = usize::try_from(image.partitions[2].start).unwrap() + 1024 + 0x38;
@@ -106,7 +150,7 @@ fn a_budget_that_is_too_small_is_told_with_the_ledger() {
     let Error::Budget { budget, needed, .. } = error else { panic!("{text}") };
     assert_eq!(budget, ByteSize::mib(12));
     assert!((12 * MIB..16 * MIB).contains(&needed), "{needed}");
-    assert!(text.contains("thimble/vmlinuz"), "{text}");
+    assert!(text.contains("thimble/objects/vmlinuz"), "{text}");
     assert!(!desk.dir.path().join("flash.img").exists());
 }
 

@@ -6,22 +6,26 @@
 //! | [`crate::flash`] | `flash.img` |
 //! | [`netboot`] | `netboot/` |
 //! | [`nfs`] | `nfs/` |
+//! | [`update`] | `thimble.update`, where somebody signs |
 //! | [`loaders`] | nothing: fetches the boot loaders that the others put in place |
 
 pub mod loaders;
 pub mod netboot;
 pub mod nfs;
+pub mod update;
 
 use std::path::Path;
 
 use clap::builder::PossibleValuesParser;
 pub use thimble_spec::format::Format;
+use thimble_spec::release;
 use thimble_spec::units::ByteSize;
+use thimble_store::Envelope;
 
 use crate::build::output::{self, Output};
 use crate::context::Context;
-use crate::error::Result;
-use crate::flash;
+use crate::error::{Error, Result};
+use crate::flash::{self, layout::Room};
 use crate::image::Built;
 use crate::initrd::parts::Part;
 use crate::ledger::Space;
@@ -40,12 +44,28 @@ pub struct Contents<'a> {
     pub images: &'a [Built],
     /// The kernel's command line.
     pub cmdline: &'a str,
+    /// The release that all of this is, signed if somebody signs.
+    pub envelope: &'a Envelope,
+    /// What the flash disk keeps free for updates.
+    pub room: Room,
     /// Size of the flash disk.
     pub budget: ByteSize,
     /// What all GUIDs and volume ids come from.
     pub seed: [u8; 32],
     /// Boot loaders, from their packages.
     pub loaders: &'a Loaders,
+}
+
+impl<'a> Contents<'a> {
+    /// The file of an object of the release.
+    ///
+    /// # Errors
+    /// The release was not made of these files.
+    pub fn object(&self, part: &release::Part) -> Result<&'a Path> {
+        let named = self.parts.iter().find(|file| file.name == part.name).map(|file| file.path.as_path());
+        let kernel = (part == &self.envelope.release().kernel).then_some(self.kernel);
+        kernel.or(named).ok_or_else(|| Error::environment(format!("there is no object {}", part.name)))
+    }
 }
 
 /// The word for all of them.

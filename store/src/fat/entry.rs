@@ -1,5 +1,7 @@
 //! Directory entries: short names only, 32 bytes each (FAT: General Overview of On-Disk Format 1.03, section 6).
 
+use std::cmp::Ordering;
+
 use super::ENTRY;
 
 /// Attribute of a directory.
@@ -15,38 +17,63 @@ const FREE: u8 = 0xe5;
 /// 1 January 1980, the first day that FAT knows: the date of all files.
 const FIRST_DAY: [u8; 2] = [0x21, 0x00];
 
-/// Eight letters and three, filled with spaces, in upper case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Name(pub [u8; 11]);
+/// Eight letters and three, filled with spaces, in upper case; compared as such.
+#[derive(Clone, Copy, Debug)]
+pub struct Name {
+    letters: [u8; 11],
+    /// Whether people see it in lower case.
+    lower: bool,
+}
 
 impl Name {
     /// A directory's name for itself.
-    pub const DOT: Self = Self(*b".          ");
+    pub const DOT: Self = Self { letters: *b".          ", lower: false };
     /// A directory's name for the one that it is in.
-    pub const DOT_DOT: Self = Self(*b"..         ");
+    pub const DOT_DOT: Self = Self { letters: *b"..         ", lower: false };
 
-    /// The name `BASE.EXTENSION`, of letters and digits of either case; none if it does not fit.
+    /// The name `BASE.EXTENSION`, of letters and digits of one case or the other; none if it does not fit.
     pub fn new(text: &str) -> Option<Self> {
         let (base, extension) = text.split_once('.').unwrap_or((text, ""));
         let fits = |part: &str, most| part.len() <= most && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if base.is_empty() || !fits(base, 8) || !fits(extension, 3) {
             return None;
         }
-        let mut name = [b' '; 11];
-        name[..base.len()].copy_from_slice(base.as_bytes());
-        name[8..8 + extension.len()].copy_from_slice(extension.as_bytes());
-        name.make_ascii_uppercase();
-        Some(Self(name))
+        let mut letters = [b' '; 11];
+        letters[..base.len()].copy_from_slice(base.as_bytes());
+        letters[8..8 + extension.len()].copy_from_slice(extension.as_bytes());
+        let lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+        letters.make_ascii_uppercase();
+        Some(Self { letters, lower })
     }
 
     /// The letters, without dot and spaces, in lower case.
     pub fn letters(&self) -> String {
-        self.0.iter().filter(|byte| **byte != b' ').map(|byte| char::from(byte.to_ascii_lowercase())).collect()
+        self.letters.iter().filter(|byte| **byte != b' ').map(|byte| char::from(byte.to_ascii_lowercase())).collect()
     }
 
     /// Whether it is `.` or `..`.
     pub fn is_dots(&self) -> bool {
-        self.0[0] == b'.'
+        self.letters[0] == b'.'
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.letters == other.letters
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.letters.cmp(&other.letters)
     }
 }
 
@@ -88,20 +115,21 @@ impl Record {
             _ if bytes[11] & VOLUME != 0 => return Self::Other,
             _ => {}
         }
-        let mut name = [0; 11];
-        name.copy_from_slice(&bytes[..11]);
+        let mut letters = [0; 11];
+        letters.copy_from_slice(&bytes[..11]);
+        let name = Name { letters, lower: bytes[12] & LOWER != 0 };
         let directory = bytes[11] & DIRECTORY != 0;
         let size = u32::from_le_bytes([bytes[28], bytes[29], bytes[30], bytes[31]]);
-        Self::Entry(Entry { name: Name(name), directory, cluster: word(26), size, place })
+        Self::Entry(Entry { name, directory, cluster: word(26), size, place })
     }
 }
 
 /// The bytes of a new file's entry.
 pub fn of_file(name: Name, cluster: u16, size: u32) -> [u8; ENTRY] {
     let mut bytes = [0; ENTRY];
-    bytes[..11].copy_from_slice(&name.0);
+    bytes[..11].copy_from_slice(&name.letters);
     bytes[11] = ARCHIVE;
-    bytes[12] = LOWER;
+    bytes[12] = if name.lower { LOWER } else { 0 };
     for date in [16, 18, 24] {
         bytes[date..date + 2].copy_from_slice(&FIRST_DAY);
     }
@@ -114,9 +142,6 @@ pub fn of_file(name: Name, cluster: u16, size: u32) -> [u8; ENTRY] {
 pub fn of_dir(name: Name, cluster: u16) -> [u8; ENTRY] {
     let mut bytes = of_file(name, cluster, 0);
     bytes[11] = DIRECTORY;
-    if name.is_dots() {
-        bytes[12] = 0;
-    }
     bytes
 }
 

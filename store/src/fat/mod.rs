@@ -418,6 +418,24 @@ impl<D: Device> Fat<D> {
         self.sync()
     }
 
+    /// Writes a small file, or replaces one.
+    ///
+    /// # Errors
+    /// As [`Fat::name`]; there is no room.
+    pub fn add(&mut self, dir: Dir, name: Name, content: &[u8]) -> Result<()> {
+        let size = u32::try_from(content.len())
+            .map_err(|_| Error::Wrong(format!("{} is too large for a FAT", name.letters())))?;
+        let room = self.room(u64::from(size))?;
+        let mut rest = content;
+        self.write_into(&room, u64::from(size), &mut |buffer| {
+            let (now, later) = rest.split_at(buffer.len().min(rest.len()));
+            buffer[..now.len()].copy_from_slice(now);
+            rest = later;
+            Ok(())
+        })?;
+        self.name(dir, name, room, size)
+    }
+
     /// Makes an empty directory.
     ///
     /// # Errors
