@@ -42,7 +42,8 @@ pub fn run(line: &Cmdline, signals: &SignalFd) -> ! {
         Ok((guest, root)) => guest.run(signals, &root),
         Err(error) => {
             console::failed(&error);
-            power::end_after(FATAL_PAUSE, Ending::PowerOff)
+            // Started again, it may find what it needs: an image on a server that was away for a while.
+            power::end_after(FATAL_PAUSE, Ending::Reboot)
         }
     }
 }
