@@ -43,9 +43,9 @@ pub fn sums(release: &Release, slot: Slot, script: &str) -> String {
     objects.chain([script]).map(|(sha256, path)| format!("{sha256}  {path}\n")).collect()
 }
 
-/// A word as GRUB's shell must read it. GRUB puts a backslash before quotes and backslashes that it hands to a kernel
+/// A word as GRUB's shell must read it, if it can. GRUB puts a backslash before quotes and backslashes that it hands to a kernel
 /// (`grub_create_loader_cmdline`), so that words with these cannot be passed on.
-fn quoted(word: &str) -> Option<String> {
+pub fn quoted(word: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=.,:/@%+^~".contains(&byte);
     if word.bytes().all(plain) {
         Some(word.to_owned())

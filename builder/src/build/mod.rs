@@ -19,7 +19,7 @@ use thimble_spec::manifest::{Manifest, Object, Origin, Room};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::formats::{self, Contents, Format};
+use crate::formats::{self, Contents, Format, netboot};
 use crate::kernel::guest;
 use crate::ledger::Space;
 use crate::place::refuse;
@@ -169,7 +169,12 @@ fn manifest(
         let path = output.path(name);
         let size = files::size(&path)?;
         let sha256 = files::sha256_of(&path)?;
-        Ok(Object { name: name.to_owned(), room: Room::Artefact, size, packed: size, sha256, origin: Origin::Thimble })
+        let package = netboot::package_of(name).and_then(|name| objects.loaders.package(name));
+        let origin = package.map_or(Origin::Thimble, |package| Origin::Package {
+            package: package.name.clone(),
+            version: package.version.clone(),
+        });
+        Ok(Object { name: name.to_owned(), room: Room::Artefact, size, packed: size, sha256, origin })
     };
     let artefacts = output.files()?;
     let package = &objects.host.package;

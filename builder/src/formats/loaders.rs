@@ -58,6 +58,11 @@ impl Loaders {
         })
     }
 
+    /// A package, if a format asked for it.
+    pub fn package(&self, name: &str) -> Option<&Package> {
+        self.packages.get(name).map(|(package, _)| package)
+    }
+
     /// The packages.
     pub fn packages(&self) -> impl Iterator<Item = &Package> {
         self.packages.values().map(|(package, _)| package)

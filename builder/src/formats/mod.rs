@@ -86,7 +86,8 @@ pub fn named(words: &[String]) -> Option<Vec<Format>> {
 pub fn tools(format: Format) -> &'static [&'static str] {
     match format {
         Format::Flash => &["grub-mkimage", "mke2fs"],
-        Format::Netboot | Format::Nfs => &[],
+        Format::Netboot => &["grub-mkimage"],
+        Format::Nfs => &[],
     }
 }
 
@@ -94,7 +95,8 @@ pub fn tools(format: Format) -> &'static [&'static str] {
 pub fn packages(format: Format) -> &'static [&'static str] {
     match format {
         Format::Flash => &["grub-pc-bin", "grub-efi-amd64-bin"],
-        Format::Netboot | Format::Nfs => &[],
+        Format::Netboot => netboot::PACKAGES,
+        Format::Nfs => &[],
     }
 }
 
@@ -113,7 +115,7 @@ pub fn hardware(format: Format) -> &'static [&'static str] {
 pub fn write(format: Format, contents: &Contents<'_>, output: &Output<'_>, context: &Context) -> Result<Vec<Space>> {
     match format {
         Format::Flash => flash::write(&output.path(output::FLASH), contents, context),
-        Format::Netboot => netboot::write(contents, output).map(|()| Vec::new()),
+        Format::Netboot => netboot::write(contents, output, context).map(|()| Vec::new()),
         Format::Nfs => nfs::write(contents, output).map(|()| Vec::new()),
     }
 }
