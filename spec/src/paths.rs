@@ -41,6 +41,12 @@ pub const GUEST_RUN_DIR: &str = "/run/thimble/guests";
 /// A file whose presence tells PID 1 that the node daemon has done its start-up; it holds nothing.
 pub const NODE_READY: &str = "/run/thimble/node.ready";
 
+/// A file whose presence tells PID 1 that all guests that start by themselves have been ready, at the same time; it holds
+/// nothing.
+pub const GUESTS_READY: &str = "/run/thimble/guests.ready";
+/// Why the last release on trial was given up: one sentence, which PID 1 writes for the release that comes after it.
+pub const GIVEN_UP: &str = "/data/update.given-up";
+
 /// In a guest's initramfs: an empty ext4 file system as a list of the blocks that are not zero, see
 /// [`crate::template`].
 pub const DISK_TEMPLATE: &str = "/thimble/disk.template";

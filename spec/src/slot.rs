@@ -7,8 +7,9 @@
 //! | --- | --- |
 //! | [`SLOT_WORD`] | the slot: `a` or `b` |
 //! | [`BOOT_WORD`] | the boot partition: the volume id of its FAT, `XXXX-XXXX` in upper-case hexadecimal digits |
+//! | [`TRIAL_WORD`] | none: it stands there if the slot is on trial |
 //!
-//! A system that was started otherwise (from the network, from an ISO) has neither word: it cannot update itself.
+//! A system that was started otherwise (from the network, from an ISO) has none of them: it cannot update itself.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,10 +17,14 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::cmdline::Cmdline;
+
 /// Key on the kernel's command line: the slot that was started, as [`Slot`] is written.
 pub const SLOT_WORD: &str = "thimble.slot";
 /// Key on the kernel's command line: the boot partition, as [`VolumeId`] is written.
 pub const BOOT_WORD: &str = "thimble.boot";
+/// On the kernel's command line, without a value: nobody has confirmed yet that the slot works.
+pub const TRIAL_WORD: &str = "thimble.trial";
 
 /// One of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -100,10 +105,45 @@ impl FromStr for VolumeId {
     }
 }
 
+/// Where a running system came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The slot that was started.
+    pub slot: Slot,
+    /// The boot partition.
+    pub volume: VolumeId,
+    /// Whether the slot is on trial.
+    pub trial: bool,
+}
+
+impl Origin {
+    /// What the kernel's command line says; none if the system was not started from a slot.
+    ///
+    /// # Errors
+    /// It names a slot and no boot partition, or what is none.
+    pub fn of(line: &Cmdline) -> Result<Option<Self>, SlotError> {
+        let Some(slot) = line.get(SLOT_WORD) else { return Ok(None) };
+        let volume = line.get(BOOT_WORD).unwrap_or_default().parse()?;
+        Ok(Some(Self { slot: slot.parse()?, volume, trial: line.has(TRIAL_WORD) }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_command_line_says_where_a_system_came_from() {
+        let origin = |line: &str| Origin::of(&Cmdline::parse(line));
+        let from_b = Origin { slot: Slot::B, volume: VolumeId(0x0a2b_00ff), trial: false };
+        assert_eq!(origin("quiet thimble.slot=b thimble.boot=0A2B-00FF"), Ok(Some(from_b)));
+        let line = "quiet thimble.slot=b thimble.boot=0A2B-00FF thimble.trial";
+        assert_eq!(origin(line), Ok(Some(Origin { trial: true, ..from_b })));
+        assert_eq!(origin("quiet thimble.trial"), Ok(None));
+        assert!(origin("thimble.slot=c thimble.boot=0A2B-00FF").is_err());
+        assert!(origin("thimble.slot=a").is_err());
+    }
 
     #[test]
     fn only_slots_are_slots() {

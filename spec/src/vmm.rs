@@ -5,6 +5,7 @@
 //! | --- | --- | --- |
 //! | [`CONFIG_FILE`] | the daemon | a [`GuestConfig`] |
 //! | [`CONTROL_FILE`] | the VMM | the control socket |
+//! | [`READY_FILE`] | the daemon | nothing; it is there from the guest's ready line to the end of this life of it |
 //! | [`EXIT_FILE`] | the VMM, as its last act | an [`Exit`]; whoever was not there learns the reason from it |
 //!
 //! # The control socket
@@ -32,6 +33,8 @@ pub const LINE_MAX: usize = 64 * 1024;
 pub const CONFIG_FILE: &str = "config.json";
 /// The control socket in its run directory.
 pub const CONTROL_FILE: &str = "control.sock";
+/// A sign that it is ready, in its run directory.
+pub const READY_FILE: &str = "ready";
 /// How it ended, in its run directory.
 pub const EXIT_FILE: &str = "exit.json";
 

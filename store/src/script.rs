@@ -14,6 +14,9 @@ pub fn object_path(part: &Part) -> String {
     format!("/thimble/objects/{base}.{extension}")
 }
 
+/// GRUB's variable that holds [`thimble_spec::slot::TRIAL_WORD`] while it starts the slot on trial, and is not set otherwise.
+pub const TRIAL_VARIABLE: &str = "thimble_trial";
+
 /// `thimble/SLOT.cfg`: returns only if the slot could not be started.
 ///
 /// # Errors
@@ -30,7 +33,7 @@ pub fn script(release: &Release, slot: Slot, volume: VolumeId) -> Result<String>
         linux.push(' ');
         linux.push_str(&word);
     }
-    linux.push_str(&format!(" {SLOT_WORD}={slot} {BOOT_WORD}={volume}"));
+    linux.push_str(&format!(" {SLOT_WORD}={slot} {BOOT_WORD}={volume} ${TRIAL_VARIABLE}"));
     let initrd: String = release.initrd.iter().map(|part| format!(" {}", object_path(part))).collect();
     let (name, manifest) = (&release.appliance, &release.manifest);
     Ok(format!("# {name}, slot {slot}, {manifest}\nif {linux}; then\n  if initrd{initrd}; then\n    boot\n  fi\nfi\n"))

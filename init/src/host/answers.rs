@@ -1,6 +1,5 @@
 //! The console as a place to command PID 1: reads lines, carries commands out, answers behind `console: `.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,7 +20,7 @@ use crate::error::{Doing, Result};
 use crate::lines::Lines;
 use crate::net;
 use crate::power::Ending;
-use crate::process::{self, Program};
+use crate::process;
 
 /// The longest file that `cat` shows.
 const CAT_LIMIT: u64 = 64 << 10;
@@ -136,15 +135,19 @@ impl Host<'_> {
         say(fs::read_to_string("/proc/net/fib_trie").map(|trie| local_addresses(&trie)).unwrap_or_default().trim());
     }
 
-    /// Has another process ask, for a VMM that does not answer must not hold PID 1; it prints the answer.
+    /// Has another process do it, for what takes its time must not hold PID 1; it prints the answer.
+    fn child(&self, exec: &[String]) {
+        if let Err(error) = process::start_as_root(exec, &self.appliance.name) {
+            say(&error.sentence());
+        }
+    }
+
+    /// Has another process ask, for a VMM that does not answer must not hold PID 1.
     fn ask(&self, guest: &str, words: &[String]) {
         let socket = format!("{GUEST_RUN_DIR}/{guest}/{CONTROL_FILE}");
         let mut exec = vec![VMM.to_owned(), "ask".to_owned(), socket];
         exec.extend_from_slice(words);
-        let (host, environment) = (&self.appliance.name, &BTreeMap::new());
-        if let Err(error) = process::start(&Program { exec: &exec, uid: 0, gid: 0, host, environment }) {
-            say(&error.sentence());
-        }
+        self.child(&exec);
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `network`, `dhcp` | bonds, bridges, addresses |
 //! | `storage` | the data partition |
 //! | `node` | the daemon and when it is started again |
+//! | `gate` | whether the slot that the host came from works |
 //! | `buttons` | the power button |
 //! | `commands`, `answers` | the console, where it may command |
 //!
@@ -19,6 +20,7 @@ mod buttons;
 mod commands;
 mod dhcp;
 mod end;
+mod gate;
 mod modules;
 mod network;
 mod node;
@@ -39,6 +41,7 @@ use thimble_spec::console::Line;
 use answers::Commander;
 use buttons::Buttons;
 use dhcp::Dhcp;
+use gate::Gate;
 use modules::Modules;
 use node::Node;
 use uevent::{Heard, Uevent, Uevents};
@@ -63,6 +66,7 @@ pub struct Host<'a> {
     network: Option<Network>,
     dhcp: Vec<Dhcp>,
     node: Node,
+    gate: Option<Gate>,
     buttons: Buttons,
     commander: Option<Commander>,
     /// When the kernel last announced something.
@@ -108,6 +112,7 @@ impl Host<'_> {
         let deadlines = [
             limit,
             self.node.deadline().filter(|_| booted),
+            self.gate.as_ref().and_then(Gate::deadline).filter(|_| self.ending.is_none()),
             self.dhcp.iter().filter_map(Dhcp::deadline).min(),
             match self.announcement {
                 Announcement::Until(end) => Some(end),
@@ -130,6 +135,9 @@ impl Host<'_> {
         let mut ending = signals::read(self.signals);
         while let Some((pid, exit)) = process::reap() {
             self.node.ended(pid, exit, since_boot());
+            if let Some(gate) = &mut self.gate {
+                gate.ended(pid, exit, since_boot());
+            }
         }
         self.node.drain();
         self.hear();
@@ -140,6 +148,9 @@ impl Host<'_> {
         ending = self.command().or(ending);
         self.ending = self.ending.or(ending);
         self.announce();
+        if self.ending.is_none() {
+            self.ending = self.pass_gate();
+        }
     }
 
     /// The kernel's announcements.

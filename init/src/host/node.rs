@@ -1,7 +1,6 @@
 //! The node daemon: one child, started again whenever it ends. The guests' VMMs are its children and become PID 1's when
 //! it dies; nobody here touches them.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -15,7 +14,7 @@ use thimble_spec::paths::{NODE, NODE_READY, RUN_DIR};
 use crate::backoff::Backoff;
 use crate::console;
 use crate::error::{Doing, Result};
-use crate::process::{self, Exit, Program};
+use crate::process::{self, Exit};
 
 /// What the daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +96,7 @@ impl Node {
         }
         let _ = fs::remove_file(NODE_READY);
         let exec = [NODE.to_owned()];
-        let started = process::start(&Program { exec: &exec, uid: 0, gid: 0, host, environment: &BTreeMap::new() });
-        match started {
+        match process::start_as_root(&exec, host) {
             Ok(pid) => self.policy.state = State::Running { pid, since: now },
             Err(error) => self.report(&error.sentence(), now),
         }

@@ -10,11 +10,13 @@ use thimble_spec::appliance::{Address, Appliance};
 use thimble_spec::cmdline::Cmdline;
 use thimble_spec::export::NFS;
 use thimble_spec::paths::{APPLIANCE, END_MARKER, MODULES_DIR, MODULES_INDEX};
+use thimble_spec::slot::Origin;
 
 use super::answers::Commander;
 use super::buttons::Buttons;
 use super::commands::ALLOWED;
 use super::dhcp::Dhcp;
+use super::gate::Gate;
 use super::modules::Modules;
 use super::node::Node;
 use super::uevent::Uevents;
@@ -54,6 +56,11 @@ impl<'a> Host<'a> {
         };
         // Before the first module: what appears by it is announced.
         let uevents = reported(Uevents::listen());
+        let limit = Duration::from_secs(appliance.update.ready_within_s.into());
+        let origin = Origin::of(line).unwrap_or_else(|error| {
+            console::error(&format!("the boot loader does not say which slot it started: {error}"));
+            None
+        });
         let mut host = Host {
             signals,
             uevents,
@@ -62,6 +69,7 @@ impl<'a> Host<'a> {
             network: reported(Network::open()),
             dhcp: Vec::new(),
             node: Node::new(),
+            gate: origin.map(|origin| Gate::new(origin, limit)),
             buttons: Buttons::default(),
             commander: line.has(ALLOWED).then(Commander::open).and_then(reported),
             last_event: since_boot(),
