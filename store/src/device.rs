@@ -54,6 +54,17 @@ impl Partition {
         Ok(Self { file, start: 0, size })
     }
 
+    /// Opens a partition's device, or a file that holds one, to look at it: every write fails, nothing is locked, and what
+    /// is read while an update is at work may be half of it.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_to_read(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let size = (&file).seek(SeekFrom::End(0))?;
+        Ok(Self { file, start: 0, size })
+    }
+
     /// Opens `size` bytes from `start` on of a disk's device or image, to write.
     ///
     /// # Errors

@@ -358,6 +358,15 @@ impl<D: Device> Store<D> {
         self.set_state(State { trial: Some(whole.slot), trial_left: tries, tries, good_left: tries, ..state })
     }
 
+    /// The good slot is started next, whatever was on trial. One sector's write, none if there is no trial with tries left.
+    ///
+    /// # Errors
+    /// The device; a damaged state.
+    pub fn forget_trial(&mut self) -> Result<()> {
+        let state = self.state()?;
+        if state.next() == state.good { Ok(()) } else { self.set_state(State { trial: None, trial_left: 0, ..state }) }
+    }
+
     /// The running system works: its slot is the good one, with all its tries. One sector's write, none if it stands so
     /// already. A damaged state is made anew.
     ///

@@ -28,14 +28,38 @@ pub struct Report {
     pub slot: Slot,
     /// Manifest hash of the release.
     pub manifest: String,
-    /// What was written and what was there; none if the good slot is this release already, and nothing was done.
+    /// What was written and what was there; none if this release is in the slot already, and nothing was done.
     pub plan: Option<Plan>,
+}
+
+/// Reads an update to its end and changes nothing: whoever can read it twice knows before the first byte is written that
+/// it is right as a whole.
+///
+/// # Errors
+/// [`Error::Refused`] with the reason, as [`apply`].
+pub fn check(mut update: impl Read, key: &Key, appliance: &str) -> Result<Envelope> {
+    let envelope = Envelope::read(&mut update)?;
+    envelope.verify(key, appliance)?;
+    for part in envelope.release().objects() {
+        pass_over(part, &mut update)?;
+    }
+    at_end(&mut update)?;
+    Ok(envelope)
+}
+
+/// Refuses what stands behind the last object.
+fn at_end(update: &mut impl Read) -> Result<()> {
+    if update.read(&mut [0]).map_err(Error::Source)? > 0 {
+        return Err(Error::Refused("something stands behind its end: it was altered".to_owned()));
+    }
+    Ok(())
 }
 
 /// Installs an update beside the good slot and puts it on trial. Its signature is checked before anything is changed, each
 /// object while it is written, all of the slot again, read back, before the boot loader is told.
 ///
-/// It may be done again after any failure: what is there by then is not written twice.
+/// It may be done again after any failure: what is there by then is not written twice. The release that is good already
+/// is not written at all; what was on trial beside it is not any more, for whoever installs the good one wants it next.
 ///
 /// # Errors
 /// [`Error::Refused`] with the reason (not signed with `key`, for another appliance than `appliance`, altered, truncated,
@@ -52,9 +76,16 @@ pub fn apply<D: Device>(
     envelope.verify(key, appliance)?;
     let release = envelope.release();
     let manifest = release.manifest.clone();
-    let good = store.state()?.good;
-    if store.release(good)?.is_some_and(|there| there.release() == release) {
-        return Ok(Report { slot: good, manifest, plan: None });
+    let state = store.state()?;
+    for slot in [state.next(), state.good] {
+        // A slot on trial that is damaged is written anew.
+        let there = store.release(slot).or_else(|error| if slot == state.good { Err(error) } else { Ok(None) })?;
+        if there.is_some_and(|there| there.release() == release) {
+            if slot == state.good {
+                store.forget_trial()?;
+            }
+            return Ok(Report { slot, manifest, plan: None });
+        }
     }
     let plan = store.plan(release, progress)?;
     store.begin(&plan)?;
@@ -66,9 +97,7 @@ pub fn apply<D: Device>(
             pass_over(part, &mut update)?;
         }
     }
-    if update.read(&mut [0]).map_err(Error::Source)? > 0 {
-        return Err(Error::Refused("something stands behind its end: it was altered".to_owned()));
-    }
+    at_end(&mut update)?;
     store.install(plan.into, &envelope)?;
     let whole = store.verify(plan.into, progress)?;
     store.set_trial(&whole)?;
@@ -134,6 +163,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_next_already_is_not_written_and_the_good_one_ends_a_trial() {
+        let disk = testing::installed(&[KERNEL, HOST, GUEST]);
+        let update = testing::update(&[KERNEL, NEW, GUEST]);
+        run(&disk, &update).unwrap();
+        let before = disk.written();
+        let report = run(&disk, &update).unwrap();
+        assert_eq!((report.slot, report.plan, disk.written()), (Slot::B, None, before));
+        let report = run(&disk, &testing::update(&[KERNEL, HOST, GUEST])).unwrap();
+        assert_eq!((report.slot, report.plan, disk.written()), (Slot::A, None, before + 1));
+        assert_eq!(Store::open(disk.clone()).unwrap().state().unwrap(), State::new(Slot::A, 3));
+        // And it is tried again when somebody wants it again: nothing but the slot's own files is written.
+        assert_eq!(run(&disk, &update).unwrap().plan.unwrap().missing, []);
+        assert_eq!(Store::open(disk).unwrap().state().unwrap().next(), Slot::B);
+    }
+
+    #[test]
     fn what_is_not_right_is_refused_whole_by_name() {
         let disk = testing::installed(&[KERNEL, HOST, GUEST]);
         let good = testing::update(&[KERNEL, NEW, GUEST]);
@@ -144,6 +189,8 @@ mod tests {
             store.verify(Slot::A, &mut silent).unwrap();
             assert!(store.release(Slot::B).unwrap().is_none());
             assert!(matches!(error, Error::Refused(_)), "{error}");
+            let checked = check(update, &testing::signer().key(), "demo").unwrap_err();
+            assert_eq!(checked.to_string(), error.to_string());
             error.to_string()
         };
         for length in [0, 10, 200, good.len() - 9700, good.len() - 701, good.len() - 1] {
@@ -167,6 +214,7 @@ mod tests {
         release.appliance = "other".to_owned();
         assert!(told(&envelope(&release, Some(&testing::signer()))).contains("for the appliance other"));
         // And then the right one.
+        check(&good[..], &testing::signer().key(), "demo").unwrap();
         run(&disk, &good).unwrap();
     }
 

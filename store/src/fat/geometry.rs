@@ -34,6 +34,12 @@ pub struct Geometry {
     pub volume: VolumeId,
 }
 
+/// The volume's number that a boot record tells, whatever else it says (BootSig, VolID of a FAT12 and FAT16).
+pub fn volume(boot: &[u8; SECTOR]) -> Option<VolumeId> {
+    let sound = boot[SECTOR - 2..] == [0x55, 0xaa] && boot[38] == 0x29;
+    sound.then(|| VolumeId(u32::from_le_bytes([boot[39], boot[40], boot[41], boot[42]])))
+}
+
 impl Geometry {
     /// Reads a boot record, for a partition of `size` bytes.
     ///
@@ -57,9 +63,7 @@ impl Geometry {
         if !per_cluster.is_power_of_two() || reserved == 0 || !(1..=2).contains(&copies) || table_sectors == 0 {
             return Err(wrong("is not one of a FAT16"));
         }
-        if boot[38] != 0x29 {
-            return Err(wrong("has no volume id"));
-        }
+        let volume = volume(boot).ok_or_else(|| wrong("has no volume id"))?;
         let root_bytes = (entries * ENTRY as u64).next_multiple_of(sector);
         let (table, table_bytes, cluster) = (reserved * sector, table_sectors * sector, per_cluster * sector);
         let root = table + copies * table_bytes;
@@ -77,7 +81,7 @@ impl Geometry {
             return Err(wrong("has a table that is too short"));
         }
         let end = u16::try_from(end).map_err(|_| wrong("is not one of a FAT16"))?;
-        Ok(Self { cluster, table, table_bytes, copies, root, root_bytes, data, end, volume: VolumeId(long(39)) })
+        Ok(Self { cluster, table, table_bytes, copies, root, root_bytes, data, end, volume })
     }
 
     /// Where a cluster starts.
