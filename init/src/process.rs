@@ -55,6 +55,7 @@ pub fn start(program: &Program) -> Result<Pid> {
 }
 
 /// Starts one of the host's own programs, as root.
+#[cfg(feature = "host")]
 pub fn start_as_root(exec: &[String], host: &str) -> Result<Pid> {
     start(&Program { exec, uid: 0, gid: 0, host, environment: &BTreeMap::new() })
 }

@@ -27,6 +27,7 @@ use crate::launch::{self, Start};
 use crate::objects::Objects;
 use crate::plan::{self, Place};
 use crate::policy::{Next, Policy};
+use crate::readiness::Signs;
 use crate::{cgroup, lock, say, tap};
 
 /// How long a guest may take to stop its services and power off before its power is cut.
@@ -50,6 +51,8 @@ pub struct Keeper {
     pub network: Handle,
     /// What it shares with the others.
     pub objects: Objects,
+    /// By which PID 1 knows that it is ready.
+    pub signs: Signs,
     /// Turns true when the host stops.
     pub stopping: watch::Receiver<bool>,
     /// Whether the guest's console is copied to the host's.
@@ -71,6 +74,7 @@ impl Keeper {
                 Ok(exit) => exit,
                 Err(error) => Exit::new(ExitReason::Error(format!("{error:#}")), 0.0),
             };
+            self.signs.ended(&self.guest.name);
             say::line(&Line::GuestExited { name: &self.guest.name, reason: &exit.reason });
             match policy.after(&exit.reason, began.elapsed()) {
                 Next::StayOff => break,
@@ -169,7 +173,7 @@ impl Keeper {
                 Ok(Some(Event::State { state: State::Running })) if launch::first_time(place, launch::TOLD_RUNNING) => {
                     say::line(&Line::GuestRunning { name: &name });
                 }
-                Ok(Some(Event::Ready { seconds })) if launch::first_time(place, launch::TOLD_READY) => {
+                Ok(Some(Event::Ready { seconds })) if self.signs.ready(&name) => {
                     let after = Duration::try_from_secs_f64(seconds).unwrap_or_default();
                     say::line(&Line::GuestReady { name: &name, after });
                 }

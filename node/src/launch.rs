@@ -11,18 +11,17 @@ use anyhow::{Context, Result};
 use rtnetlink::Handle;
 use thimble_spec::appliance::{Bridge, Guest};
 use thimble_spec::paths;
-use thimble_spec::vmm::{CONFIG_FILE, CONTROL_FILE, EXIT_FILE, Exit, ExitReason};
+use thimble_spec::vmm::{CONFIG_FILE, CONTROL_FILE, EXIT_FILE, Exit, ExitReason, READY_FILE};
 use tokio::process::{Child, Command};
 
 use crate::lock::{self, Lock};
 use crate::plan::{self, Place};
+use crate::shared::{self, Shared};
 use crate::{cgroup, disk, tap};
 
-/// A file that says: the console was told that the guest runs, or is ready. A daemon that adopts the guest tells only what
+/// A file that says: the console was told that the guest runs; [`READY_FILE`] says the same of its readiness. A daemon that adopts the guest tells only what
 /// the one before it had no time to tell.
 pub const TOLD_RUNNING: &str = "told.running";
-/// See [`TOLD_RUNNING`].
-pub const TOLD_READY: &str = "told.ready";
 /// What the VMM printed: one sentence when it failed early.
 const LOG_FILE: &str = "vmm.log";
 /// How much of it is looked at.
@@ -61,9 +60,11 @@ pub async fn start(guest: &Guest, index: u32, bridge: Option<&Bridge>, handle: &
         // The jailed VMM, another user, connects to what listens there.
         fs::set_permissions(&vsock, Permissions::from_mode(0o755))?;
     }
-    let config = serde_json::to_vec_pretty(&plan::config(guest, jail)?)?;
+    let version = Shared::default().next();
+    shared::record(&place, &version)?;
+    let config = serde_json::to_vec_pretty(&plan::config(guest, &version, jail)?)?;
     write_whole(&place.file(CONFIG_FILE), &config)?;
-    for stale in [EXIT_FILE, CONTROL_FILE, TOLD_RUNNING, TOLD_READY] {
+    for stale in [EXIT_FILE, CONTROL_FILE, TOLD_RUNNING, READY_FILE] {
         match fs::remove_file(place.file(stale)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
@@ -111,7 +112,10 @@ fn last_line(path: &Path) -> Option<String> {
 }
 
 /// Replaces a file in one step. The run directory is memory: there is nothing to sync.
-fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+///
+/// # Errors
+/// It cannot be written.
+pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
     let beside = path.with_extension("new");
     let mut file = File::create(&beside)?;
     file.write_all(content)?;

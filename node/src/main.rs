@@ -1,14 +1,16 @@
-//! `thimble-node`: supervises the guests of a host.
+//! `thimble-node`: supervises the guests of a host, and installs the host's next release.
 //!
 //! PID 1 starts it and starts it again when it dies. It is crash-only: what it needs to know is in the guests' run
 //! directories and in the VMM processes themselves, so a daemon that comes after another one adopts the guests that run
 //! and starts none of them twice (see [`lock`]).
 
 mod cgroup;
+mod cli;
 mod control;
 mod disk;
 mod export;
 mod guest;
+mod guests;
 mod hugepages;
 mod launch;
 mod lock;
@@ -17,40 +19,57 @@ mod objects;
 mod overcommit;
 mod plan;
 mod policy;
+mod readiness;
 mod say;
+mod shared;
 mod tap;
 #[cfg(test)]
 mod testing;
+mod update;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: thimble-node [APPLIANCE.json]
-Supervises the guests of the appliance, until SIGTERM: then it shuts them down and ends. PID 1 starts it.";
+use anyhow::{Context, Result};
+use thimble_spec::console::Line;
+
+use cli::{USAGE, Verb, exit};
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    let appliance = arguments.next().unwrap_or_else(|| thimble_spec::paths::APPLIANCE.into());
-    if appliance == "--help" || appliance == "-h" {
-        println!("{USAGE}");
-        return ExitCode::SUCCESS;
-    }
-    if arguments.next().is_some() {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            say::error(&format!("the node daemon cannot start its event loop: {error}"));
-            return ExitCode::FAILURE;
+    let arguments: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let verb = match Verb::parse(&arguments) {
+        Ok(verb) => verb,
+        Err(sentence) => {
+            eprintln!("{}", Line::Error { sentence: &format!("{sentence}: see thimble-node --help") });
+            return ExitCode::from(exit::USAGE);
         }
     };
-    match runtime.block_on(node::run(&PathBuf::from(appliance))) {
+    let daemon = matches!(verb, Verb::Daemon { .. });
+    match run(verb) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(error) if daemon => {
             say::error(&format!("the node daemon ends: {error:#}"));
             ExitCode::FAILURE
         }
+        Err(error) => {
+            eprintln!("{}", Line::Error { sentence: &format!("{error:#}") });
+            ExitCode::from(exit::code(&error))
+        }
     }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Help => println!("{USAGE}"),
+        Verb::Daemon { appliance } => block_on(node::run(&appliance))?,
+        Verb::Guests { json } => block_on(guests::run(json))?,
+        Verb::Update { source, reboot, json } => update::run(&source, reboot, json)?,
+        Verb::Slots { json } => update::slots::run(json)?,
+        Verb::Confirm => update::confirm::run()?,
+    }
+    Ok(())
+}
+
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("starting the event loop")?.block_on(work)
 }

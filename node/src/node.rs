@@ -13,20 +13,28 @@ use tokio::task::JoinSet;
 
 use crate::guest::Keeper;
 use crate::objects::Objects;
+use crate::readiness::Signs;
 use crate::{hugepages, overcommit, say};
 
 /// On the host's kernel command line: copy the guests' consoles to the host's. A guest can flood the console then, so
 /// it is for tests and for looking what is wrong.
 const COPY_CONSOLES: &str = "thimble.guest-consoles";
 
+/// Reads the appliance.
+///
+/// # Errors
+/// It cannot be read, or is none.
+pub fn appliance(path: &Path) -> Result<Appliance> {
+    let json = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_slice(&json).with_context(|| format!("{} is no appliance", path.display()))
+}
+
 /// Runs until SIGTERM or SIGINT, then shuts the guests down.
 ///
 /// # Errors
 /// The appliance cannot be read; the kernel offers no netlink.
 pub async fn run(appliance: &Path) -> Result<()> {
-    let json = fs::read(appliance).with_context(|| format!("reading {}", appliance.display()))?;
-    let appliance: Appliance =
-        serde_json::from_slice(&json).with_context(|| format!("{} is no appliance", appliance.display()))?;
+    let appliance = self::appliance(appliance)?;
     let cmdline = Cmdline::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
     let copy_console = cmdline.has(COPY_CONSOLES);
     let (connection, network, _) = rtnetlink::new_connection().context("opening netlink")?;
@@ -37,11 +45,14 @@ pub async fn run(appliance: &Path) -> Result<()> {
         say::note(&note);
     }
     let objects = Objects::open(&cmdline);
+    let signs = Signs::of(&appliance.guests);
+    signs.look();
     let mut keepers = JoinSet::new();
     for (index, guest) in (0..).zip(appliance.guests) {
         let bridge = guest.network.as_ref().and_then(|network| appliance.bridges.get(&network.bridge)).cloned();
         let (network, objects, stopping) = (network.clone(), objects.clone(), stopping.clone());
-        let keeper = Keeper { guest, index, bridge, network, objects, stopping, copy_console };
+        let signs = signs.clone();
+        let keeper = Keeper { guest, index, bridge, network, objects, signs, stopping, copy_console };
         keepers.spawn(keeper.keep());
     }
     let mut terminate = signal(SignalKind::terminate())?;

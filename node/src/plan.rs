@@ -8,6 +8,8 @@ use thimble_spec::names::{INTERFACE_NAME_MAX, fnv1a};
 use thimble_spec::paths;
 use thimble_spec::vmm::{DISK_WORKERS, Discovery, Disk, GuestConfig, Jail, Net, NetBackend, Pages, Vsock};
 
+use crate::shared::Version;
+
 /// Where a guest's own block device is in the guest: behind the shared image.
 const OWN_DISK: &str = "/dev/vdb";
 /// Words for every guest's kernel. `reboot=k` resets through the keyboard controller, which the VMM takes for a reboot;
@@ -77,7 +79,7 @@ pub fn threads(guest: &Guest) -> u64 {
 ///
 /// # Errors
 /// A kernel command line that cannot be written.
-pub fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig, CmdlineError> {
+pub fn config(guest: &Guest, version: &Version, jail: Jail) -> Result<GuestConfig, CmdlineError> {
     let network = guest.network.as_ref();
     // A disk that the guest cannot write to is not for its changes: it finds the disk there, and mounts it itself.
     let keeps_changes = guest.disk.as_ref().is_some_and(|disk| !disk.read_only);
@@ -102,8 +104,8 @@ pub fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig, CmdlineError> {
         vcpus: guest.vcpus,
         // The definition allows whole MiB only, and no more than fit.
         memory_mib: u32::try_from(guest.memory.bytes() >> 20).unwrap_or(u32::MAX),
-        kernel: paths::GUEST_KERNEL.into(),
-        initrd: Some(paths::GUEST_INITRD.into()),
+        kernel: version.kernel.clone(),
+        initrd: Some(version.initrd.clone()),
         cmdline: cmdline.render()?,
         discovery: Discovery::Cmdline,
         cpu: guest.cpu.clone(),
@@ -166,6 +168,11 @@ mod tests {
     use proptest::prelude::*;
     use thimble_spec::names::{Mac, check_interface};
     use thimble_spec::vmm::{Balloon, CpuModel, DiskEngine, DiskFormat, Limits, Rate};
+
+    fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig, CmdlineError> {
+        let version = Version { kernel: paths::GUEST_KERNEL.into(), initrd: paths::GUEST_INITRD.into(), hashes: None };
+        super::config(guest, &version, jail)
+    }
 
     use crate::testing::{definition, guest};
 

@@ -9,7 +9,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::read;
-use thimble_spec::paths::{GUEST_RUN_DIR, VMM};
+use thimble_spec::paths::{GUEST_RUN_DIR, NODE, VMM};
 use thimble_spec::vmm::CONTROL_FILE;
 
 use super::Host;
@@ -107,6 +107,11 @@ impl Host<'_> {
             Command::Processes => processes(),
             Command::Log => log(),
             Command::Cat(path) => cat(path),
+            Command::Node(words) => {
+                let exec: Vec<String> =
+                    [NODE].into_iter().chain(words.iter().map(String::as_str)).map(str::to_owned).collect();
+                self.child(&exec);
+            }
             Command::Ask(guest, words) => self.ask(guest, words),
             // Carried out by the caller.
             Command::Reboot | Command::PowerOff => {}

@@ -24,12 +24,14 @@ pub enum Command {
     Log,
     /// A file.
     Cat(String),
+    /// What `thimble-node` does, with these words.
+    Node(Vec<String>),
     /// A guest's VMM: the guest, and the words of `thimble-vmm ask`.
     Ask(String, Vec<String>),
 }
 
 /// Word and explanation of each command.
-pub const HELP: [(&str, &str); 9] = [
+pub const HELP: [(&str, &str); 12] = [
     ("help", "this list"),
     ("status", "what runs, and which addresses there are"),
     ("reboot", "stop the guests, then start the host again"),
@@ -38,6 +40,9 @@ pub const HELP: [(&str, &str); 9] = [
     ("ps", "processes"),
     ("log", "the end of the kernel's log"),
     ("cat FILE", "the text of a file"),
+    ("guests", "what each guest does, and which kernel and initramfs it runs"),
+    ("slots", "what the slots of the flash disk hold"),
+    ("update FILE", "install an update from a file or a block device; with --reboot, start it too"),
     ("ask GUEST VERB", "what thimble-vmm ask does: status, stats, pause, resume, ..."),
 ];
 
@@ -60,21 +65,28 @@ impl Command {
             ("log", "") => Self::Log,
             ("cat", path) if path.starts_with('/') => Self::Cat(path.to_owned()),
             ("cat", _) => return Err("cat takes the absolute path of a file".to_owned()),
+            ("update", "") => return Err("update takes a file or a block device".to_owned()),
+            ("update", words) => Self::Node(["update"].into_iter().chain(split(words)).map(str::to_owned).collect()),
+            ("guests" | "slots", "") => Self::Node(vec![word.to_owned()]),
             ("ask", words) => {
-                let mut words = words.split_ascii_whitespace().map(str::to_owned);
+                let mut words = split(words).map(str::to_owned);
                 match (words.next(), words.collect::<Vec<_>>()) {
                     // A guest's name is part of a path.
                     (Some(guest), words) if !words.is_empty() && check_name(&guest).is_ok() => Self::Ask(guest, words),
                     _ => return Err("ask takes the name of a guest and a verb, such as status".to_owned()),
                 }
             }
-            ("help" | "status" | "reboot" | "poweroff" | "kill-node" | "ps" | "log", _) => {
+            ("help" | "status" | "reboot" | "poweroff" | "kill-node" | "ps" | "log" | "guests" | "slots", _) => {
                 return Err(format!("{word} stands alone"));
             }
             _ => return Err(format!("`{}` is no command, try help", word.escape_debug())),
         };
         Ok(command)
     }
+}
+
+fn split(words: &str) -> impl Iterator<Item = &str> {
+    words.split_ascii_whitespace()
 }
 
 #[cfg(test)]
@@ -98,6 +110,10 @@ mod tests {
         assert!(Command::parse("").is_err());
         let asked = Command::parse("ask web1 balloon  64MiB");
         assert_eq!(asked, Ok(Command::Ask("web1".to_owned(), vec!["balloon".to_owned(), "64MiB".to_owned()])));
+        let node = |words: &[&str]| Ok(Command::Node(words.iter().map(|word| (*word).to_owned()).collect()));
+        assert_eq!(Command::parse("update  /dev/vdb --reboot"), node(&["update", "/dev/vdb", "--reboot"]));
+        assert_eq!(Command::parse("slots"), node(&["slots"]));
+        assert_eq!(Command::parse("guests x").unwrap_err(), "guests stands alone");
         for line in ["ask", "ask web1", "ask ../web1 stats"] {
             assert!(Command::parse(line).unwrap_err().starts_with("ask takes the name of a guest"), "{line}");
         }

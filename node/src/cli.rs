@@ -1,0 +1,171 @@
+//! The command line: the daemon, and what an administrator or PID 1 asks of a node beside it.
+
+use std::path::PathBuf;
+
+use thimble_spec::paths;
+
+/// The verbs and what they do.
+pub const USAGE: &str = "usage: thimble-node [APPLIANCE.json]
+       thimble-node update SOURCE [--reboot] [--json]
+       thimble-node slots [--json]
+       thimble-node guests [--json]
+       thimble-node confirm
+
+Without a verb, supervises the guests of the appliance until SIGTERM: then it shuts them down and ends. PID 1 starts it.
+
+update   installs a thimble.update into the slot of the flash disk that is not in use. SOURCE is the file, a block device
+         that holds it from its first byte on, or - for standard input. Nothing is written of an update that is not signed
+         with the appliance's key. It starts at the next boot; --reboot shuts the guests down and boots it now. If its
+         guests do not get ready in time, the machine goes back to this release by itself.
+slots    what both slots of the flash disk hold, and which one is started next
+guests   what each guest does, and the hashes of the kernel and the initramfs that it runs and will run next
+confirm  tells the boot loader that this release works; PID 1 does so
+
+--json   one JSON object on standard output, and no progress
+
+Exit code: 0 done, or nothing to do; 1 it could not be done; 2 the command line is wrong; 3 the update is refused.
+An update that is interrupted, by whatever, has changed nothing of the release in use: start it again.";
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Supervise the guests.
+    Daemon {
+        /// The appliance.
+        appliance: PathBuf,
+    },
+    /// Install an update.
+    Update {
+        /// A file, a block device, or `-`.
+        source: PathBuf,
+        /// Reboot into it.
+        reboot: bool,
+        /// For programs.
+        json: bool,
+    },
+    /// Show the slots.
+    Slots {
+        /// For programs.
+        json: bool,
+    },
+    /// Show the guests.
+    Guests {
+        /// For programs.
+        json: bool,
+    },
+    /// The running slot works.
+    Confirm,
+    /// Show [`USAGE`].
+    Help,
+}
+
+impl Verb {
+    /// Reads the arguments behind the program's name.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn parse(arguments: &[String]) -> Result<Self, String> {
+        let mut options = Vec::new();
+        let mut words = Vec::new();
+        for argument in arguments {
+            match argument.as_str() {
+                "-h" | "--help" => return Ok(Self::Help),
+                option if option.starts_with("--") => options.push(option),
+                word => words.push(word),
+            }
+        }
+        let mut take = |name: &str| {
+            let place = options.iter().position(|option| *option == name);
+            place.map(|place| options.remove(place)).is_some()
+        };
+        let verb = match words[..] {
+            [] => Self::Daemon { appliance: paths::APPLIANCE.into() },
+            ["update", source] => {
+                Self::Update { source: source.into(), reboot: take("--reboot"), json: take("--json") }
+            }
+            ["update", ..] => return Err("update takes one file, block device or -".to_owned()),
+            ["slots"] => Self::Slots { json: take("--json") },
+            ["guests"] => Self::Guests { json: take("--json") },
+            ["confirm"] => Self::Confirm,
+            [appliance] => Self::Daemon { appliance: appliance.into() },
+            [word, ..] => return Err(format!("`{}` takes nothing more", word.escape_debug())),
+        };
+        match options.first() {
+            Some(option) => Err(format!("the option {} has no meaning here", option.escape_debug())),
+            None => Ok(verb),
+        }
+    }
+}
+
+/// What the program's exit code says.
+pub mod exit {
+    use std::fmt;
+
+    /// It could not be done.
+    pub const FAILED: u8 = 1;
+    /// The command line is wrong.
+    pub const USAGE: u8 = 2;
+    /// The update is refused.
+    pub const REFUSED: u8 = 3;
+
+    /// The mark of a refusal.
+    #[derive(Debug)]
+    struct Refused(String);
+
+    impl fmt::Display for Refused {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(&self.0)
+        }
+    }
+
+    impl std::error::Error for Refused {}
+
+    /// The error that says why an update is refused.
+    pub fn refused(sentence: &str) -> anyhow::Error {
+        anyhow::Error::new(Refused(sentence.to_owned()))
+    }
+
+    /// Of an error.
+    pub fn code(error: &anyhow::Error) -> u8 {
+        let by_store = matches!(error.downcast_ref(), Some(thimble_store::Error::Refused(_)));
+        if by_store || error.is::<Refused>() { REFUSED } else { FAILED }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(line: &str) -> Result<Verb, String> {
+        Verb::parse(&line.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn verbs_are_understood() {
+        assert_eq!(parse(""), Ok(Verb::Daemon { appliance: paths::APPLIANCE.into() }));
+        assert_eq!(parse("/x.json"), Ok(Verb::Daemon { appliance: "/x.json".into() }));
+        let update = |reboot, json| Ok(Verb::Update { source: "/dev/vdb".into(), reboot, json });
+        assert_eq!(parse("update /dev/vdb"), update(false, false));
+        assert_eq!(parse("update --json /dev/vdb --reboot"), update(true, true));
+        assert_eq!(parse("update -"), Ok(Verb::Update { source: "-".into(), reboot: false, json: false }));
+        assert_eq!(parse("slots --json"), Ok(Verb::Slots { json: true }));
+        assert_eq!(parse("guests"), Ok(Verb::Guests { json: false }));
+        assert_eq!(parse("confirm"), Ok(Verb::Confirm));
+        assert_eq!(parse("slots --help"), Ok(Verb::Help));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert_eq!(parse("update"), Err("update takes one file, block device or -".to_owned()));
+        assert_eq!(parse("slots --reboot"), Err("the option --reboot has no meaning here".to_owned()));
+        assert_eq!(parse("slots a"), Err("`slots` takes nothing more".to_owned()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_are_safe(words in proptest::collection::vec(".*", 0..5)) {
+            let _ = Verb::parse(&words);
+        }
+    }
+}
