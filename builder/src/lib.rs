@@ -44,4 +44,5 @@ pub mod progress;
 pub mod run;
 pub mod serve;
 pub mod signing;
+pub mod slots;
 pub mod tool;

@@ -10,17 +10,21 @@ use thimble_spec::paths::DATA_PARTITION;
 
 use crate::build::output::FLASH;
 use crate::error::{Error, Result};
-use crate::flash::esp::LOADER;
 use crate::flash::read::{self, Image};
 use crate::ledger::Space;
 use crate::run::artefacts::Artefacts;
+use crate::slots::{self, Slots};
 use crate::{files, ledger};
+
+/// Where a flash disk has the objects; all other files on its boot partition are the boot loader's.
+const OBJECTS: &str = "thimble/objects/";
 
 /// Say who spends each byte of an appliance.
 ///
 /// For a build's directory: what each part of the appliance and each of its objects takes of the budget; all artefacts are
 /// compared with the manifest. For a flash.img alone: its partitions and boot files; all checksums of its tables are
-/// compared.
+/// compared. Of both: what the disk's slots hold, what they share and which is started; all that they load is compared with
+/// the hashes of their releases.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 everything is as it should be, 1 something differs or is damaged.")]
 pub struct Args {
@@ -39,6 +43,8 @@ struct Report<'a> {
     rooms: Vec<RoomTotal>,
     spaces: &'a [Space],
     manifest: &'a Manifest,
+    /// The slots of flash.img.
+    slots: Option<Slots>,
     /// Artefacts that are not what the manifest says, a sentence each.
     differences: Vec<String>,
 }
@@ -61,7 +67,30 @@ pub fn run(args: Args) -> Result<()> {
         return Err(Error::Usage(format!("{}: there is no such file or directory", args.what.display())));
     }
     let image = read::open(&args.what)?;
-    print(&if args.json { json(&image)? } else { partitions(&image) })
+    let slots = slots::of_image(&args.what, &image)?;
+    let disk = Disk { image: &image, slots: slots.as_ref() };
+    print(&if args.json { json(&disk)? } else { partitions(&image) + &slots_text(slots.as_ref()) })?;
+    sound(damage(slots.as_ref()))
+}
+
+/// What is said about an image.
+#[derive(Serialize)]
+struct Disk<'a> {
+    #[serde(flatten)]
+    image: &'a Image,
+    slots: Option<&'a Slots>,
+}
+
+fn slots_text(slots: Option<&Slots>) -> String {
+    slots.map(|slots| format!("\n{}", slots.text())).unwrap_or_default()
+}
+
+fn damage(slots: Option<&Slots>) -> Vec<String> {
+    slots.map(Slots::damage).unwrap_or_default()
+}
+
+fn sound(wrong: Vec<String>) -> Result<()> {
+    if wrong.is_empty() { Ok(()) } else { Err(Error::environment(wrong.join("\n"))) }
 }
 
 fn directory(dir: &Path, as_json: bool) -> Result<()> {
@@ -69,12 +98,23 @@ fn directory(dir: &Path, as_json: bool) -> Result<()> {
     let manifest = &artefacts.manifest;
     let flash = manifest.artefacts.iter().any(|artefact| artefact.name == FLASH);
     let image = if flash { Some(read::open(&artefacts.file(FLASH)?)?) } else { None };
+    let slots = match &image {
+        Some(image) => slots::of_image(&artefacts.file(FLASH)?, image)?,
+        None => None,
+    };
     let spaces = spaces(&manifest.objects, image.as_ref());
-    let differences = differences(dir, &manifest.artefacts)?;
+    let mut differences = differences(dir, &manifest.artefacts)?;
+    differences.extend(damage(slots.as_ref()));
     if as_json {
         let rooms = ledger::by_room(&spaces).into_iter().map(|(room, bytes)| RoomTotal { room, bytes }).collect();
-        let report =
-            Report { budget: manifest.budget, rooms, spaces: &spaces, manifest, differences: differences.clone() };
+        let report = Report {
+            budget: manifest.budget,
+            rooms,
+            spaces: &spaces,
+            manifest,
+            slots,
+            differences: differences.clone(),
+        };
         print(&json(&report)?)?;
     } else {
         let (name, budget) = (&manifest.appliance, manifest.budget);
@@ -85,9 +125,10 @@ fn directory(dir: &Path, as_json: bool) -> Result<()> {
             }
         };
         text.push_str(&ledger::table(&spaces, budget));
+        text.push_str(&slots_text(slots.as_ref()));
         print(&text)?;
     }
-    if differences.is_empty() { Ok(()) } else { Err(Error::environment(differences.join("\n"))) }
+    sound(differences)
 }
 
 /// Who spends each byte of the disk: the objects of the manifest, and what the disk itself has around them.
@@ -106,8 +147,7 @@ fn spaces(objects: &[Object], image: Option<&Image>) -> Vec<Space> {
             spaces.push(space(room, &format!("partition {}", part.name), part.bytes));
             continue;
         };
-        let (boot, rest): (Vec<_>, Vec<_>) =
-            files.iter().partition(|file| file.path == LOADER || file.path.ends_with(".cfg"));
+        let (boot, rest): (Vec<_>, Vec<_>) = files.iter().partition(|file| !file.path.starts_with(OBJECTS));
         spaces.extend(boot.iter().map(|file| space(Room::Boot, &file.path, file.bytes)));
         payload += rest.iter().map(|file| file.bytes).sum::<u64>();
         let free = part.bytes - files.iter().map(|file| file.bytes).sum::<u64>();
@@ -209,8 +249,12 @@ mod tests {
             files,
         };
         let file = |path: &str, bytes| read::FoundFile { path: path.to_owned(), bytes };
-        let files =
-            vec![file(LOADER, 10), file("thimble/grub.cfg", 1), file("thimble/vmlinuz", 100), file("thimble/a", 60)];
+        let files = vec![
+            file("EFI/X", 10),
+            file("thimble/b.rel", 1),
+            file("thimble/objects/1", 100),
+            file("thimble/objects/2", 60),
+        ];
         let partitions =
             vec![part("bios-boot", 50, None), part("esp", 200, Some(files)), part(DATA_PARTITION, 700, None)];
         let image = Image { bytes: 1000, guid: String::new(), partitions };

@@ -10,6 +10,7 @@ pub mod key;
 pub mod lock;
 pub mod run;
 pub mod serve;
+pub mod update;
 
 use std::error::Error as _;
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ enum Verb {
     Run(run::Args),
     Flash(flash::Args),
     Serve(serve::Args),
+    Update(update::Args),
     Inspect(inspect::Args),
     Hardware(hardware::Args),
     Lock(lock::Args),
@@ -66,6 +68,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Run(args) => run::run(args),
         Verb::Flash(args) => flash::run(args),
         Verb::Serve(args) => serve::run(args),
+        Verb::Update(args) => update::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Hardware(args) => hardware::run(args),
         Verb::Lock(args) => lock::run(args),

@@ -1,6 +1,7 @@
 //! A flash image taken apart again: its tables checked, its partitions and boot files listed.
 
 use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
 use fatfs::{Dir, FileSystem, FsOptions};
@@ -15,6 +16,8 @@ use super::layout::SECTOR;
 use super::window::Window;
 use crate::error::{Error, Result};
 
+/// Name of the EFI system partition, from which GRUB starts the slots.
+pub const BOOT_PARTITION: &str = "esp";
 /// Blocks of the disks that Thimble writes.
 const BLOCK: LogicalBlockSize = LogicalBlockSize::Lb512;
 /// Bytes of an entry and number of entries that the tables of such disks have (UEFI 2.10, 5.3.1). Others are not read:
@@ -85,9 +88,35 @@ pub fn open(path: &Path) -> Result<Image> {
     Ok(Image { bytes, guid: disk.guid().to_string(), partitions })
 }
 
+/// Where the boot partition of a disk lies: first byte and number of bytes. For a disk in service: its backup table may
+/// stand anywhere, and nothing of it is looked at.
+///
+/// # Errors
+/// It is no GPT disk with a partition [`BOOT_PARTITION`], or cannot be read.
+pub fn boot_partition(path: &Path) -> Result<(u64, u64)> {
+    let wrong = |reason: String| Error::environment(format!("{}: {reason}", path.display()));
+    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    let end = file.seek(SeekFrom::End(0)).map_err(Error::io("read", path))?;
+    let header = read_header_from_arbitrary_device(&mut file, BLOCK)
+        .map_err(|error| wrong(format!("no flash disk: its first GPT header is not right ({error})")))?;
+    known(&header).map_err(wrong)?;
+    let partitions = file_read_partitions(&mut file, &header, BLOCK)
+        .map_err(|error| wrong(format!("its partition table is not right: {error}")))?;
+    let boot = partitions.values().find(|partition| {
+        partition.part_type_guid == EFI && partition.name == BOOT_PARTITION && partition.first_lba <= partition.last_lba
+    });
+    let missing = || wrong(format!("it has no partition {BOOT_PARTITION}, so it was not made by thimble"));
+    let (start, bytes) = boot.map(place).ok_or_else(missing)?;
+    if start.checked_add(bytes).is_none_or(|last| last > end) {
+        return Err(wrong("its boot partition ends behind it: the disk or image is truncated".to_owned()));
+    }
+    Ok((start, bytes))
+}
+
 /// First byte and number of bytes.
 fn place(partition: &Partition) -> (u64, u64) {
-    (partition.first_lba * SECTOR, (partition.last_lba + 1 - partition.first_lba) * SECTOR)
+    let blocks = (partition.last_lba - partition.first_lba).saturating_add(1);
+    (partition.first_lba.saturating_mul(SECTOR), blocks.saturating_mul(SECTOR))
 }
 
 /// Both copies of the table, checked.

@@ -13,6 +13,7 @@ use thimble_spec::paths::DATA_PARTITION;
 use super::grub::BOOT_CODE;
 use super::identity::Identity;
 use super::layout::{Extent, Layout, SECTOR};
+use super::read::BOOT_PARTITION;
 use crate::error::{Error, Result};
 
 /// Writes both copies of the table onto a file that has the disk's size.
@@ -41,7 +42,7 @@ pub fn write(file: &File, path: &Path, layout: &Layout, identity: &Identity, cod
     };
     let partitions = [
         partition("bios-boot", BIOS, &identity.bios_boot, layout.bios_boot)?,
-        partition("esp", EFI, &identity.esp, layout.esp)?,
+        partition(BOOT_PARTITION, EFI, &identity.esp, layout.esp)?,
         partition(DATA_PARTITION, LINUX_FS, &identity.data, layout.data)?,
     ];
     let guid = identity.disk.parse().map_err(|error| wrong(&error))?;

@@ -1,0 +1,183 @@
+//! `thimble update`: a newer release into the other slot of a disk.
+
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use thimble_spec::release::Part;
+use thimble_store::update::{Report, apply};
+use thimble_store::{Device, Envelope, Error as StoreError, Key, Partition, Step, Store};
+
+use crate::build::output::UPDATE;
+use crate::error::{Error, Result};
+use crate::flash::read;
+use crate::interrupt;
+use crate::progress::Progress;
+
+/// Put a newer build onto a flash disk, beside the one that it starts.
+///
+/// What the other slot lacks is written into it, read back, and put on trial: the boot loader starts it as often as its
+/// definition says, until the running system confirms that it works; if that never happens, it goes back to what was there.
+/// The disk's own release says whose signature an update must have. Whatever goes wrong, and when, the disk starts what it
+/// started before, and the same command can be given again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "A machine that runs from the disk must be down: a running one updates itself.\n\
+    Exit codes: 0 done or nothing to do, 1 refused or failed, 2 wrong usage, 130 interrupted.")]
+pub struct Args {
+    /// A flash.img, or the device of a whole disk that has one; nothing of it may be mounted
+    #[arg(value_name = "IMAGE|DISK")]
+    target: PathBuf,
+    /// A thimble.update, or the directory of a build with one
+    #[arg(value_name = "FILE|DIR")]
+    update: PathBuf,
+    /// Check the update, say what would be written, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// What was done, or would be.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    target: &'a Path,
+    appliance: &'a str,
+    dry_run: bool,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+/// Does it.
+///
+/// # Errors
+/// The update or the disk is not what it should be, is in use or too small; the user interrupts.
+pub fn run(args: Args) -> Result<()> {
+    let source = if args.update.is_dir() { args.update.join(UPDATE) } else { args.update.clone() };
+    if !source.is_file() {
+        let shown = source.display();
+        return Err(Error::Usage(format!("{shown}: there is no such file: `thimble build --sign KEY` makes one")));
+    }
+    let (start, bytes) = read::boot_partition(&args.target)?;
+    let told = |error: StoreError| told(&args.target, error);
+    let progress = Progress::new(args.quiet);
+    let (appliance, report) = if args.dry_run {
+        let file = File::open(&args.target).map_err(Error::io("read", &args.target))?;
+        let store = Store::open(Partition::of_file(file, start, bytes)).map_err(told)?;
+        let (key, appliance) = owner(&store, &args.target)?;
+        let report = dry(&store, &source, &key, &appliance, &progress).map_err(told)?;
+        (appliance, report)
+    } else {
+        let partition = Partition::open_part(&args.target, start, bytes).map_err(|error| busy(&args.target, error))?;
+        let mut store = Store::open(partition).map_err(told)?;
+        let (key, appliance) = owner(&store, &args.target)?;
+        let file = File::open(&source).map_err(Error::io("read", &source))?;
+        let step = progress.step("update");
+        let report =
+            apply(&mut store, BufReader::new(file), &key, &appliance, &mut |now| show(&step, now)).map_err(told)?;
+        step.done();
+        (appliance, report)
+    };
+    let text = if args.json {
+        let outcome = Outcome { target: &args.target, appliance: &appliance, dry_run: args.dry_run, report: &report };
+        serde_json::to_string_pretty(&outcome).map_err(|error| Error::environment(error.to_string()))? + "\n"
+    } else {
+        summary(&args, &appliance, &report)
+    };
+    std::io::stdout().write_all(text.as_bytes()).map_err(Error::io("write to", "standard output"))
+}
+
+/// Who may sign for the disk, and whose appliance it has: its good release says it.
+fn owner<D: Device>(store: &Store<D>, target: &Path) -> Result<(Key, String)> {
+    let good = store.state().and_then(|state| {
+        let empty = || StoreError::Empty(state.good);
+        store.release(state.good)?.ok_or_else(empty)
+    });
+    let good = good.map_err(|error| told(target, error))?;
+    let release = good.release();
+    let Some(key) = &release.key else {
+        return Err(Error::environment(format!(
+            "{}: {} takes no updates: its definition has no [update] key; write a new image onto the disk",
+            target.display(),
+            release.appliance
+        )));
+    };
+    Ok((Key::from_hex(key).map_err(|error| told(target, error))?, release.appliance.clone()))
+}
+
+/// What [`apply`] would do.
+fn dry<D: Device>(
+    store: &Store<D>,
+    source: &Path,
+    key: &Key,
+    appliance: &str,
+    progress: &Progress,
+) -> std::result::Result<Report, StoreError> {
+    let envelope = Envelope::read(File::open(source).map_err(StoreError::Source)?)?;
+    envelope.verify(key, appliance)?;
+    let release = envelope.release();
+    let good = store.state()?.good;
+    let manifest = release.manifest.clone();
+    if store.release(good)?.is_some_and(|there| there.release() == release) {
+        return Ok(Report { slot: good, manifest, plan: None });
+    }
+    let step = progress.step("comparing");
+    let plan = store.plan(release, &mut |now| show(&step, now))?;
+    step.done();
+    if plan.needed > plan.free {
+        return Err(StoreError::Full { needed: plan.needed, free: plan.free });
+    }
+    Ok(Report { slot: plan.into, manifest, plan: Some(plan) })
+}
+
+fn show(view: &crate::progress::Step, now: Step<'_>) -> ControlFlow<()> {
+    match now {
+        Step::Checking { part, done } => view.position(done, part.size, &format!("comparing {}", part.name)),
+        Step::Writing { part, done } => view.position(done, part.size, &format!("writing {}", part.name)),
+        Step::Sharing { part } => view.position(part.size, part.size, &format!("{} is there", part.name)),
+    }
+    if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+fn told(target: &Path, error: StoreError) -> Error {
+    match error {
+        StoreError::Stopped => Error::Interrupted,
+        error => Error::environment(format!("{}: {error}", target.display())),
+    }
+}
+
+fn busy(target: &Path, error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::ResourceBusy => {
+            let shown = target.display();
+            Error::environment(format!("{shown} is in use: unmount what is mounted of it; `lsof {shown}` may say more"))
+        }
+        _ => Error::io("open", target)(error),
+    }
+}
+
+fn summary(args: &Args, appliance: &str, report: &Report) -> String {
+    let (target, slot) = (args.target.display(), report.slot);
+    let manifest = &report.manifest[..report.manifest.len().min(12)];
+    let Some(plan) = &report.plan else {
+        return format!("{target}: slot {slot}, the good one, is {appliance} {manifest} already; nothing was done\n");
+    };
+    let lines = |parts: &[Part], what| -> String {
+        parts.iter().map(|part| format!("{:>12}  {what:<8} {}\n", part.size, part.name)).collect()
+    };
+    let (written, shared) = if args.dry_run { ("missing", "shared") } else { ("written", "shared") };
+    let end = if args.dry_run {
+        let (needed, free) = (plan.needed, plan.free);
+        format!(
+            "{target}: {appliance} {manifest} would go into slot {slot}: {needed} bytes of {free}; nothing was done"
+        )
+    } else {
+        format!("{target}: slot {slot} is {appliance} {manifest} and is started next, on trial")
+    };
+    format!("       bytes           object\n{}{}\n{end}\n", lines(&plan.missing, written), lines(&plan.shared, shared))
+}
