@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use tempfile::{NamedTempFile, TempDir};
 
@@ -119,6 +121,36 @@ pub fn sha256_of(path: &Path) -> Result<String> {
         Ok(())
     })?;
     Ok(hex(&hash.finalize()))
+}
+
+/// The hashes by which other programs know a file. SHA-1 is what bills of materials ask for; nothing here trusts it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digests {
+    /// In hexadecimal.
+    pub sha1: String,
+    /// In hexadecimal.
+    pub sha256: String,
+}
+
+impl Digests {
+    /// Those of a file.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn of(path: &Path) -> Result<Self> {
+        let (mut one, mut two) = (Sha1::new(), Sha256::new());
+        copy(path, &mut |chunk| {
+            one.update(chunk);
+            two.update(chunk);
+            Ok(())
+        })?;
+        Ok(Self { sha1: hex(&one.finalize()), sha256: hex(&two.finalize()) })
+    }
+
+    /// Those of bytes.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self { sha1: hex(&Sha1::digest(bytes)), sha256: sha256(bytes) }
+    }
 }
 
 /// Hands a file's content on in pieces.

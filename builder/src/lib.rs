@@ -13,6 +13,7 @@
 //! | [`formats`] | the artefacts, a file each |
 //! | [`flash`] | the raw disk |
 //! | [`flashing`] | an image onto a real disk |
+//! | [`sbom`] | what all of it was made from, for other programs |
 //! | [`run`] | an appliance in QEMU |
 //! | [`serve`] | an appliance to machines that boot from the network |
 //! | [`cli`] | the verbs of the command line, a file each |
@@ -42,6 +43,7 @@ pub mod nearest;
 pub mod place;
 pub mod progress;
 pub mod run;
+pub mod sbom;
 pub mod serve;
 pub mod signing;
 pub mod slots;

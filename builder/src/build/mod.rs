@@ -23,7 +23,7 @@ use crate::formats::{self, Contents, Format, netboot};
 use crate::kernel::guest;
 use crate::ledger::Space;
 use crate::place::refuse;
-use crate::{files, tool};
+use crate::{files, sbom, tool};
 use definition::Inputs;
 use initramfs::Initramfs;
 use objects::Objects;
@@ -111,6 +111,7 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
         formats::update::write(&contents, &output.path(output::UPDATE))?;
     }
     output.json(&inputs.appliance, output::APPLIANCE)?;
+    sbom::write(&inputs.appliance.name, &objects, &initramfs, &output)?;
     let manifest = manifest(&inputs, &objects, &initramfs, cmdline, &output)?;
     output.json(&manifest, output::MANIFEST)?;
     output.publish()?;
@@ -250,6 +251,7 @@ mod tests {
             name: "guest.cpio.xz".into(),
             path: PathBuf::new(),
             objects: vec![object("/k", Room::GuestKernel, 70), object("/i", Room::GuestInitrd, 20)],
+            digests: vec![],
             reused: false,
         };
         let initramfs = Initramfs { parts: vec![part], hash: String::new() };

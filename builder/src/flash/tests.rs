@@ -64,6 +64,7 @@ impl Desk {
                 name: format!("{part}.cpio"),
                 path: path(part),
                 objects: vec![],
+                digests: vec![],
                 reused: false,
             }),
             images: &[],

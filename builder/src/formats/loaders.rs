@@ -68,6 +68,11 @@ impl Loaders {
         self.packages.values().map(|(package, _)| package)
     }
 
+    /// The packages with the trees of their files.
+    pub fn trees(&self) -> impl Iterator<Item = (&Package, &Path)> {
+        self.packages.values().map(|(package, tree)| (package, tree.as_path()))
+    }
+
     /// All platforms' modules in one directory.
     fn grub_modules(&self, context: &Context) -> Result<PathBuf> {
         let of_grub = |package: &&Package| GRUB.iter().any(|(_, name)| *name == package.name);

@@ -8,10 +8,12 @@
 //! | [`libraries`] | packages that come in for a library |
 //! | [`elf`] | what one program needs |
 //! | [`assemble`] | the image's own tree |
+//! | [`inventory`] | which package each of its files came from |
 
 pub mod assemble;
 pub mod closure;
 pub mod elf;
+pub mod inventory;
 pub mod libraries;
 pub mod recipe;
 pub mod tree;
@@ -24,12 +26,13 @@ use crate::error::{Error, Result};
 use crate::files::{self, Key};
 use crate::place::refuse;
 use crate::tool::Tool;
+use inventory::Inventory;
 use libraries::Libraries;
 use recipe::Image;
 use tree::{Item, Tree};
 
 /// Changes when the same inputs would give another image.
-const FORMAT: &str = "image 1";
+const FORMAT: &str = "image 2";
 
 /// A finished image.
 #[derive(Clone, Debug)]
@@ -40,6 +43,8 @@ pub struct Built {
     pub path: PathBuf,
     /// The packages that it was made of.
     pub packages: Vec<String>,
+    /// All its files.
+    pub inventory: Inventory,
     /// Whether it was there before.
     pub reused: bool,
 }
@@ -75,9 +80,9 @@ pub fn build(context: &Context, apt: &Apt<'_>, image: &Image) -> Result<Built> {
     let entry = context.cache.dir_for("images", &key, |_| {
         Err(Error::environment("the cache lost an image that was just made: is another program clearing it?"))
     })?;
-    let packages = serde_json::from_slice(&files::read(&entry.path.join("packages.json"))?)
-        .map_err(|error| Error::environment(format!("the cache is damaged ({error}): remove it")))?;
-    Ok(Built { name: image.name.clone(), path: entry.path.join("image.erofs"), packages, reused })
+    let inventory = Inventory::read(&entry.path)?;
+    let packages = inventory.packages.iter().map(|package| format!("{}={}", package.name, package.version)).collect();
+    Ok(Built { name: image.name.clone(), path: entry.path.join("image.erofs"), packages, inventory, reused })
 }
 
 /// Makes the image and returns its key.
@@ -122,8 +127,9 @@ fn make(
     context.cache.dir_for("images", &key, |out| {
         let root = files::temp_dir_in(&context.cache.temp_dir(), "image-")?;
         assemble::write(context, &nodes, root.path())?;
-        let exact: Vec<String> = packages.iter().chain(&used).map(Package::exact).collect();
-        files::write(&out.join("packages.json"), &json(&exact)?)?;
+        let trees = packages.iter().chain(&used).map(|package| Ok((apt.unpacked(package)?, package.clone())));
+        let inventory = Inventory::take(&nodes, root.path(), &trees.collect::<Result<Vec<_>>>()?)?;
+        files::write(&out.join(inventory::FILE), &json(&inventory)?)?;
         pack(context, root.path(), &out.join("image.erofs"), &key)
     })?;
     files::make_dir(files::parent(plan))?;
@@ -147,7 +153,7 @@ fn pack(context: &Context, root: &Path, out: &Path, key: &str) -> Result<()> {
 }
 
 /// A UUID (RFC 9562, version 8) of the first digits of a hash.
-fn uuid(hash: &str) -> String {
+pub fn uuid(hash: &str) -> String {
     format!("{}-{}-8{}-8{}-{}", &hash[..8], &hash[8..12], &hash[13..16], &hash[17..20], &hash[20..32])
 }
 

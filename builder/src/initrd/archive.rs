@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use cpio::newc::{self, ModeFileType};
 
 use crate::error::{Error, Result};
-use crate::files::{self, Key};
+use crate::files::{self, Digests, Key};
 
 /// The console's device number: /dev/console is 5:1 (Documentation/admin-guide/devices.txt).
 const CONSOLE: (u32, u32) = (5, 1);
@@ -34,6 +34,17 @@ impl Content {
         match self {
             Self::Bytes(bytes) => Ok(files::sha256(bytes)),
             Self::File(path) => files::sha256_of(path),
+        }
+    }
+
+    /// Its hashes.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn digests(&self) -> Result<Digests> {
+        match self {
+            Self::Bytes(bytes) => Ok(Digests::of_bytes(bytes)),
+            Self::File(path) => Digests::of(path),
         }
     }
 

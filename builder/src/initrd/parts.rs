@@ -9,7 +9,7 @@ use super::archive::{Archive, Content};
 use super::compress::{self, Method};
 use crate::context::Context;
 use crate::error::Result;
-use crate::files::{self, Key};
+use crate::files::{self, Digests, Key};
 
 /// Changes when the same archive would be packed differently.
 const FORMAT: &str = "initramfs part 1";
@@ -32,6 +32,8 @@ pub struct Part {
     pub path: PathBuf,
     /// What is in it.
     pub objects: Vec<Object>,
+    /// Path and hashes of each of them.
+    pub digests: Vec<(String, Digests)>,
     /// Whether it was there before.
     pub reused: bool,
 }
@@ -67,16 +69,25 @@ impl Plan {
             Ok(())
         })?;
         let path = entry.path.join(&name);
-        let objects = self.objects(files::size(&path)?)?;
-        Ok(Part { name, path, objects, reused: entry.reused })
+        let digests = self.archive.files().map(|(path, content)| Ok((path.to_owned(), content.digests()?)));
+        let digests: Vec<(String, Digests)> = digests.collect::<Result<_>>()?;
+        let hashes = digests.iter().map(|(_, digests)| digests.sha256.clone());
+        let objects = self.objects_with(hashes, files::size(&path)?)?;
+        Ok(Part { name, path, objects, digests, reused: entry.reused })
     }
 
     /// What is in it; where all is compressed together, each has its share by size.
     pub fn objects(&self, packed: u64) -> Result<Vec<Object>> {
+        let hashes = self.archive.files().map(|(_, content)| content.sha256()).collect::<Result<Vec<_>>>()?;
+        self.objects_with(hashes, packed)
+    }
+
+    /// The same, with their hashes in the order of the archive.
+    fn objects_with(&self, hashes: impl IntoIterator<Item = String>, packed: u64) -> Result<Vec<Object>> {
         let mut objects = Vec::new();
-        for (path, content) in self.archive.files() {
+        for ((path, content), sha256) in self.archive.files().zip(hashes) {
             let Some((_, room, origin)) = self.origins.iter().find(|(known, ..)| known == path) else { continue };
-            let (size, sha256) = (content.size()?, content.sha256()?);
+            let size = content.size()?;
             objects.push(Object {
                 name: path.to_owned(),
                 room: *room,
