@@ -26,6 +26,7 @@ pub mod build;
 pub mod cache;
 pub mod cli;
 pub mod context;
+pub mod efi;
 pub mod error;
 pub mod files;
 pub mod flash;

@@ -39,8 +39,13 @@ pub const PACKAGES: &[(&str, &str, &str)] = &[
     ("mkfs.erofs", "erofs-utils", "packs images"),
     ("mke2fs", "e2fsprogs", "makes the guests' disks"),
     ("grub-mkimage", "grub-common", "makes the boot loader"),
+    ("xorriso", "xorriso", "makes ISO images"),
     ("qemu-system-x86_64", "qemu-system-x86", "runs an appliance (thimble run)"),
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", "runs an appliance by UEFI (thimble run --boot flash-uefi)"),
+    (
+        "/usr/share/OVMF/OVMF_CODE_4M.fd",
+        "ovmf",
+        "runs an appliance by UEFI (thimble run --boot flash-uefi, and others)",
+    ),
 ];
 
 /// How many of a program's last lines an error tells.

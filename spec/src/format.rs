@@ -14,11 +14,15 @@ pub enum Format {
     Netboot,
     /// `nfs/`: the same without the images, which stay on an NFS server.
     Nfs,
+    /// `thimble.iso`: for a CD or a USB stick, boots by BIOS and by UEFI.
+    Iso,
+    /// `thimble.efi`: a unified kernel image, which UEFI firmware starts.
+    Uki,
 }
 
 impl Format {
     /// All of them, in the order in which they are made.
-    pub const ALL: &[Self] = &[Self::Flash, Self::Netboot, Self::Nfs];
+    pub const ALL: &[Self] = &[Self::Flash, Self::Netboot, Self::Nfs, Self::Iso, Self::Uki];
     /// Those of a definition that names none.
     pub const DEFAULT: &[Self] = &[Self::Flash, Self::Netboot];
 
@@ -28,6 +32,8 @@ impl Format {
             Self::Flash => "flash",
             Self::Netboot => "netboot",
             Self::Nfs => "nfs",
+            Self::Iso => "iso",
+            Self::Uki => "uki",
         }
     }
 }

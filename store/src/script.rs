@@ -22,17 +22,7 @@ pub const TRIAL_VARIABLE: &str = "thimble_trial";
 /// # Errors
 /// A word of the command line that GRUB would change on its way to the kernel.
 pub fn script(release: &Release, slot: Slot, volume: VolumeId) -> Result<String> {
-    let mut linux = format!("linux {}", object_path(&release.kernel));
-    for word in release.cmdline.split_ascii_whitespace() {
-        let word = quoted(word).ok_or_else(|| {
-            Error::Wrong(format!(
-                "the host's kernel command line has the word `{word}`, which GRUB would change: leave out quotes, \
-                 backslashes and letters beyond ASCII"
-            ))
-        })?;
-        linux.push(' ');
-        linux.push_str(&word);
-    }
+    let mut linux = format!("linux {}{}", object_path(&release.kernel), words(&release.cmdline)?);
     linux.push_str(&format!(" {SLOT_WORD}={slot} {BOOT_WORD}={volume} ${TRIAL_VARIABLE}"));
     let initrd: String = release.initrd.iter().map(|part| format!(" {}", object_path(part))).collect();
     let (name, manifest) = (&release.appliance, &release.manifest);
@@ -44,6 +34,25 @@ pub fn sums(release: &Release, slot: Slot, script: &str) -> String {
     let objects = release.objects().into_iter().map(|part| (part.sha256.clone(), object_path(part)));
     let script = (hash::hex(script.as_bytes()), format!("/thimble/{slot}.cfg"));
     objects.chain([script]).map(|(sha256, path)| format!("{sha256}  {path}\n")).collect()
+}
+
+/// A kernel command line as GRUB's shell must read it: a space, and the word, for each word.
+///
+/// # Errors
+/// A word that GRUB would change on its way to the kernel.
+pub fn words(cmdline: &str) -> Result<String> {
+    let mut line = String::new();
+    for word in cmdline.split_ascii_whitespace() {
+        let word = quoted(word).ok_or_else(|| {
+            Error::Wrong(format!(
+                "the host's kernel command line has the word `{word}`, which GRUB would change: leave out quotes, \
+                 backslashes and letters beyond ASCII"
+            ))
+        })?;
+        line.push(' ');
+        line.push_str(&word);
+    }
+    Ok(line)
 }
 
 /// A word as GRUB's shell must read it, if it can. GRUB puts a backslash before quotes and backslashes that it hands to a kernel

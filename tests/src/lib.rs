@@ -14,7 +14,7 @@ pub use ganesha::Ganesha;
 pub use http::get;
 pub use machine::{Boot, Machine};
 pub use qmp::execute;
-pub use thimble::{cache, demo, repository, thimble};
+pub use thimble::{cache, demo, media, repository, thimble};
 
 use std::net::TcpListener;
 use std::time::Duration;

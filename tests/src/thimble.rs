@@ -21,12 +21,21 @@ pub fn thimble() -> Command {
 /// The output directory of `configs/demo.toml`, built once a process.
 pub fn demo() -> &'static Path {
     static DEMO: OnceLock<PathBuf> = OnceLock::new();
-    DEMO.get_or_init(|| {
-        let out = repository().join("target/demo");
-        let status = thimble().args(["build", "configs/demo.toml", "--quiet", "--out"]).arg(&out).status();
-        assert!(status.expect("thimble starts").success(), "the demonstration builds");
-        out
-    })
+    DEMO.get_or_init(|| build("demo", &[]))
+}
+
+/// The same with `thimble.iso` and `thimble.efi` besides the flash disk.
+pub fn media() -> &'static Path {
+    static MEDIA: OnceLock<PathBuf> = OnceLock::new();
+    MEDIA.get_or_init(|| build("media", &["--format", "flash,iso,uki"]))
+}
+
+/// Builds the demonstration into `target/NAME`.
+fn build(name: &str, more: &[&str]) -> PathBuf {
+    let out = repository().join("target").join(name);
+    let status = thimble().args(["build", "configs/demo.toml", "--quiet", "--out"]).arg(&out).args(more).status();
+    assert!(status.expect("thimble starts").success(), "the demonstration builds");
+    out
 }
 
 /// Where `thimble` keeps what it made before: as it decides itself.

@@ -10,7 +10,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use tempfile::TempDir;
-use thimble_tests::{cache, demo, thimble};
+use thimble_tests::{cache, demo, media, thimble};
 
 fn build_demo(out: &Path) -> Command {
     let mut command = thimble();
@@ -50,10 +50,13 @@ fn an_interrupted_build_leaves_nothing_and_the_next_one_gives_the_same_bytes() {
     assert!(left.is_empty(), "{left:?}");
 
     // and the next build, in another directory, gives the very bytes of the first one.
-    let status = build_demo(&out).arg("--quiet").env("THIMBLE_CACHE", &root).status().expect("thimble starts");
+    let all = ["--quiet", "--format", "flash,netboot,iso,uki"];
+    let status = build_demo(&out).args(all).env("THIMBLE_CACHE", &root).status().expect("thimble starts");
     assert!(status.success());
-    for file in ["flash.img", "netboot/initrd", "netboot/vmlinuz", "appliance.json", "manifest.json"] {
-        let same = fs::read(out.join(file)).expect(file) == fs::read(demo.join(file)).expect(file);
+    let media = media();
+    let both = ["flash.img", "netboot/initrd", "netboot/vmlinuz", "appliance.json"].map(|file| (file, demo));
+    for (file, first) in both.into_iter().chain(["thimble.iso", "thimble.efi"].map(|file| (file, media))) {
+        let same = fs::read(out.join(file)).expect(file) == fs::read(first.join(file)).expect(file);
         assert!(same, "{file} differs between two builds of one definition");
     }
 }

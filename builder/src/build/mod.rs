@@ -93,6 +93,7 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
     let contents = Contents {
         name: &inputs.appliance.name,
         kernel: &objects.host.vmlinuz,
+        kernel_release: &objects.host.release(),
         parts: &initramfs.parts,
         images: &objects.images,
         cmdline: &cmdline,

@@ -25,6 +25,10 @@ pub const NFS: &str = "nfs";
 pub const NFS_OBJECTS: &str = "nfs/objects/";
 /// What a running appliance takes in its place.
 pub const UPDATE: &str = "thimble.update";
+/// The image for CDs and USB sticks.
+pub const ISO: &str = "thimble.iso";
+/// The unified kernel image.
+pub const UKI: &str = "thimble.efi";
 /// The checked definition.
 pub const APPLIANCE: &str = "appliance.json";
 /// What all of it is.

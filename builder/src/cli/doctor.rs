@@ -21,8 +21,8 @@ const DISK: u64 = 6 * GIB;
 const MEMORY: u64 = 2 * GIB;
 /// The Rust that Thimble's own programs are compiled by.
 const RUST: &str = env!("CARGO_PKG_RUST_VERSION");
-/// What only `thimble run` needs.
-const RUN_ONLY: [&str; 2] = ["qemu-system-x86", "ovmf"];
+/// What only `thimble run` and some formats need.
+const OPTIONAL: [&str; 3] = ["qemu-system-x86", "ovmf", "xorriso"];
 
 /// Say what this machine lacks for building and running appliances, and how to install it.
 #[derive(Debug, clap::Args)]
@@ -72,7 +72,7 @@ fn tools(is_there: impl Fn(&str) -> bool) -> Vec<Check> {
     let check = |(name, package, why): &(&str, &'static str, &str)| Check {
         name: (*name).to_owned(),
         ok: is_there(name),
-        required: !RUN_ONLY.contains(package),
+        required: !OPTIONAL.contains(package),
         note: (*why).to_owned(),
         package: Some(*package),
     };

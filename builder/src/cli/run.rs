@@ -85,7 +85,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     if !args.append.is_empty() && !args.boot.is_direct() {
         return Err(Error::Usage(
-            "--append goes with --boot direct and --boot nfs: a flash disk has its own command line".to_owned(),
+            "--append goes with --boot direct and --boot nfs: all others have a command line of their own".to_owned(),
         ));
     }
     if args.what.is_file() {

@@ -22,24 +22,11 @@ const LIST_SIZE: usize = 12;
 /// Behind core.img's first sector, which boot.img puts at segment 0x800 (`GRUB_BOOT_I386_PC_KERNEL_SEG`).
 const LOAD_SEGMENT: u16 = 0x820;
 
-/// Modules of both images: what finds the partition and loads a kernel from it, and says so when it can't; and
-/// what chooses a slot: reads and counts in thimble/state, and checks what the last boot may have stumbled over.
-const MODULES: [&str; 14] = [
-    "part_gpt",
-    "fat",
-    "normal",
-    "linux",
-    "search_fs_uuid",
-    "serial",
-    "terminal",
-    "echo",
-    "sleep",
-    "configfile",
-    "loadenv",
-    "test",
-    "hashsum",
-    "gcry_sha256",
-];
+/// Modules of all images: what finds the file system and loads a kernel from it, and says so when it can't.
+const MODULES: [&str; 7] = ["normal", "linux", "search_fs_uuid", "serial", "terminal", "echo", "sleep"];
+/// Modules for the flash disk: what finds its partition and chooses a slot: reads and counts in thimble/state, and checks
+/// what the last boot may have stumbled over.
+const SLOT_MODULES: [&str; 7] = ["part_gpt", "fat", "configfile", "loadenv", "test", "hashsum", "gcry_sha256"];
 
 /// One of GRUB's platforms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,25 +35,49 @@ pub enum Platform {
     Bios,
     /// BOOTX64.EFI.
     Uefi,
+    /// What a BIOS starts from a CD, or boot_hybrid.img from the same on a disk.
+    BiosCd,
+    /// BOOTX64.EFI beside a CD.
+    UefiCd,
 }
 
 impl Platform {
-    /// The name that `grub-mkimage` and the directory of its modules have.
+    /// The name of the directory with its modules.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Bios => "i386-pc",
-            Self::Uefi => "x86_64-efi",
+            Self::Bios | Self::BiosCd => "i386-pc",
+            Self::Uefi | Self::UefiCd => "x86_64-efi",
+        }
+    }
+
+    /// The name that `grub-mkimage` has for its images.
+    pub fn target(self) -> &'static str {
+        match self {
+            Self::BiosCd => "i386-pc-eltorito",
+            other => other.name(),
+        }
+    }
+
+    /// The package with its modules.
+    pub fn package(self) -> &'static str {
+        match self {
+            Self::Bios | Self::BiosCd => "grub-pc-bin",
+            Self::Uefi | Self::UefiCd => "grub-efi-amd64-bin",
         }
     }
 
     /// The modules of its image.
     pub fn modules(self) -> impl Iterator<Item = &'static str> {
         let own: &[&str] = match self {
-            Self::Bios => &["biosdisk", "reboot"],
+            Self::Bios | Self::BiosCd => &["biosdisk", "reboot"],
             // Without a video driver, Linux has no screen until its own driver is loaded.
-            Self::Uefi => &["efi_gop", "reboot"],
+            Self::Uefi | Self::UefiCd => &["efi_gop", "reboot"],
         };
-        MODULES.iter().chain(own).copied()
+        let of_medium: &[&str] = match self {
+            Self::Bios | Self::Uefi => &SLOT_MODULES,
+            Self::BiosCd | Self::UefiCd => &["iso9660"],
+        };
+        MODULES.iter().chain(of_medium).chain(own).copied()
     }
 }
 

@@ -138,9 +138,9 @@ fn with_room(budget: u64, core: u64, files: &[u64], directories: u64, room: u64)
     Ok(layout)
 }
 
-/// Cluster size and total size of a FAT16 that holds files of these sizes, `room` bytes and the slack: the largest cluster up to 4 KiB
-/// (a page of the flash) that leaves enough clusters, a larger one only where there would be too many.
-fn fat_size(files: &[u64], directories: u64, room: u64) -> Option<(u64, u64)> {
+/// Cluster size and total size of a FAT16 that holds files of these sizes, `room` bytes and the slack: the largest
+/// cluster up to 4 KiB (a page of the flash) that leaves enough clusters, a larger one only where there would be too many.
+pub fn fat_size(files: &[u64], directories: u64, room: u64) -> Option<(u64, u64)> {
     let clusters = |cluster: u64| {
         let used: u64 = files.iter().map(|size| size.div_ceil(cluster)).sum();
         used + directories + room.saturating_add(ESP_SLACK).div_ceil(cluster)

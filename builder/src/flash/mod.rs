@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | [`layout`] | where everything lies: arithmetic |
 //! | [`identity`] | GUIDs and volume ids, from the build's seed |
-//! | [`grub`] | the boot loader's images and configuration |
+//! | [`grub`] | the boot loader's configuration, and where its images lie |
+//! | [`mkimage`] | those images |
 //! | [`table`] | MBR and GPT |
 //! | [`esp`] | the FAT with the boot loader and the first slot |
+//! | [`volume`] | a FAT16, made and filled |
 //! | [`data`] | the ext4 that the node writes |
 //! | [`read`] | an image taken apart again |
 
@@ -15,8 +17,10 @@ pub mod esp;
 pub mod grub;
 pub mod identity;
 pub mod layout;
+pub mod mkimage;
 pub mod read;
 pub mod table;
+pub mod volume;
 pub mod window;
 
 use std::fs::File;
@@ -32,7 +36,6 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::formats::Contents;
 use crate::ledger::Space;
-use crate::tool::Tool;
 use crate::{files, ledger};
 use grub::Platform;
 use identity::Identity;
@@ -90,27 +93,10 @@ struct Loader {
 impl Loader {
     fn make(contents: &Contents<'_>, identity: &Identity, temp: &TempDir, context: &Context) -> Result<Self> {
         let boot_path = contents.loaders.grub.join(Platform::Bios.name()).join("boot.img");
-        for (platform, package) in [(Platform::Bios, "grub-pc-bin"), (Platform::Uefi, "grub-efi-amd64-bin")] {
-            let dir = contents.loaders.grub.join(platform.name());
-            if !dir.join("normal.mod").is_file() {
-                let dir = dir.display();
-                return Err(Error::environment(format!("{dir} has no GRUB modules: install the package {package}")));
-            }
-        }
-        let early = temp.path().join("early.cfg");
-        files::write(&early, grub::early_config(&identity.volume_text()).as_bytes())?;
+        let early = grub::early_config(&identity.volume_text());
         let image = |platform: Platform, name: &str| -> Result<PathBuf> {
             let output = temp.path().join(name);
-            Tool::new("grub-mkimage")
-                .bare_environment()
-                .args(["-O", platform.name(), "-p", "/thimble", "-d"])
-                .arg(contents.loaders.grub.join(platform.name()))
-                .arg("-c")
-                .arg(&early)
-                .arg("-o")
-                .arg(&output)
-                .args(platform.modules())
-                .run(context)?;
+            mkimage::make(context, &contents.loaders.grub, platform, &early, &output)?;
             Ok(output)
         };
         Ok(Self {

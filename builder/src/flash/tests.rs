@@ -60,6 +60,7 @@ impl Desk {
         let contents = Contents {
             name: "demo",
             kernel: &path("kernel"),
+            kernel_release: "6.1.0-1-amd64",
             parts: &["host", "guest"].map(|part| Part {
                 name: format!("{part}.cpio"),
                 path: path(part),

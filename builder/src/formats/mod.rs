@@ -7,11 +7,15 @@
 //! | [`netboot`] | `netboot/` |
 //! | [`nfs`] | `nfs/` |
 //! | [`update`] | `thimble.update`, where somebody signs |
+//! | [`iso`] | `thimble.iso` |
+//! | [`uki`] | `thimble.efi` |
 //! | [`loaders`] | nothing: fetches the boot loaders that the others put in place |
 
+pub mod iso;
 pub mod loaders;
 pub mod netboot;
 pub mod nfs;
+pub mod uki;
 pub mod update;
 
 use std::path::Path;
@@ -38,6 +42,8 @@ pub struct Contents<'a> {
     pub name: &'a str,
     /// The host's kernel.
     pub kernel: &'a Path,
+    /// Its release, as `uname -r` says it.
+    pub kernel_release: &'a str,
     /// The parts of its initramfs in the order in which they are loaded.
     pub parts: &'a [Part],
     /// The guests' images, which are also in one of the parts.
@@ -87,23 +93,25 @@ pub fn tools(format: Format) -> &'static [&'static str] {
     match format {
         Format::Flash => &["grub-mkimage", "mke2fs"],
         Format::Netboot => &["grub-mkimage"],
-        Format::Nfs => &[],
+        Format::Iso => &["grub-mkimage", "xorriso"],
+        Format::Nfs | Format::Uki => &[],
     }
 }
 
 /// The distribution's packages with the boot loaders of a format.
 pub fn packages(format: Format) -> &'static [&'static str] {
     match format {
-        Format::Flash => &["grub-pc-bin", "grub-efi-amd64-bin"],
+        Format::Flash | Format::Iso => &["grub-pc-bin", "grub-efi-amd64-bin"],
         Format::Netboot => netboot::PACKAGES,
         Format::Nfs => &[],
+        Format::Uki => &[uki::PACKAGE],
     }
 }
 
 /// Hardware sets without which a node that boots from the format does not find what it needs.
 pub fn hardware(format: Format) -> &'static [&'static str] {
     match format {
-        Format::Flash | Format::Netboot => &[],
+        Format::Flash | Format::Netboot | Format::Iso | Format::Uki => &[],
         Format::Nfs => &["nfs"],
     }
 }
@@ -117,6 +125,8 @@ pub fn write(format: Format, contents: &Contents<'_>, output: &Output<'_>, conte
         Format::Flash => flash::write(&output.path(output::FLASH), contents, context),
         Format::Netboot => netboot::write(contents, output, context).map(|()| Vec::new()),
         Format::Nfs => nfs::write(contents, output).map(|()| Vec::new()),
+        Format::Iso => iso::write(&output.path(output::ISO), contents, context).map(|()| Vec::new()),
+        Format::Uki => uki::write(&output.path(output::UKI), contents, context).map(|()| Vec::new()),
     }
 }
 

@@ -30,6 +30,13 @@ pub struct HostKernel {
     pub catalog: Catalog,
 }
 
+impl HostKernel {
+    /// Its release, as `uname -r` says it: the name of the directory with its modules.
+    pub fn release(&self) -> String {
+        self.modules_dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
 /// The package with the kernel: `name` itself or one that it depends on.
 ///
 /// # Errors

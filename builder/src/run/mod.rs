@@ -5,6 +5,7 @@
 //! | [`artefacts`] | the output directory of a build |
 //! | [`accel`] | KVM or translation |
 //! | [`net`], [`forward`] | the user network and its forwarded ports |
+//! | [`medium`] | what it boots from, if not the flash disk |
 //! | [`qemu`] | the command line |
 //! | [`process`], [`qmp`] | QEMU as our child, and its power button |
 //! | [`session`], [`console`], [`keys`], [`terminal`] | the machine and its user |
@@ -14,6 +15,7 @@ pub mod artefacts;
 pub mod console;
 pub mod forward;
 pub mod keys;
+pub mod medium;
 pub mod net;
 pub mod process;
 pub mod qemu;
@@ -39,6 +41,7 @@ use crate::{files, tool};
 use accel::{Accel, Wish};
 use artefacts::Artefacts;
 use forward::Forward;
+use medium::Medium;
 use net::UserNet;
 use process::Running;
 use qemu::{Firmware, Machine};
@@ -65,21 +68,43 @@ pub enum Boot {
     Direct,
     /// nfs/vmlinuz and nfs/initrd, loaded by QEMU itself; --append thimble.nfs=SERVER:/PATH says where nfs/ is exported.
     Nfs,
+    /// thimble.iso as a CD, by a BIOS.
+    IsoBios,
+    /// thimble.iso as a CD, by UEFI.
+    IsoUefi,
+    /// thimble.iso written to a USB stick, by a BIOS.
+    UsbBios,
+    /// thimble.iso written to a USB stick, by UEFI.
+    UsbUefi,
+    /// thimble.efi as the only program of a USB stick, by UEFI.
+    Uki,
 }
 
 impl Boot {
-    /// The artefacts that it needs. One that is loaded by QEMU finds its data on the flash disk all the same.
+    /// The artefacts that it needs. One that boots from something else finds its data on the flash disk all the same.
     pub fn formats(self) -> &'static [Format] {
         match self {
             Self::FlashBios | Self::FlashUefi => &[Format::Flash],
             Self::Direct => &[Format::Flash, Format::Netboot],
             Self::Nfs => &[Format::Nfs],
+            Self::IsoBios | Self::IsoUefi | Self::UsbBios | Self::UsbUefi => &[Format::Flash, Format::Iso],
+            Self::Uki => &[Format::Flash, Format::Uki],
         }
     }
 
     /// Whether QEMU loads the kernel itself, and so takes more words for it.
     pub fn is_direct(self) -> bool {
         matches!(self, Self::Direct | Self::Nfs)
+    }
+
+    /// Whether UEFI firmware is what boots.
+    pub fn by_uefi(self) -> bool {
+        matches!(self, Self::FlashUefi | Self::IsoUefi | Self::UsbUefi | Self::Uki)
+    }
+
+    /// Whether it is the flash disk that is booted from.
+    pub fn from_flash(self) -> bool {
+        matches!(self, Self::FlashBios | Self::FlashUefi)
     }
 }
 
@@ -116,7 +141,7 @@ pub struct Request {
 /// Something is missing or in use, which is told before anything starts; else see [`session`].
 pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Result<()> {
     tool::require(&[process::QEMU])?;
-    if request.boot == Boot::FlashUefi {
+    if request.boot.by_uefi() {
         tool::require(&[qemu::OVMF_CODE])?;
     }
     let appliance = &artefacts.appliance;
@@ -125,9 +150,11 @@ pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Resu
     if forwards.is_empty() && request.until.is_none() {
         forwards = net.default_forwards(appliance, FIRST_PORT, GUEST_PORT);
     }
+    let medium = Medium::of(artefacts, request.boot)?;
     let machine = Machine {
         name: appliance.name.clone(),
         firmware: firmware(artefacts, request.boot, &request.append)?,
+        medium: medium.as_ref().map(Medium::device),
         cpus: request.cpus,
         memory_mib: request.memory.unwrap_or_else(|| memory(appliance)).bytes().div_ceil(MIB),
         disk: disk(artefacts, request.boot, request.disk.as_deref())?,
@@ -159,8 +186,8 @@ fn accelerate(wish: Wish, progress: &Progress) -> Accel {
 
 fn firmware(artefacts: &Artefacts, boot: Boot, append: &str) -> Result<Firmware> {
     Ok(match boot {
-        Boot::FlashBios => Firmware::Bios,
-        Boot::FlashUefi => Firmware::Uefi,
+        Boot::FlashBios | Boot::IsoBios | Boot::UsbBios => Firmware::Bios,
+        Boot::FlashUefi | Boot::IsoUefi | Boot::UsbUefi | Boot::Uki => Firmware::Uefi,
         Boot::Direct => direct(artefacts, "netboot", append)?,
         Boot::Nfs => direct(artefacts, "nfs", append)?,
     })
@@ -179,7 +206,7 @@ fn direct(artefacts: &Artefacts, dir: &str, append: &str) -> Result<Firmware> {
 fn disk(artefacts: &Artefacts, boot: Boot, kept: Option<&Path>) -> Result<Option<PathBuf>> {
     let flash = match artefacts.file("flash.img") {
         Ok(flash) => flash,
-        Err(_) if kept.is_none() && boot.is_direct() => return Ok(None),
+        Err(_) if kept.is_none() && !boot.from_flash() => return Ok(None),
         Err(error) => return Err(error),
     };
     let Some(kept) = kept else { return Ok(Some(flash)) };

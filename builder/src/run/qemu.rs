@@ -14,9 +14,9 @@ pub const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 /// How the machine boots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Firmware {
-    /// SeaBIOS, from the flash disk.
+    /// SeaBIOS.
     Bios,
-    /// OVMF, from the flash disk.
+    /// OVMF.
     Uefi,
     /// QEMU loads the kernel itself.
     Direct {
@@ -29,6 +29,15 @@ pub enum Firmware {
     },
 }
 
+/// What the machine boots from, if not its flash disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// A CD with this image in it.
+    Cd(PathBuf),
+    /// A USB stick with this content, which stays as it is.
+    Usb(PathBuf),
+}
+
 /// A machine.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -36,6 +45,8 @@ pub struct Machine {
     pub name: String,
     /// How it boots.
     pub firmware: Firmware,
+    /// What it boots from, if that is not its disk.
+    pub medium: Option<Device>,
     /// Who runs its code.
     pub accel: Accel,
     /// Processors.
@@ -91,7 +102,25 @@ impl Machine {
         if let Some(disk) = &self.disk {
             let snapshot = if self.keep { "off" } else { "on" };
             add(&["-drive", &format!("if=none,id=flash,format=raw,snapshot={snapshot},file={}", escaped(disk))]);
-            add(&["-device", "virtio-blk-pci,drive=flash,bootindex=1"]);
+            let first = if self.medium.is_none() { ",bootindex=1" } else { "" };
+            add(&["-device", &format!("virtio-blk-pci,drive=flash{first}")]);
+        }
+        match &self.medium {
+            None => {}
+            Some(Device::Cd(image)) => {
+                let file = escaped(image);
+                add(&["-drive", &format!("if=none,id=medium,format=raw,media=cdrom,readonly=on,file={file}")]);
+                add(&["-device", "ide-cd,drive=medium,bootindex=1"]);
+            }
+            Some(Device::Usb(image)) => {
+                let file = escaped(image);
+                add(&["-drive", &format!("if=none,id=medium,format=raw,snapshot=on,file={file}")]);
+                add(&["-device", "qemu-xhci", "-device", "usb-storage,drive=medium,removable=on,bootindex=1"]);
+            }
+        }
+        if self.medium.is_some() {
+            // What this medium cannot boot is not booted from another.
+            add(&["-boot", "strict=on"]);
         }
         add(&["-netdev", &self.netdev(), "-device", "virtio-net-pci,netdev=net0,romfile="]);
         add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
@@ -128,6 +157,7 @@ mod tests {
         Machine {
             name: "demo".to_owned(),
             firmware: Firmware::Bios,
+            medium: None,
             accel: Accel::Tcg,
             cpus: 2,
             memory_mib: 768,
@@ -171,5 +201,10 @@ mod tests {
         };
         let direct = Machine { firmware: direct, ends_on_reboot: true, ..machine() };
         assert_eq!(told(&direct), include_str!("golden/direct.txt"));
+        let cd = Machine { medium: Some(Device::Cd("out/thimble.iso".into())), ..machine() };
+        assert_eq!(told(&cd), include_str!("golden/cd.txt"));
+        let usb =
+            Machine { firmware: Firmware::Uefi, medium: Some(Device::Usb("out/thimble.iso".into())), ..machine() };
+        assert_eq!(told(&usb), include_str!("golden/usb.txt"));
     }
 }
