@@ -9,6 +9,7 @@ mod machine;
 mod qmp;
 pub mod rig;
 mod thimble;
+pub mod update;
 
 pub use ganesha::Ganesha;
 pub use http::get;

@@ -58,6 +58,9 @@ pub struct Args {
     /// Keep the disk in this file, which is made from flash.img if it is not there
     #[arg(long, value_name = "FILE")]
     disk: Option<PathBuf>,
+    /// One more disk with what is in this file, such as a thimble.update; the machine can only read it. May be repeated
+    #[arg(long, value_name = "FILE")]
+    attach: Vec<PathBuf>,
     /// Let QEMU listen for QMP on this socket
     #[arg(long, value_name = "SOCKET")]
     qmp: Option<PathBuf>,
@@ -130,6 +133,7 @@ fn start(args: Args, dir: &Path, progress: &Progress) -> Result<()> {
         memory: args.memory,
         cpus: args.cpus,
         disk: args.disk,
+        attach: args.attach,
         qmp: args.qmp,
         internet: args.internet,
         append: args.append,

@@ -127,6 +127,8 @@ pub struct Request {
     pub cpus: u8,
     /// A disk that stays.
     pub disk: Option<PathBuf>,
+    /// More disks, to read.
+    pub attach: Vec<PathBuf>,
     /// A QMP socket for somebody else.
     pub qmp: Option<PathBuf>,
     /// Whether the machine may reach more than its forwarded ports.
@@ -159,6 +161,7 @@ pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Resu
         memory_mib: request.memory.unwrap_or_else(|| memory(appliance)).bytes().div_ceil(MIB),
         disk: disk(artefacts, request.boot, request.disk.as_deref())?,
         keep: request.disk.is_some(),
+        attached: attached(request.attach)?,
         forwards: targets(&net, appliance, &forwards)?,
         net,
         internet: request.internet,
@@ -218,6 +221,14 @@ fn disk(artefacts: &Artefacts, boot: Boot, kept: Option<&Path>) -> Result<Option
         files::publish(copy, kept)?;
     }
     Ok(Some(kept.to_owned()))
+}
+
+/// The files that are more disks.
+fn attached(files: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    match files.iter().find(|file| !file.exists()) {
+        Some(file) => Err(Error::Usage(format!("--attach {}: there is no such file", file.display()))),
+        None => Ok(files),
+    }
 }
 
 /// What the appliance needs: what its definition says, else what its guests and the host take.

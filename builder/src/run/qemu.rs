@@ -57,6 +57,8 @@ pub struct Machine {
     pub disk: Option<PathBuf>,
     /// Whether what the machine writes on it stays.
     pub keep: bool,
+    /// Files that are more disks, which the machine can only read.
+    pub attached: Vec<PathBuf>,
     /// Its network.
     pub net: UserNet,
     /// Whether it may reach anything but its forwarded ports.
@@ -122,6 +124,11 @@ impl Machine {
             // What this medium cannot boot is not booted from another.
             add(&["-boot", "strict=on"]);
         }
+        for (number, file) in self.attached.iter().enumerate() {
+            let name = format!("attached{number}");
+            add(&["-drive", &format!("if=none,id={name},format=raw,readonly=on,file={}", escaped(file))]);
+            add(&["-device", &format!("virtio-blk-pci,drive={name}")]);
+        }
         add(&["-netdev", &self.netdev(), "-device", "virtio-net-pci,netdev=net0,romfile="]);
         add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
         add(&["-chardev", &format!("socket,id=monitor,fd={monitor}"), "-mon", "chardev=monitor,mode=control"]);
@@ -163,6 +170,7 @@ mod tests {
             memory_mib: 768,
             disk: Some("out,1/flash.img".into()),
             keep: false,
+            attached: vec![],
             net: UserNet { net: "10.1.1.0/24".parse().unwrap(), gateway: ip(1), dns: ip(2), dhcp: ip(13) },
             internet: false,
             forwards: vec![(8081, ip(11), 80), (8082, ip(12), 80)],
@@ -188,6 +196,7 @@ mod tests {
             firmware: Firmware::Uefi,
             accel: Accel::Kvm,
             keep: true,
+            attached: vec!["out/thimble.update".into()],
             internet: true,
             forwards: vec![],
             qmp: Some("/tmp/qmp".into()),
