@@ -6,7 +6,7 @@ use thimble_spec::paths;
 
 /// The verbs and what they do.
 pub const USAGE: &str = "usage: thimble-node [APPLIANCE.json]
-       thimble-node update SOURCE [--reboot] [--json]
+       thimble-node update SOURCE [--reboot | --live] [--json]
        thimble-node slots [--json]
        thimble-node guests [--json]
        thimble-node confirm
@@ -16,7 +16,9 @@ Without a verb, supervises the guests of the appliance until SIGTERM: then it sh
 update   installs a thimble.update into the slot of the flash disk that is not in use. SOURCE is the file, a block device
          that holds it from its first byte on, or - for standard input. Nothing is written of an update that is not signed
          with the appliance's key. It starts at the next boot; --reboot shuts the guests down and boots it now. If its
-         guests do not get ready in time, the machine goes back to this release by itself.
+         guests do not get ready in time, the machine goes back to this release by itself. --live, of an update that
+         changes nothing but the guests' kernel and initramfs: guests that run keep theirs, and each takes the new one when
+         it starts the next time; the slot has it for the next boot.
 slots    what both slots of the flash disk hold, and which one is started next
 guests   what each guest does, and the hashes of the kernel and the initramfs that it runs and will run next
 confirm  tells the boot loader that this release works; PID 1 does so
@@ -40,6 +42,8 @@ pub enum Verb {
         source: PathBuf,
         /// Reboot into it.
         reboot: bool,
+        /// Let guests that start have its kernel and initramfs now.
+        live: bool,
         /// For programs.
         json: bool,
     },
@@ -81,7 +85,11 @@ impl Verb {
         let verb = match words[..] {
             [] => Self::Daemon { appliance: paths::APPLIANCE.into() },
             ["update", source] => {
-                Self::Update { source: source.into(), reboot: take("--reboot"), json: take("--json") }
+                let (reboot, live) = (take("--reboot"), take("--live"));
+                if reboot && live {
+                    return Err("--live is there to go without --reboot: say one of them".to_owned());
+                }
+                Self::Update { source: source.into(), reboot, live, json: take("--json") }
             }
             ["update", ..] => return Err("update takes one file, block device or -".to_owned()),
             ["slots"] => Self::Slots { json: take("--json") },
@@ -145,10 +153,12 @@ mod tests {
     fn verbs_are_understood() {
         assert_eq!(parse(""), Ok(Verb::Daemon { appliance: paths::APPLIANCE.into() }));
         assert_eq!(parse("/x.json"), Ok(Verb::Daemon { appliance: "/x.json".into() }));
-        let update = |reboot, json| Ok(Verb::Update { source: "/dev/vdb".into(), reboot, json });
-        assert_eq!(parse("update /dev/vdb"), update(false, false));
-        assert_eq!(parse("update --json /dev/vdb --reboot"), update(true, true));
-        assert_eq!(parse("update -"), Ok(Verb::Update { source: "-".into(), reboot: false, json: false }));
+        let update = |reboot, live, json| Ok(Verb::Update { source: "/dev/vdb".into(), reboot, live, json });
+        assert_eq!(parse("update /dev/vdb"), update(false, false, false));
+        assert_eq!(parse("update --json /dev/vdb --reboot"), update(true, false, true));
+        assert_eq!(parse("update /dev/vdb --live"), update(false, true, false));
+        assert!(parse("update /dev/vdb --live --reboot").is_err());
+        assert_eq!(parse("update -"), Ok(Verb::Update { source: "-".into(), reboot: false, live: false, json: false }));
         assert_eq!(parse("slots --json"), Ok(Verb::Slots { json: true }));
         assert_eq!(parse("guests"), Ok(Verb::Guests { json: false }));
         assert_eq!(parse("confirm"), Ok(Verb::Confirm));

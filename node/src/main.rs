@@ -62,7 +62,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Help => println!("{USAGE}"),
         Verb::Daemon { appliance } => block_on(node::run(&appliance))?,
         Verb::Guests { json } => block_on(guests::run(json))?,
-        Verb::Update { source, reboot, json } => update::run(&source, reboot, json)?,
+        Verb::Update { source, reboot, live, json } => update::run(&source, update::Then { reboot, live }, json)?,
         Verb::Slots { json } => update::slots::run(json)?,
         Verb::Confirm => update::confirm::run()?,
     }

@@ -10,10 +10,12 @@
 //! A version is never changed, and which one is taken changes by one rename. A guest's VMM reads both files as it starts;
 //! nobody needs them after that.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use thimble_spec::catalogue::Catalogue;
 use thimble_spec::paths;
@@ -64,6 +66,12 @@ impl Default for Shared {
 }
 
 impl Shared {
+    /// Of a test.
+    #[cfg(test)]
+    pub fn at(run: &Path) -> Self {
+        Self { run: run.to_owned(), catalogue: run.join("catalogue.json") }
+    }
+
     /// The version that the next start of a guest takes.
     pub fn next(&self) -> Version {
         self.placed().unwrap_or_else(|| self.built_in())
@@ -84,8 +92,81 @@ impl Shared {
         Some(Version { kernel: directory.join(KERNEL_FILE), initrd: directory.join(INITRD_FILE), hashes: Some(hashes) })
     }
 
+    /// Puts a version beside the others, which `fill` writes into a directory, and has it taken from now on. The version
+    /// that was taken before stays, for a guest that starts in this moment; older ones go.
+    ///
+    /// # Errors
+    /// It cannot be written, or `fill` fails: nothing is changed then.
+    pub fn put(&self, hashes: &Hashes, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        if self.built_in().hashes.as_ref() == Some(hashes) {
+            return self.take_built_in();
+        }
+        let name = format!("{:.16}-{:.16}", hashes.kernel, hashes.initrd);
+        let (versions, before) = (self.versions(), fs::read_link(self.link()).ok());
+        let directory = versions.join(&name);
+        if !directory.exists() {
+            let beside = versions.join("new");
+            remove(&beside)?;
+            fs::create_dir_all(&beside).with_context(|| format!("making {}", beside.display()))?;
+            let filled = fill(&beside)
+                .and_then(|()| Ok(fs::write(beside.join(HASHES_FILE), serde_json::to_vec(hashes)?)?))
+                .and_then(|()| finish(&beside, &directory));
+            if filled.is_err() {
+                // Memory; what failed is told.
+                let _ = remove(&beside);
+            }
+            filled?;
+        }
+        let link = self.link().with_extension("new");
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let target = Path::new("guest-parts").join(&name);
+        symlink(&target, &link)
+            .and_then(|()| fs::rename(&link, self.link()))
+            .context("switching to the new version")?;
+        let kept = [Some(target), before].map(|path| path.and_then(|path| Some(path.file_name()?.to_owned())));
+        for entry in fs::read_dir(&versions)?.flatten() {
+            if !kept.contains(&Some(entry.file_name())) {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on, guests start with what the node was built with.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn take_built_in(&self) -> Result<()> {
+        match fs::remove_file(self.link()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn versions(&self) -> PathBuf {
+        self.run.join("guest-parts")
+    }
+
     fn link(&self) -> PathBuf {
         self.run.join("guest-part")
+    }
+}
+
+/// Nobody writes to a version any more, and it gets its name.
+fn finish(beside: &Path, directory: &Path) -> Result<()> {
+    for name in [KERNEL_FILE, INITRD_FILE, HASHES_FILE] {
+        fs::set_permissions(beside.join(name), Permissions::from_mode(0o444))?;
+    }
+    fs::rename(beside, directory).with_context(|| format!("making {}", directory.display()))
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
@@ -120,13 +201,36 @@ mod tests {
     #[test]
     fn the_built_in_one_is_taken_until_another_is_put_in_place() {
         let dir = tempfile::tempdir().unwrap();
-        let shared = Shared { run: dir.path().to_owned(), catalogue: dir.path().join("catalogue.json") };
+        let shared = Shared::at(dir.path());
         assert_eq!(shared.next().hashes, None);
         let object = |path: &str, digit: &str| serde_json::json!({"path": path, "size": 1, "sha256": digit.repeat(64)});
         let objects = [object(paths::GUEST_KERNEL, "a"), object(paths::GUEST_INITRD, "e")];
         fs::write(&shared.catalogue, serde_json::json!({ "objects": objects }).to_string()).unwrap();
         let built_in = shared.next();
         assert_eq!((built_in.kernel.to_str(), built_in.hashes), (Some(paths::GUEST_KERNEL), Some(hashes("a"))));
+
+        let put = |digit: &str| {
+            let fill = |directory: &Path| {
+                fs::write(directory.join(KERNEL_FILE), digit)?;
+                Ok(fs::write(directory.join(INITRD_FILE), "")?)
+            };
+            shared.put(&hashes(digit), fill).unwrap();
+        };
+        put("b");
+        let first = shared.next();
+        assert_eq!((fs::read(&first.kernel).unwrap(), first.hashes.clone()), (b"b".to_vec(), Some(hashes("b"))));
+        put("b");
+        assert_eq!(shared.next(), first);
+        put("c");
+        assert_eq!(shared.next().hashes, Some(hashes("c")));
+        assert!(first.kernel.exists(), "a guest may be about to read it");
+        put("d");
+        assert!(!first.kernel.exists());
+        let failed = shared.put(&hashes("f"), |_| anyhow::bail!("no memory"));
+        assert_eq!((failed.is_err(), shared.next().hashes), (true, Some(hashes("d"))));
+        put("a");
+        assert_eq!(shared.next().hashes, Some(hashes("a")));
+        assert_eq!(shared.next().kernel.to_str(), Some(paths::GUEST_KERNEL), "that is the built-in one");
 
         let place = Place { run: dir.path().to_owned() };
         assert_eq!(started_with(&place), None);

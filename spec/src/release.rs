@@ -11,6 +11,12 @@ use thiserror::Error;
 use crate::cmdline::MAX_BYTES;
 use crate::names::check_name;
 
+/// Name of the initramfs part with what only guests use, their kernel and their initramfs, without what says how it is
+/// packed: a node can take it while it runs.
+pub const GUEST_PART: &str = "guest";
+/// Name of the part that is the node's alone: appliance, catalogue, end marker.
+pub const NODE_PART: &str = "node";
+
 /// Version of this format.
 pub const VERSION: u32 = 1;
 /// Parts of an initramfs, at most.
@@ -56,6 +62,11 @@ pub struct Part {
 }
 
 impl Part {
+    /// Whether it is the initramfs part of this name, however it is packed.
+    pub fn is_archive(&self, name: &str) -> bool {
+        self.name.strip_prefix(name).is_some_and(|rest| rest.starts_with(".cpio"))
+    }
+
     /// Its name in the store of objects: the first digits of its SHA-256.
     pub fn store_name(&self) -> &str {
         self.sha256.get(..STORE_NAME_DIGITS).unwrap_or(&self.sha256)

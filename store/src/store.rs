@@ -220,6 +220,18 @@ impl<D: Device> Store<D> {
         }
     }
 
+    /// An object of `most` bytes at most, compared with its hash.
+    ///
+    /// # Errors
+    /// It is larger, missing or damaged; the device.
+    pub fn object(&self, part: &Part, most: u64) -> Result<Vec<u8>> {
+        let wrong = |what: &str| Error::damaged(format!("the object {} {what}", part.name));
+        let entry = self.fat.find(self.objects, object_name(part)?)?.ok_or_else(|| wrong("is missing"))?;
+        let most = usize::try_from(most.min(part.size)).unwrap_or(usize::MAX);
+        let content = self.fat.read_small(&entry, most)?;
+        if hash::hex(&content) == part.sha256 { Ok(content) } else { Err(wrong("is not what its hash says")) }
+    }
+
     /// What installing `release` into the slot beside the good one would do. Reads all objects that it might share.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use thimble_spec::appliance::Appliance;
 use thimble_spec::catalogue::{Catalogue, Shared};
 use thimble_spec::manifest::{Object, Origin, Room};
 use thimble_spec::paths;
+use thimble_spec::release::{GUEST_PART, NODE_PART};
 
 use super::objects::Objects;
 use super::programs::Programs;
@@ -55,7 +56,7 @@ pub fn pack(context: &Context, appliance: &Appliance, objects: &Objects, program
     let plans = [modules(objects)?, own_programs(programs), guest(context, objects, programs)?, images(objects)];
     let mut parts = plans.iter().map(|plan| plan.pack(context)).collect::<Result<Vec<_>>>()?;
 
-    let mut node = Plan::new("node", Method::None);
+    let mut node = Plan::new(NODE_PART, Method::None);
     node.file(paths::APPLIANCE, 0o444, Content::Bytes(json(appliance)?), Room::Host, Origin::Thimble);
     let mut all: Vec<Object> = parts.iter().flat_map(|part| part.objects.clone()).collect();
     let shared = Content::Bytes(json(&catalogue(&all))?);
@@ -110,7 +111,7 @@ fn own_programs(programs: &Programs) -> Plan {
 }
 
 fn guest(context: &Context, objects: &Objects, programs: &Programs) -> Result<Plan> {
-    let mut plan = Plan::new("guest", Method::Xz);
+    let mut plan = Plan::new(GUEST_PART, Method::Xz);
     let kernel = &objects.guest;
     let origin = Origin::Source {
         package: kernel.package.name.clone(),

@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use thimble_spec::manifest::{Manifest, Object, Room};
-use thimble_spec::paths::DATA_PARTITION;
+use thimble_spec::manifest::{Manifest, Object, Origin, Room};
+use thimble_spec::paths::{self, DATA_PARTITION};
 
 use crate::build::output::FLASH;
 use crate::error::{Error, Result};
@@ -21,10 +21,10 @@ const OBJECTS: &str = "thimble/objects/";
 
 /// Say who spends each byte of an appliance.
 ///
-/// For a build's directory: what each part of the appliance and each of its objects takes of the budget; all artefacts are
-/// compared with the manifest. For a flash.img alone: its partitions and boot files; all checksums of its tables are
-/// compared. Of both: what the disk's slots hold, what they share and which is started; all that they load is compared with
-/// the hashes of their releases.
+/// For a build's directory: what each part of the appliance and each of its objects takes of the budget, and which kernel
+/// and initramfs each guest starts with; all artefacts are compared with the manifest. For a flash.img alone: its
+/// partitions and boot files; all checksums of its tables are compared. Of both: what the disk's slots hold, what they share
+/// and which is started; all that they load is compared with the hashes of their releases.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 everything is as it should be, 1 something differs or is damaged.")]
 pub struct Args {
@@ -45,8 +45,19 @@ struct Report<'a> {
     manifest: &'a Manifest,
     /// The slots of flash.img.
     slots: Option<Slots>,
+    guests: Vec<Starts>,
     /// Artefacts that are not what the manifest says, a sentence each.
     differences: Vec<String>,
+}
+
+/// What a guest starts with.
+#[derive(Serialize)]
+struct Starts {
+    guest: String,
+    /// Package and version of the kernel's source.
+    kernel: Option<String>,
+    kernel_sha256: String,
+    initrd_sha256: String,
 }
 
 #[derive(Serialize)]
@@ -105,6 +116,7 @@ fn directory(dir: &Path, as_json: bool) -> Result<()> {
     let spaces = spaces(&manifest.objects, image.as_ref());
     let mut differences = differences(dir, &manifest.artefacts)?;
     differences.extend(damage(slots.as_ref()));
+    let guests = starts(&artefacts);
     if as_json {
         let rooms = ledger::by_room(&spaces).into_iter().map(|(room, bytes)| RoomTotal { room, bytes }).collect();
         let report = Report {
@@ -113,6 +125,7 @@ fn directory(dir: &Path, as_json: bool) -> Result<()> {
             spaces: &spaces,
             manifest,
             slots,
+            guests,
             differences: differences.clone(),
         };
         print(&json(&report)?)?;
@@ -126,9 +139,42 @@ fn directory(dir: &Path, as_json: bool) -> Result<()> {
         };
         text.push_str(&ledger::table(&spaces, budget));
         text.push_str(&slots_text(slots.as_ref()));
+        text.push_str(&starts_table(&guests));
         print(&text)?;
     }
     sound(differences)
+}
+
+/// What each guest starts with: all of them the same.
+fn starts(artefacts: &Artefacts) -> Vec<Starts> {
+    let object = |path: &str| artefacts.manifest.objects.iter().find(|object| object.name == path);
+    let (Some(kernel), Some(initrd)) = (object(paths::GUEST_KERNEL), object(paths::GUEST_INITRD)) else {
+        return Vec::new();
+    };
+    let version = match &kernel.origin {
+        Origin::Source { package, version, .. } | Origin::Package { package, version } => {
+            Some(format!("{package} {version}"))
+        }
+        _ => None,
+    };
+    let guests = artefacts.appliance.guests.iter().map(|guest| Starts {
+        guest: guest.name.clone(),
+        kernel: version.clone(),
+        kernel_sha256: kernel.sha256.clone(),
+        initrd_sha256: initrd.sha256.clone(),
+    });
+    guests.collect()
+}
+
+/// For people, in a table's lines: as many digits of a hash as `thimble-node guests` shows.
+fn starts_table(guests: &[Starts]) -> String {
+    let mut text = String::new();
+    for Starts { guest, kernel, kernel_sha256, initrd_sha256 } in guests {
+        let version = kernel.as_deref().unwrap_or("a kernel");
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "guest {guest} starts with {version} ({kernel_sha256:.12}) initrd {initrd_sha256:.12}");
+    }
+    if text.is_empty() { text } else { format!("\n{text}") }
 }
 
 /// Who spends each byte of the disk: the objects of the manifest, and what the disk itself has around them.
@@ -207,7 +253,6 @@ fn print(text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use thimble_spec::manifest::Origin;
 
     fn artefact(name: &str, content: &[u8]) -> Object {
         Object {
@@ -218,6 +263,19 @@ mod tests {
             sha256: files::sha256(content),
             origin: Origin::Thimble,
         }
+    }
+
+    #[test]
+    fn a_guest_has_a_line_with_its_kernel_and_its_initramfs() {
+        let starts = Starts {
+            guest: "web1".to_owned(),
+            kernel: Some("linux-source-6.12 6.12.9-1".to_owned()),
+            kernel_sha256: "a".repeat(64),
+            initrd_sha256: "b".repeat(64),
+        };
+        let line = "\nguest web1 starts with linux-source-6.12 6.12.9-1 (aaaaaaaaaaaa) initrd bbbbbbbbbbbb\n";
+        assert_eq!(starts_table(&[starts]), line);
+        assert_eq!(starts_table(&[]), "");
     }
 
     #[test]

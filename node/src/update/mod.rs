@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `boot` | the boot partition that this host was started from |
 //! | `source` | where an update comes from |
+//! | `live` | the guests' kernel and initramfs, without a reboot |
 //! | `show` | progress and the report, for people and for programs |
 //! | `slots` | what both slots hold |
 //! | `confirm` | what PID 1's health gate has written |
@@ -12,6 +13,7 @@
 
 mod boot;
 pub mod confirm;
+mod live;
 mod show;
 pub mod slots;
 mod source;
@@ -27,21 +29,37 @@ use thimble_store::update::{Report, apply, check};
 use thimble_store::{Device, Error, Key, State, Store};
 
 use crate::cli::exit;
+use crate::shared::{Hashes, Shared};
 use show::Show;
 use source::Source;
 
-/// Installs the update; gives the program's exit code.
+/// What follows once it is installed.
+#[derive(Clone, Copy, Debug)]
+pub struct Then {
+    /// A reboot into it.
+    pub reboot: bool,
+    /// Guests that start have its kernel and initramfs.
+    pub live: bool,
+}
+
+/// Installs the update.
 ///
 /// # Errors
 /// It is refused, or cannot be installed: the release in use is untouched.
-pub fn run(path: &Path, reboot: bool, json: bool) -> Result<()> {
+pub fn run(path: &Path, then: Then, json: bool) -> Result<()> {
     let appliance = crate::node::appliance(Path::new(paths::APPLIANCE))?;
     let key = key(&appliance)?;
     let origin = boot::origin()?;
     let source = Source::open(path).with_context(|| format!("opening the update {}", path.display()))?;
     let mut show = Show::new(json);
     if source.again() {
-        check(source.reader()?, &key, &appliance.name)?;
+        let envelope = check(source.reader()?, &key, &appliance.name)?;
+        if then.live {
+            // Told before anything is written, as far as the release says it.
+            let running =
+                boot::look(origin.volume)?.release(origin.slot)?.context("the running slot has no release")?;
+            live::only_guests(running.release(), envelope.release()).map_err(not_live)?;
+        }
     }
     let mut store = boot::open(origin.volume)?;
     settled(&store.state()?, origin.slot)?;
@@ -50,10 +68,10 @@ pub fn run(path: &Path, reboot: bool, json: bool) -> Result<()> {
         // It was about a release that is gone now.
         let _ = std::fs::remove_file(paths::GIVEN_UP);
     }
-    let next = store.state()?.next();
+    let taken = if then.live { Some(take_live(&store, report.slot, origin.slot)?) } else { None };
+    let boots = then.reboot && store.state()?.next() != origin.slot;
     drop(store);
-    let boots = reboot && next != origin.slot;
-    show.report(&report, origin.slot, boots)?;
+    show.report(&report, origin.slot, boots, taken.as_ref())?;
     if boots {
         let asked = Command::new(paths::INIT).arg("reboot").status().context("asking PID 1 for the reboot")?;
         if !asked.success() {
@@ -61,6 +79,26 @@ pub fn run(path: &Path, reboot: bool, json: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Has guests start with what `slot` holds.
+fn take_live<D: Device>(store: &Store<D>, slot: Slot, running: Slot) -> Result<Hashes> {
+    let shared = Shared::default();
+    let installed = "the update is installed and starts at the next boot, but guests do not take it before";
+    if slot == running {
+        shared.take_built_in().context("going back to the kernel that the node was built with")?;
+        return shared.next().hashes.context("this node has no catalogue of what guests share");
+    }
+    let release = |slot| -> Result<_> { store.release(slot)?.with_context(|| format!("slot {slot} is empty")) };
+    let (old, new) = (release(running)?, release(slot)?);
+    live::only_guests(old.release(), new.release()).map_err(not_live).context(installed)?;
+    live::take(store, new.release(), &shared).context(installed)
+}
+
+fn not_live(reason: String) -> anyhow::Error {
+    exit::refused(&format!(
+        "--live is for an update that changes nothing but the guests' kernel and initramfs: {reason}; leave --live out"
+    ))
 }
 
 fn install<D: Device>(

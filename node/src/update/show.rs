@@ -10,6 +10,8 @@ use thimble_spec::slot::Slot;
 use thimble_store::Step;
 use thimble_store::update::Report;
 
+use crate::shared::Hashes;
+
 /// Time between two lines about the same object.
 const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -47,7 +49,7 @@ impl Show {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn report(&self, report: &Report, running: Slot, reboots: bool) -> Result<()> {
+    pub fn report(&self, report: &Report, running: Slot, reboots: bool, live: Option<&Hashes>) -> Result<()> {
         if self.json {
             let object = json!({
                 "slot": report.slot,
@@ -56,16 +58,17 @@ impl Show {
                 "written": report.plan.as_ref().map(|plan| &plan.missing),
                 "shared": report.plan.as_ref().map(|plan| &plan.shared),
                 "reboots": reboots,
+                "live": live,
             });
             println!("{object}");
         } else {
-            print!("{}", text(report, running, reboots));
+            print!("{}", text(report, running, reboots, live));
         }
         Ok(())
     }
 }
 
-fn text(report: &Report, running: Slot, reboots: bool) -> String {
+fn text(report: &Report, running: Slot, reboots: bool, live: Option<&Hashes>) -> String {
     let (slot, manifest) = (report.slot, &report.manifest);
     let mut text = match &report.plan {
         None => format!("update: nothing to do: slot {slot} is manifest {manifest} already\n"),
@@ -75,6 +78,9 @@ fn text(report: &Report, running: Slot, reboots: bool) -> String {
             list(&plan.shared)
         ),
     };
+    if let Some(Hashes { kernel, initrd }) = live {
+        text.push_str(&format!("update: guests start with kernel {kernel:.12} initrd {initrd:.12} from now on\n"));
+    }
     if reboots {
         text.push_str(&format!("update: rebooting into slot {slot}\n"));
     } else if slot != running {
@@ -118,7 +124,7 @@ mod tests {
         };
         let report = Report { slot: Slot::B, manifest: "c0ffee".to_owned(), plan: Some(plan) };
         assert_eq!(
-            text(&report, Slot::A, true),
+            text(&report, Slot::A, true, None),
             "update: wrote 1 object, 2.1 MiB (guest.cpio.xz)\n\
              update: shared 2 objects, 9.0 MiB (vmlinuz, images.cpio)\n\
              update: slot b is manifest c0ffee\n\
@@ -126,9 +132,14 @@ mod tests {
         );
         let nothing = Report { plan: None, ..report };
         assert_eq!(
-            text(&nothing, Slot::A, false),
+            text(&nothing, Slot::A, false, None),
             "update: nothing to do: slot b is manifest c0ffee already\nupdate: slot b starts at the next boot\n"
         );
-        assert!(!text(&nothing, Slot::B, false).contains("boot"));
+        assert!(!text(&nothing, Slot::B, false, None).contains("boot"));
+        let hashes = Hashes { kernel: "a".repeat(64), initrd: "b".repeat(64) };
+        assert!(
+            text(&nothing, Slot::A, false, Some(&hashes))
+                .contains("update: guests start with kernel aaaaaaaaaaaa initrd bbbbbbbbbbbb from now on\n")
+        );
     }
 }
