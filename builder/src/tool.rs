@@ -46,6 +46,7 @@ pub const PACKAGES: &[(&str, &str, &str)] = &[
         "ovmf",
         "runs an appliance by UEFI (thimble run --boot flash-uefi, and others)",
     ),
+    ("/usr/lib/ipxe/qemu/efi-virtio.rom", "ipxe-qemu", "runs an appliance by PXE (thimble run --boot pxe-bios)"),
 ];
 
 /// How many of a program's last lines an error tells.

@@ -37,3 +37,13 @@ fn get_once(port: u16, path: &str) -> Result<String> {
     ensure!(status.split(' ').nth(1) == Some("200"), "{status}");
     Ok(body.to_owned())
 }
+
+/// `curl URL`, with more words, quietly.
+///
+/// # Panics
+/// It is not installed.
+pub fn curl(words: &[&str], url: &str) -> std::process::Output {
+    let mut command = std::process::Command::new("curl");
+    command.args(["--silent", "--max-time", "30"]).args(words).arg(url);
+    command.output().expect("curl starts: see scripts/setup")
+}

@@ -1,6 +1,7 @@
 //! The harness of the whole-system tests: it boots the real artefacts with `thimble run`, reads the console, drives
 //! QEMU over QMP and talks to the guests over the network. A test reads as: boot this, expect that line.
 
+pub mod clients;
 mod ganesha;
 pub mod guests;
 mod http;
@@ -8,11 +9,12 @@ mod lines;
 mod machine;
 mod qmp;
 pub mod rig;
+pub mod site;
 mod thimble;
 pub mod update;
 
 pub use ganesha::Ganesha;
-pub use http::get;
+pub use http::{curl, get};
 pub use machine::{Boot, Machine};
 pub use qmp::execute;
 pub use thimble::{cache, demo, media, repository, thimble};

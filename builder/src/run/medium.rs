@@ -34,7 +34,7 @@ impl Medium {
     /// The artefact was not built, or the stick cannot be made.
     pub fn of(artefacts: &Artefacts, boot: Boot) -> Result<Option<Self>> {
         Ok(match boot {
-            Boot::FlashBios | Boot::FlashUefi | Boot::Direct | Boot::Nfs => None,
+            Boot::FlashBios | Boot::FlashUefi | Boot::Direct | Boot::Nfs | Boot::PxeBios | Boot::PxeUefi => None,
             Boot::IsoBios | Boot::IsoUefi => Some(Self::Cd(artefacts.file(ISO)?)),
             Boot::UsbBios | Boot::UsbUefi => Some(Self::Usb(artefacts.file(ISO)?)),
             Boot::Uki => Some(Self::Stick(stick(&artefacts.file(UKI)?)?)),

@@ -37,6 +37,7 @@ use thimble_spec::units::{ByteSize, MIB};
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::serve::boot::{GRUB_UEFI, IPXE_SCRIPT};
 use crate::{files, tool};
 use accel::{Accel, Wish};
 use artefacts::Artefacts;
@@ -78,6 +79,10 @@ pub enum Boot {
     UsbUefi,
     /// thimble.efi as the only program of a USB stick, by UEFI.
     Uki,
+    /// netboot/, by the PXE of the card's ROM, which is iPXE; needs --internet.
+    PxeBios,
+    /// netboot/, by the PXE of UEFI; needs --internet.
+    PxeUefi,
 }
 
 impl Boot {
@@ -89,7 +94,13 @@ impl Boot {
             Self::Nfs => &[Format::Nfs],
             Self::IsoBios | Self::IsoUefi | Self::UsbBios | Self::UsbUefi => &[Format::Flash, Format::Iso],
             Self::Uki => &[Format::Flash, Format::Uki],
+            Self::PxeBios | Self::PxeUefi => &[Format::Netboot],
         }
+    }
+
+    /// Whether it loads everything from the network, and so has no disk unless one is named.
+    pub fn is_network(self) -> bool {
+        matches!(self, Self::PxeBios | Self::PxeUefi)
     }
 
     /// Whether QEMU loads the kernel itself, and so takes more words for it.
@@ -99,7 +110,7 @@ impl Boot {
 
     /// Whether UEFI firmware is what boots.
     pub fn by_uefi(self) -> bool {
-        matches!(self, Self::FlashUefi | Self::IsoUefi | Self::UsbUefi | Self::Uki)
+        matches!(self, Self::FlashUefi | Self::IsoUefi | Self::UsbUefi | Self::Uki | Self::PxeUefi)
     }
 
     /// Whether it is the flash disk that is booted from.
@@ -145,6 +156,16 @@ pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Resu
     tool::require(&[process::QEMU])?;
     if request.boot.by_uefi() {
         tool::require(&[qemu::OVMF_CODE])?;
+    }
+    if request.boot == Boot::PxeBios {
+        tool::require(&[qemu::IPXE_ROM])?;
+    }
+    if request.boot.is_network() && !request.internet {
+        return Err(Error::Usage(
+            "--boot pxe-bios and pxe-uefi need --internet: QEMU's own TFTP server serves only a network that is not \
+             closed (`thimble serve` is for a network of your own)"
+                .to_owned(),
+        ));
     }
     let appliance = &artefacts.appliance;
     let net = UserNet::plan(appliance).map_err(Error::Usage)?;
@@ -193,7 +214,15 @@ fn firmware(artefacts: &Artefacts, boot: Boot, append: &str) -> Result<Firmware>
         Boot::FlashUefi | Boot::IsoUefi | Boot::UsbUefi | Boot::Uki => Firmware::Uefi,
         Boot::Direct => direct(artefacts, "netboot", append)?,
         Boot::Nfs => direct(artefacts, "nfs", append)?,
+        Boot::PxeBios => network(artefacts, false, IPXE_SCRIPT)?,
+        Boot::PxeUefi => network(artefacts, true, GRUB_UEFI)?,
     })
+}
+
+/// The tree must be whole by the file that firmware asks for first.
+fn network(artefacts: &Artefacts, uefi: bool, file: &str) -> Result<Firmware> {
+    artefacts.file(&format!("netboot/{file}"))?;
+    Ok(Firmware::Network { uefi, tree: artefacts.dir.join("netboot"), file: file.to_owned() })
 }
 
 fn direct(artefacts: &Artefacts, dir: &str, append: &str) -> Result<Firmware> {
@@ -207,6 +236,10 @@ fn direct(artefacts: &Artefacts, dir: &str, append: &str) -> Result<Firmware> {
 /// The disk to attach: the build's own, which stays as it is, or one that is kept and made from it at the first time. A
 /// machine that boots from something else has one if there is one.
 fn disk(artefacts: &Artefacts, boot: Boot, kept: Option<&Path>) -> Result<Option<PathBuf>> {
+    if boot.is_network() && kept.is_none() {
+        // A disk would be booted from where the network fails, and hide that.
+        return Ok(None);
+    }
     let flash = match artefacts.file("flash.img") {
         Ok(flash) => flash,
         Err(_) if kept.is_none() && !boot.from_flash() => return Ok(None),

@@ -11,6 +11,9 @@ pub const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// OVMF's variables, empty.
 pub const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
+/// The card's ROM, iPXE, from Debian's package `ipxe-qemu`. QEMU finds it by itself.
+pub const IPXE_ROM: &str = "/usr/lib/ipxe/qemu/efi-virtio.rom";
+
 /// How the machine boots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Firmware {
@@ -18,6 +21,15 @@ pub enum Firmware {
     Bios,
     /// OVMF.
     Uefi,
+    /// From the network: QEMU's user network is the DHCP and TFTP server.
+    Network {
+        /// OVMF and its own PXE; else SeaBIOS and the iPXE that is the card's ROM.
+        uefi: bool,
+        /// The directory that TFTP serves.
+        tree: PathBuf,
+        /// The boot file in it.
+        file: String,
+    },
     /// QEMU loads the kernel itself.
     Direct {
         /// The kernel.
@@ -91,8 +103,8 @@ impl Machine {
             add(&["-no-reboot"]);
         }
         match &self.firmware {
-            Firmware::Bios => {}
-            Firmware::Uefi => {
+            Firmware::Bios | Firmware::Network { uefi: false, .. } => {}
+            Firmware::Uefi | Firmware::Network { uefi: true, .. } => {
                 add(&["-drive", &format!("if=pflash,unit=0,format=raw,readonly=on,file={OVMF_CODE}")]);
                 add(&["-drive", &format!("if=pflash,unit=1,format=raw,snapshot=on,file={OVMF_VARS}")]);
             }
@@ -129,7 +141,13 @@ impl Machine {
             add(&["-drive", &format!("if=none,id={name},format=raw,readonly=on,file={}", escaped(file))]);
             add(&["-device", &format!("virtio-blk-pci,drive={name}")]);
         }
-        add(&["-netdev", &self.netdev(), "-device", "virtio-net-pci,netdev=net0,romfile="]);
+        // Without a ROM of its own, the card does not slow down a boot from elsewhere, and OVMF uses its own PXE.
+        let card = match &self.firmware {
+            Firmware::Network { uefi: false, .. } => "virtio-net-pci,netdev=net0,bootindex=0",
+            Firmware::Network { uefi: true, .. } => "virtio-net-pci,netdev=net0,romfile=,bootindex=0",
+            _ => "virtio-net-pci,netdev=net0,romfile=",
+        };
+        add(&["-netdev", &self.netdev(), "-device", card]);
         add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
         add(&["-chardev", &format!("socket,id=monitor,fd={monitor}"), "-mon", "chardev=monitor,mode=control"]);
         if let Some(socket) = &self.qmp {
@@ -143,6 +161,9 @@ impl Machine {
         let restrict = if self.internet { "off" } else { "on" };
         let mut text =
             format!("user,id=net0,ipv6=off,restrict={restrict},net={net},host={gateway},dns={dns},dhcpstart={dhcp}");
+        if let Firmware::Network { tree, file, .. } = &self.firmware {
+            text.push_str(&format!(",tftp={},bootfile={file}", escaped(tree)));
+        }
         for (port, address, guest_port) in &self.forwards {
             text.push_str(&format!(",hostfwd=tcp:127.0.0.1:{port}-{address}:{guest_port}"));
         }
@@ -215,5 +236,18 @@ mod tests {
         let usb =
             Machine { firmware: Firmware::Uefi, medium: Some(Device::Usb("out/thimble.iso".into())), ..machine() };
         assert_eq!(told(&usb), include_str!("golden/usb.txt"));
+        let network = |uefi| {
+            let firmware = Firmware::Network { uefi, tree: "out,1/netboot".into(), file: "boot.ipxe".to_owned() };
+            told(&Machine { firmware, disk: None, internet: true, ..machine() })
+        };
+        let netdev = ",dhcpstart=10.1.1.13,tftp=out,,1/netboot,bootfile=boot.ipxe,hostfwd=";
+        for (uefi, card) in [(false, "net0,bootindex=0"), (true, "net0,romfile=,bootindex=0")] {
+            let told = network(uefi);
+            assert!(
+                told.contains(netdev) && told.contains(&format!("-device virtio-net-pci,netdev={card}\n")),
+                "{told}"
+            );
+            assert_eq!(told.contains("pflash"), uefi);
+        }
     }
 }

@@ -107,6 +107,8 @@ impl Files {
         }
         let ipxe = match (self.loader, firmware) {
             (Loader::Auto, Firmware::Bios) | (Loader::Ipxe, _) => true,
+            // GRUB 2.06 asks at port 80 and no other.
+            (Loader::Auto, Firmware::UefiHttp) => self.http_port != 80,
             (Loader::Auto, _) | (Loader::Grub, _) => false,
         };
         Some(match (firmware, ipxe) {
@@ -145,6 +147,9 @@ mod tests {
         for (arch, http) in [(6, false), (11, false), (15, true), (19, true), (7, true), (16, false)] {
             assert_eq!(file(arch, http, None), None, "{arch}");
         }
+        let odd = Files { http_port: 8080, ..files };
+        let http = Asker { arch: Arch(16), http: true, ipxe: None };
+        assert_eq!(odd.boot_file(&http).as_deref(), Some("http://10.0.0.1:8080/snponly.efi"));
         let files = Files { loader: Loader::Ipxe, http_port: 8080, ..files };
         let file = |arch, http| files.boot_file(&Asker { arch: Arch(arch), http, ipxe: None });
         assert_eq!(file(7, false).as_deref(), Some("snponly.efi"));

@@ -1,0 +1,88 @@
+//! Machines without a disk boot the demonstration from the network: by each firmware, against `thimble serve` and against
+//! what a site has already. They end in the state that a flash disk leads to, as the manifest's hash says; their guests'
+//! disks are in memory, and they say so.
+
+use std::fs;
+
+use serde_json::Value;
+use thimble_tests::site::{Firmware, Site};
+use thimble_tests::{BOOT_LIMIT, demo};
+
+const RANGE: [&str; 2] = ["--dhcp", "10.1.1.100-10.1.1.150"];
+const READY: [&str; 3] =
+    ["^thimble: host demo up [0-9.]+$", "^thimble: guest web1 ready [0-9.]+$", "^thimble: guest web2 ready [0-9.]+$"];
+/// What comes over the network and what is in it, on its own: the promise is about that sum.
+const PAYLOAD: u64 = 32_000_000;
+
+fn hash() -> String {
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(demo().join("manifest.json")).expect("it was built")).expect("it is JSON");
+    format!("^demo: manifest {}$", manifest["hash"].as_str().expect("a hash"))
+}
+
+/// The files that went out whole, by protocol.
+fn sent(events: &[Value], by: &str) -> Vec<String> {
+    let of = |event: &&Value| event["event"] == "sent" && event["by"] == by;
+    let name = |event: &Value| event["file"].as_str().expect("a name").trim_start_matches('/').to_owned();
+    events.iter().filter(of).map(name).collect()
+}
+
+fn boots(firmware: Firmware, by: &str, wanted: &[&str]) {
+    // Given a network without a DHCP server, and `thimble serve` as that,
+    let site = Site::new();
+    let mut serve = site.serve(demo(), &RANGE);
+    // when a machine is switched on,
+    let mut node = site.machine(firmware);
+    // then it is the node that the manifest says, says that nothing of it is kept, and its guests are ready.
+    node.wait_all(&[&hash(), "no thimble-data partition"], BOOT_LIMIT);
+    node.wait_all(&READY, BOOT_LIMIT);
+    // The board knows the machine by its card.
+    let leased = serve.wait("it has an address", |event| event["event"] == "leased");
+    assert_eq!(leased["mac"], "52:54:00:12:34:56");
+    drop(node);
+    let events = serve.end();
+    let files = sent(&events, by);
+    for file in wanted {
+        assert!(files.iter().any(|sent| sent == file), "{file} by {by}: {files:?}");
+    }
+    assert!(!events.iter().any(|event| event["event"] == "failed"), "{events:#?}");
+}
+
+#[test]
+fn by_bios_and_ipxe_over_http() {
+    let payload: u64 =
+        ["vmlinuz", "initrd"].iter().map(|file| fs::metadata(demo().join("netboot").join(file)).unwrap().len()).sum();
+    assert!(payload <= PAYLOAD, "kernel and initramfs have {payload} bytes");
+    boots(Firmware::Bios, "http", &["boot.ipxe", "vmlinuz", "initrd"]);
+}
+
+#[test]
+fn by_uefi_and_grub_over_tftp() {
+    boots(Firmware::UefiPxe, "tftp", &["grub/x86_64-efi/core.efi", "grub/grub.cfg", "vmlinuz", "initrd"]);
+}
+
+#[test]
+fn by_uefi_http_boot_and_grub_over_http() {
+    boots(Firmware::UefiHttp, "http", &["grub/x86_64-efi/core.efi", "vmlinuz", "initrd"]);
+}
+
+#[test]
+fn beside_a_sites_dhcp_server_which_stays_as_it_is() {
+    // Given a site whose DHCP server knows nothing of booting,
+    let site = Site::new();
+    let dnsmasq = site.dnsmasq(&[]);
+    let serve = site.serve(demo(), &["--proxy", "--loader", "ipxe"]);
+    // when a machine with UEFI is switched on,
+    let mut node = site.machine(Firmware::UefiPxe);
+    // then it gets its address there and iPXE here, and iPXE the same way its script,
+    node.wait_all(&[READY[0], &hash()], BOOT_LIMIT);
+    drop(node);
+    let events = serve.end();
+    assert!(sent(&events, "tftp").contains(&"snponly.efi".to_owned()), "{events:#?}");
+    let files = sent(&events, "http");
+    assert!(["boot.ipxe", "vmlinuz", "initrd"].iter().all(|file| files.iter().any(|sent| sent == file)), "{files:?}");
+    // and no address is ours.
+    assert!(!events.iter().any(|event| event["event"] == "leased"));
+    assert!(events.iter().any(|event| event["ip"].as_str().is_some_and(|ip| ip.starts_with("10.1.1.2"))));
+    assert!(dnsmasq.said().iter().any(|line| line.contains("DHCPACK(eth0) 10.1.1.2")));
+}
