@@ -16,6 +16,7 @@
 //! | [`sbom`] | what all of it was made from, for other programs |
 //! | [`run`] | an appliance in QEMU |
 //! | [`serve`] | an appliance to machines that boot from the network |
+//! | [`compare`] | what two builds differ in |
 //! | [`cli`] | the verbs of the command line, a file each |
 //!
 //! Beneath them: [`cache`] (what was made before, by the hash of what it was made from), [`tool`] (external programs),
@@ -25,6 +26,7 @@ pub mod apt;
 pub mod build;
 pub mod cache;
 pub mod cli;
+pub mod compare;
 pub mod context;
 pub mod efi;
 pub mod error;

@@ -23,7 +23,8 @@ use crate::formats::{self, Contents, Format, netboot};
 use crate::kernel::guest;
 use crate::ledger::Space;
 use crate::place::refuse;
-use crate::{files, sbom, tool};
+use crate::run::artefacts;
+use crate::{compare, files, sbom, tool};
 use definition::Inputs;
 use initramfs::Initramfs;
 use objects::Objects;
@@ -104,16 +105,17 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
         loaders: &objects.loaders,
     };
     let mut spaces = Vec::new();
+    let everything = everything(&objects, &initramfs)?;
     for format in formats {
-        spaces
-            .extend(formats::write(*format, &contents, &output, context).map_err(|error| over_budget(error, &inputs))?);
+        let written = formats::write(*format, &contents, &output, context);
+        spaces.extend(written.map_err(|error| over_budget(error, &inputs, request.out, &everything))?);
     }
     if signer.is_some() {
         formats::update::write(&contents, &output.path(output::UPDATE))?;
     }
     output.json(&inputs.appliance, output::APPLIANCE)?;
     sbom::write(&inputs.appliance.name, &objects, &initramfs, &output)?;
-    let manifest = manifest(&inputs, &objects, &initramfs, cmdline, &output)?;
+    let manifest = manifest(&inputs, &objects, &initramfs, everything, cmdline, &output)?;
     output.json(&manifest, output::MANIFEST)?;
     output.publish()?;
     Ok(Outcome { spaces: by_object(spaces, &initramfs), manifest })
@@ -130,14 +132,16 @@ fn hardware(inputs: &Inputs, formats: &[Format]) -> Result<()> {
     refuse(missing.filter(|(_, set)| !named.iter().any(|name| name == *set)).map(mistake).collect())
 }
 
-/// Where the budget stands is known here only.
-fn over_budget(error: Error, inputs: &Inputs) -> Error {
-    match error {
-        Error::Budget { budget, needed, ledger, .. } => {
-            Error::Budget { place: inputs.source.place("appliance.budget"), budget, needed, ledger }
-        }
-        other => other,
+/// Where the budget stands is known here only, and what grew since the build that is in `out`.
+fn over_budget(error: Error, inputs: &Inputs, out: &Path, objects: &[Object]) -> Error {
+    let Error::Budget { budget, needed, mut ledger, .. } = error else { return error };
+    let growth = artefacts::manifest(out).map(|old| compare::between(&old.objects, objects).growth());
+    if let Ok(growth) = growth.as_ref().map(String::as_str)
+        && !growth.is_empty()
+    {
+        ledger.push_str(&format!("\nsince the build in {}:\n{growth}", out.display()));
     }
+    Error::Budget { place: inputs.source.place("appliance.budget"), budget, needed, ledger }
 }
 
 /// The host's command line: ours, then the definition's, so that the definition wins.
@@ -160,10 +164,26 @@ fn seed(name: &str, hash: &str) -> [u8; 32] {
     Sha256::digest(format!("thimble flash\n{name}\n{hash}\n")).into()
 }
 
+/// All objects: the kernel, and what the initramfs holds.
+fn everything(objects: &Objects, initramfs: &Initramfs) -> Result<Vec<Object>> {
+    let package = &objects.host.package;
+    let size = files::size(&objects.host.vmlinuz)?;
+    let kernel = Object {
+        name: "vmlinuz".to_owned(),
+        room: Room::HostKernel,
+        size,
+        packed: size,
+        sha256: files::sha256_of(&objects.host.vmlinuz)?,
+        origin: Origin::Package { package: package.name.clone(), version: package.version.clone() },
+    };
+    Ok(std::iter::once(kernel).chain(initramfs.objects().cloned()).collect())
+}
+
 fn manifest(
     inputs: &Inputs,
     objects: &Objects,
     initramfs: &Initramfs,
+    everything: Vec<Object>,
     cmdline: String,
     output: &Output<'_>,
 ) -> Result<Manifest> {
@@ -179,16 +199,6 @@ fn manifest(
         Ok(Object { name: name.to_owned(), room: Room::Artefact, size, packed: size, sha256, origin })
     };
     let artefacts = output.files()?;
-    let package = &objects.host.package;
-    let size = files::size(&objects.host.vmlinuz)?;
-    let kernel = Object {
-        name: "vmlinuz".to_owned(),
-        room: Room::HostKernel,
-        size,
-        packed: size,
-        sha256: files::sha256_of(&objects.host.vmlinuz)?,
-        origin: Origin::Package { package: package.name.clone(), version: package.version.clone() },
-    };
     Ok(Manifest {
         version: MANIFEST_VERSION,
         appliance: inputs.appliance.name.clone(),
@@ -196,7 +206,7 @@ fn manifest(
         cmdline,
         hash: initramfs.hash.clone(),
         artefacts: artefacts.iter().map(|name| artefact(name)).collect::<Result<_>>()?,
-        objects: std::iter::once(kernel).chain(initramfs.objects().cloned()).collect(),
+        objects: everything,
         firmware: objects.modules.firmware.clone(),
     })
 }

@@ -8,13 +8,13 @@ use serde::Serialize;
 use thimble_spec::manifest::{Manifest, Object, Origin, Room};
 use thimble_spec::paths::{self, DATA_PARTITION};
 
-use crate::build::output::FLASH;
+use crate::build::output::{FLASH, MANIFEST};
 use crate::error::{Error, Result};
 use crate::flash::read::{self, Image};
 use crate::ledger::Space;
-use crate::run::artefacts::Artefacts;
+use crate::run::artefacts::{self, Artefacts};
 use crate::slots::{self, Slots};
-use crate::{files, ledger};
+use crate::{compare, files, ledger};
 
 /// Where a flash disk has the objects; all other files on its boot partition are the boot loader's.
 const OBJECTS: &str = "thimble/objects/";
@@ -29,8 +29,11 @@ const OBJECTS: &str = "thimble/objects/";
 #[command(after_help = "Exit codes: 0 everything is as it should be, 1 something differs or is damaged.")]
 pub struct Args {
     /// The output directory of `thimble build`, or a flash.img
-    #[arg(value_name = "DIR|FILE")]
-    what: PathBuf,
+    #[arg(value_name = "DIR|FILE", required_unless_present = "diff", conflicts_with = "diff")]
+    what: Option<PathBuf>,
+    /// Say what grew, shrank, came and went from one build to another: output directories, or their manifest.json
+    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"])]
+    diff: Vec<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -71,17 +74,32 @@ struct RoomTotal {
 /// # Errors
 /// It is neither; it is damaged; an artefact differs from the manifest.
 pub fn run(args: Args) -> Result<()> {
-    if args.what.is_dir() {
-        return directory(&args.what, args.json);
+    let Some(what) = &args.what else { return diff(&args.diff, args.json) };
+    if what.is_dir() {
+        return directory(what, args.json);
     }
-    if !args.what.exists() {
-        return Err(Error::Usage(format!("{}: there is no such file or directory", args.what.display())));
+    if !what.exists() {
+        return Err(Error::Usage(format!("{}: there is no such file or directory", what.display())));
     }
-    let image = read::open(&args.what)?;
-    let slots = slots::of_image(&args.what, &image)?;
+    let image = read::open(what)?;
+    let slots = slots::of_image(what, &image)?;
     let disk = Disk { image: &image, slots: slots.as_ref() };
     print(&if args.json { json(&disk)? } else { partitions(&image) + &slots_text(slots.as_ref()) })?;
     sound(damage(slots.as_ref()))
+}
+
+fn diff(builds: &[PathBuf], as_json: bool) -> Result<()> {
+    let [old, new] = builds else {
+        return Err(Error::Usage("--diff wants two builds: OLD and NEW".to_owned()));
+    };
+    let difference = compare::between(&manifest(old)?.objects, &manifest(new)?.objects);
+    print(&if as_json { json(&difference)? } else { difference.text() })
+}
+
+/// The manifest of a build's directory, or that file itself.
+fn manifest(path: &Path) -> Result<Manifest> {
+    let named = path.file_name().is_some_and(|name| name == MANIFEST);
+    artefacts::manifest(if named && path.is_file() { files::parent(path) } else { path })
 }
 
 /// What is said about an image.
