@@ -9,7 +9,7 @@ use std::io::Read;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use thimble_spec::release::Part;
+use thimble_spec::release::{Part, Release};
 use thimble_spec::slot::Slot;
 
 use crate::device::Device;
@@ -76,16 +76,11 @@ pub fn apply<D: Device>(
     envelope.verify(key, appliance)?;
     let release = envelope.release();
     let manifest = release.manifest.clone();
-    let state = store.state()?;
-    for slot in [state.next(), state.good] {
-        // A slot on trial that is damaged is written anew.
-        let there = store.release(slot).or_else(|error| if slot == state.good { Err(error) } else { Ok(None) })?;
-        if there.is_some_and(|there| there.release() == release) {
-            if slot == state.good {
-                store.forget_trial()?;
-            }
-            return Ok(Report { slot, manifest, plan: None });
+    if let Some(slot) = holds(store, release, progress)? {
+        if slot == store.state()?.good {
+            store.forget_trial()?;
         }
+        return Ok(Report { slot, manifest, plan: None });
     }
     let plan = store.plan(release, progress)?;
     store.begin(&plan)?;
@@ -102,6 +97,25 @@ pub fn apply<D: Device>(
     let whole = store.verify(plan.into, progress)?;
     store.set_trial(&whole)?;
     Ok(Report { slot: plan.into, manifest, plan: Some(plan) })
+}
+
+/// The slot that is started next or is good and holds this release. One on trial that is damaged does not count: it is
+/// written anew.
+///
+/// # Errors
+/// The device; a damaged state; a good slot that cannot be read.
+pub fn holds<D: Device>(store: &Store<D>, release: &Release, progress: &mut Progress<'_>) -> Result<Option<Slot>> {
+    let state = store.state()?;
+    let next = state.next();
+    if next != state.good {
+        match store.verify(next, progress) {
+            Ok(whole) if whole.release() == release => return Ok(Some(next)),
+            Ok(_) | Err(Error::Slot { .. } | Error::Empty(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let good = store.release(state.good)?;
+    Ok(good.is_some_and(|good| good.release() == release).then_some(state.good))
 }
 
 /// Reads an object that the store has. It is compared all the same: an update is right as a whole or refused.
@@ -173,6 +187,15 @@ mod tests {
         let report = run(&disk, &testing::update(&[KERNEL, HOST, GUEST])).unwrap();
         assert_eq!((report.slot, report.plan, disk.written()), (Slot::A, None, before + 1));
         assert_eq!(Store::open(disk.clone()).unwrap().state().unwrap(), State::new(Slot::A, 3));
+        // On trial once more, and damaged: written anew.
+        run(&disk, &update).unwrap();
+        let mut bytes = disk.bytes();
+        let at = bytes.windows(600).position(|window| window == &NEW[..600]).unwrap();
+        bytes[at] ^= 1;
+        let damaged = Disk::of(bytes);
+        assert_eq!(run(&damaged, &update).unwrap().plan.unwrap().missing.len(), 1);
+        Store::open(damaged).unwrap().verify(Slot::B, &mut silent).unwrap();
+        run(&disk, &testing::update(&[KERNEL, HOST, GUEST])).unwrap();
         // And it is tried again when somebody wants it again: nothing but the slot's own files is written.
         assert_eq!(run(&disk, &update).unwrap().plan.unwrap().missing, []);
         assert_eq!(Store::open(disk).unwrap().state().unwrap().next(), Slot::B);

@@ -1,20 +1,20 @@
 //! `thimble update`: a newer release into the other slot of a disk.
 
 use std::fs::File;
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use thimble_spec::release::Part;
-use thimble_store::update::{Report, apply};
+use thimble_spec::release::{Part, Release};
+use thimble_store::update::{Report, apply, check, holds};
 use thimble_store::{Device, Envelope, Error as StoreError, Key, Partition, Step, Store};
 
 use crate::build::output::UPDATE;
 use crate::error::{Error, Result};
 use crate::flash::read;
 use crate::interrupt;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 
 /// Put a newer build onto a flash disk, beside the one that it starts.
 ///
@@ -66,23 +66,20 @@ pub fn run(args: Args) -> Result<()> {
     let (start, bytes) = read::boot_partition(&args.target)?;
     let told = |error: StoreError| told(&args.target, error);
     let progress = Progress::new(args.quiet);
+    let step = progress.step("update");
     let (appliance, report) = if args.dry_run {
         let file = File::open(&args.target).map_err(Error::io("read", &args.target))?;
         let store = Store::open(Partition::of_file(file, start, bytes)).map_err(told)?;
-        let (key, appliance) = owner(&store, &args.target)?;
-        let report = dry(&store, &source, &key, &appliance, &progress).map_err(told)?;
-        (appliance, report)
+        let (envelope, _, appliance) = checked(&store, &args.target, &source)?;
+        (appliance, dry(&store, envelope.release(), &step).map_err(told)?)
     } else {
         let partition = Partition::open_part(&args.target, start, bytes).map_err(|error| busy(&args.target, error))?;
         let mut store = Store::open(partition).map_err(told)?;
-        let (key, appliance) = owner(&store, &args.target)?;
-        let file = File::open(&source).map_err(Error::io("read", &source))?;
-        let step = progress.step("update");
-        let report =
-            apply(&mut store, BufReader::new(file), &key, &appliance, &mut |now| show(&step, now)).map_err(told)?;
-        step.done();
-        (appliance, report)
+        let (_, key, appliance) = checked(&store, &args.target, &source)?;
+        let file = open(&source)?;
+        (appliance.clone(), apply(&mut store, file, &key, &appliance, &mut |now| show(&step, now)).map_err(told)?)
     };
+    step.done();
     let text = if args.json {
         let outcome = Outcome { target: &args.target, appliance: &appliance, dry_run: args.dry_run, report: &report };
         serde_json::to_string_pretty(&outcome).map_err(|error| Error::environment(error.to_string()))? + "\n"
@@ -110,32 +107,45 @@ fn owner<D: Device>(store: &Store<D>, target: &Path) -> Result<(Key, String)> {
     Ok((Key::from_hex(key).map_err(|error| told(target, error))?, release.appliance.clone()))
 }
 
+/// The update, read to its end before anything is written, with the key and the appliance that it is right for.
+fn checked<D: Device>(store: &Store<D>, target: &Path, source: &Path) -> Result<(Envelope, Key, String)> {
+    let (key, appliance) = owner(store, target)?;
+    let envelope = check(open(source)?, &key, &appliance).map_err(|error| told(target, error))?;
+    Ok((envelope, key, appliance))
+}
+
+/// The update's file. Who asks to stop is heard at each piece that is read.
+fn open(source: &Path) -> Result<impl Read> {
+    struct Stoppable(BufReader<File>);
+    impl Read for Stoppable {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            if interrupt::requested() {
+                return Err(std::io::Error::other("interrupted"));
+            }
+            self.0.read(buffer)
+        }
+    }
+    Ok(Stoppable(BufReader::new(File::open(source).map_err(Error::io("read", source))?)))
+}
+
 /// What [`apply`] would do.
 fn dry<D: Device>(
     store: &Store<D>,
-    source: &Path,
-    key: &Key,
-    appliance: &str,
-    progress: &Progress,
+    release: &Release,
+    step: &progress::Step,
 ) -> std::result::Result<Report, StoreError> {
-    let envelope = Envelope::read(File::open(source).map_err(StoreError::Source)?)?;
-    envelope.verify(key, appliance)?;
-    let release = envelope.release();
-    let good = store.state()?.good;
     let manifest = release.manifest.clone();
-    if store.release(good)?.is_some_and(|there| there.release() == release) {
-        return Ok(Report { slot: good, manifest, plan: None });
+    if let Some(slot) = holds(store, release, &mut |now| show(step, now))? {
+        return Ok(Report { slot, manifest, plan: None });
     }
-    let step = progress.step("comparing");
-    let plan = store.plan(release, &mut |now| show(&step, now))?;
-    step.done();
+    let plan = store.plan(release, &mut |now| show(step, now))?;
     if plan.needed > plan.free {
         return Err(StoreError::Full { needed: plan.needed, free: plan.free });
     }
     Ok(Report { slot: plan.into, manifest, plan: Some(plan) })
 }
 
-fn show(view: &crate::progress::Step, now: Step<'_>) -> ControlFlow<()> {
+fn show(view: &progress::Step, now: Step<'_>) -> ControlFlow<()> {
     match now {
         Step::Checking { part, done } => view.position(done, part.size, &format!("comparing {}", part.name)),
         Step::Writing { part, done } => view.position(done, part.size, &format!("writing {}", part.name)),
@@ -147,6 +157,7 @@ fn show(view: &crate::progress::Step, now: Step<'_>) -> ControlFlow<()> {
 fn told(target: &Path, error: StoreError) -> Error {
     match error {
         StoreError::Stopped => Error::Interrupted,
+        StoreError::Source(_) if interrupt::requested() => Error::Interrupted,
         error => Error::environment(format!("{}: {error}", target.display())),
     }
 }
@@ -165,7 +176,7 @@ fn summary(args: &Args, appliance: &str, report: &Report) -> String {
     let (target, slot) = (args.target.display(), report.slot);
     let manifest = &report.manifest[..report.manifest.len().min(12)];
     let Some(plan) = &report.plan else {
-        return format!("{target}: slot {slot}, the good one, is {appliance} {manifest} already; nothing was done\n");
+        return format!("{target}: slot {slot} is {appliance} {manifest} already, and is started next\n");
     };
     let lines = |parts: &[Part], what| -> String {
         parts.iter().map(|part| format!("{:>12}  {what:<8} {}\n", part.size, part.name)).collect()

@@ -42,8 +42,11 @@ pub const ENTRY: usize = 32;
 const END_FROM: u16 = 0xfff8;
 /// The end mark that is written.
 const END: u16 = 0xffff;
-/// A directory has at most so many bytes (section 6.2).
-const DIRECTORY_MAX: u64 = 2 << 20;
+/// A directory has at most so many bytes. Section 6.2 allows sixteen times as much; a boot partition has nothing like it,
+/// and what is damaged is found out sooner.
+const DIRECTORY_MAX: u64 = 128 << 10;
+/// There are at most so many directories, for the same reason.
+const DIRECTORIES_MAX: usize = 1024;
 /// Bytes of a table's sector that are entries.
 const TABLE_ENTRIES: usize = SECTOR / 2;
 /// Bytes that are read or written at a time.
@@ -302,7 +305,12 @@ impl<D: Device> Fat<D> {
     fn reach(&self, keep: &dyn Fn(Dir, &Entry) -> bool) -> Result<BTreeSet<u16>> {
         let mut reached = BTreeSet::new();
         let mut directories = vec![Dir::Root];
+        let mut seen = 0;
         while let Some(dir) = directories.pop() {
+            seen += 1;
+            if seen > DIRECTORIES_MAX {
+                return Err(Error::damaged("it has more directories than anybody makes"));
+            }
             let entries = match (dir, self.list(dir)) {
                 (_, Ok(entries)) => entries,
                 // Its clusters are kept; what is in it cannot be known.
