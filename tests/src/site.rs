@@ -66,6 +66,7 @@ impl Site {
             &["-n", &ours, "link", "add", "other", "type", "veth", "peer", "name", "eth0", "netns", &other],
             &["-n", &ours, "link", "set", "other", "master", "br0", "up"],
             &["-n", &other, "address", "add", &there, "dev", "eth0"],
+            &["-n", &other, "link", "set", "lo", "up"],
             &["-n", &other, "link", "set", "eth0", "up"],
         ] {
             assert!(ip(words).success(), "ip {words:?}");

@@ -5,8 +5,8 @@
 use std::fs;
 
 use serde_json::Value;
-use thimble_tests::site::{Firmware, Site};
-use thimble_tests::{BOOT_LIMIT, demo};
+use thimble_tests::site::{Firmware, SERVER, Site};
+use thimble_tests::{BOOT_LIMIT, demo, repository};
 
 const RANGE: [&str; 2] = ["--dhcp", "10.1.1.100-10.1.1.150"];
 const READY: [&str; 3] =
@@ -85,4 +85,46 @@ fn beside_a_sites_dhcp_server_which_stays_as_it_is() {
     assert!(!events.iter().any(|event| event["event"] == "leased"));
     assert!(events.iter().any(|event| event["ip"].as_str().is_some_and(|ip| ip.starts_with("10.1.1.2"))));
     assert!(dnsmasq.said().iter().any(|line| line.contains("DHCPACK(eth0) 10.1.1.2")));
+}
+
+#[test]
+fn from_the_tree_alone_by_bios_and_grub() {
+    // Given the tree on a site's own TFTP server,
+    let site = Site::new();
+    let tree = fs::canonicalize(demo().join("netboot")).expect("it was built");
+    let root = format!("--tftp-root={}", tree.display());
+    let dnsmasq = site.dnsmasq(&["--enable-tftp", &root, "--dhcp-boot=grub/i386-pc/core.0"]);
+    // when a machine with a BIOS is switched on,
+    let mut node = site.machine(Firmware::Bios);
+    // then GRUB finds the rest where it came from itself.
+    node.wait_all(&[READY[0], &hash()], BOOT_LIMIT);
+    let said = dnsmasq.said();
+    assert!(said.iter().any(|line| line.contains("sent") && line.contains("/initrd to 10.1.1.2")), "{said:#?}");
+    assert!(!said.iter().any(|line| line.contains(SERVER)), "nobody else serves");
+}
+
+#[test]
+fn by_the_dnsmasq_of_the_documentation() {
+    // Given a site whose dnsmasq is set up as docs/netboot.md says,
+    let text = fs::read_to_string(repository().join("docs/netboot.md")).expect("it is there");
+    let (_, text) = text.split_once("dnsmasq, all of it:\n\n").expect("the documentation has it");
+    let tree = fs::canonicalize(demo().join("netboot")).expect("it was built");
+    let words: Vec<String> = text
+        .lines()
+        .map_while(|line| line.strip_prefix("    "))
+        // What is the site's own.
+        .filter(|line| !line.starts_with("interface=") && !line.starts_with("dhcp-range="))
+        .map(|line| format!("--{}", line.replace("/srv/rack7/netboot", &tree.display().to_string())))
+        .collect();
+    assert!(words.len() > 5, "{words:?}");
+    let site = Site::new();
+    let dnsmasq = site.dnsmasq(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    // when a machine with a BIOS is switched on, whose card has iPXE,
+    let mut node = site.machine(Firmware::Bios);
+    // then that gets its script by TFTP, and the rest from beside it.
+    node.wait_all(&[READY[0], &hash()], BOOT_LIMIT);
+    let said = dnsmasq.said();
+    for file in ["boot.ipxe", "vmlinuz", "initrd"] {
+        assert!(said.iter().any(|line| line.contains(&format!("sent {}/{file} to", tree.display()))), "{said:#?}");
+    }
 }

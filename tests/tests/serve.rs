@@ -52,7 +52,7 @@ fn many_at_once_get_the_right_bytes_and_cost_little_memory() {
         .iter()
         .map(|name| Expected::of(&dir.path().join("netboot"), name).expect("it is there"))
         .collect();
-    let all: u64 = files.iter().map(|file| file.size).sum::<u64>() * CLIENTS as u64;
+    let all: u64 = files.iter().map(Expected::size).sum::<u64>() * CLIENTS as u64;
     assert!(all > MEMORY);
     let (serve, tftp, http) = serve(dir.path());
     for (server, way) in [(tftp, Way::Tftp { window: 1 }), (tftp, Way::Tftp { window: 16 }), (http, Way::Http)] {
