@@ -40,6 +40,7 @@ pub const PACKAGES: &[(&str, &str, &str)] = &[
     ("mke2fs", "e2fsprogs", "makes the guests' disks"),
     ("grub-mkimage", "grub-common", "makes the boot loader"),
     ("xorriso", "xorriso", "makes ISO images"),
+    ("osslsigncode", "osslsigncode", "signs unified kernel images for Secure Boot"),
     ("qemu-system-x86_64", "qemu-system-x86", "runs an appliance (thimble run)"),
     (
         "/usr/share/OVMF/OVMF_CODE_4M.fd",

@@ -8,6 +8,7 @@
 //! | [`definition`] | the administrator's TOML and the builder (feature `toml`) |
 //! | [`appliance`] | the builder and the host: a definition that has been checked |
 //! | [`recipe`] | an image's TOML and the builder (feature `toml` to read it) |
+//! | [`secure_boot`] | the definition and the builder |
 //! | [`service`] | the builder and the guest's PID 1 |
 //! | [`cmdline`] | whoever starts a kernel and its PID 1 |
 //! | [`modules`] | the builder and the host's PID 1 |
@@ -36,6 +37,7 @@ pub mod names;
 pub mod paths;
 pub mod recipe;
 pub mod release;
+pub mod secure_boot;
 pub mod service;
 pub mod slot;
 pub mod template;

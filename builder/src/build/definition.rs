@@ -5,6 +5,7 @@ use std::path::Path;
 use thimble_spec::appliance::{Appliance, DiskSource};
 use thimble_spec::definition::{self, Build, Definition, Mistake};
 
+use crate::efi::trust::Trust;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::image::recipe::{self, Image};
@@ -32,6 +33,8 @@ pub struct Inputs {
     pub settings: Vec<Setting>,
     /// The recipes that guests name, each once.
     pub images: Vec<Image>,
+    /// Who has to have signed what firmware starts.
+    pub trust: Trust,
     /// The lock beside the definition, if there is one.
     pub lock: Option<Lock>,
 }
@@ -62,9 +65,13 @@ impl Inputs {
                 Err(reason) => mistakes.push(source.mistake("update.key", reason)),
             }
         }
+        let trust = Trust::find(build.secure_boot.as_ref(), files::parent(config)).unwrap_or_else(|(key, reason)| {
+            mistakes.push(source.mistake(key, reason));
+            Trust::None
+        });
         refuse(mistakes)?;
         let lock = Lock::beside(config)?;
-        Ok(Self { source, appliance, build, sets, settings, images, lock })
+        Ok(Self { source, appliance, build, sets, settings, images, trust, lock })
     }
 }
 

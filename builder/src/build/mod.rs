@@ -83,7 +83,8 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
     let cmdline = cmdline(&inputs)?;
     let signer = release::signer(request.sign, &inputs)?;
     let programs = Programs::find(request.programs)?;
-    let of_formats = formats.iter().flat_map(|format| formats::tools(*format)).copied();
+    let of_format = |format: &Format| formats::tools(*format).iter().chain(inputs.trust.tools(*format));
+    let of_formats = formats.iter().flat_map(of_format).copied();
     tool::require(&TOOLS.iter().chain(guest::TOOLS).copied().chain(of_formats).collect::<Vec<_>>())?;
 
     let objects = objects::gather(context, &inputs, formats)?;
@@ -102,11 +103,15 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
         room: release::room(&inputs, envelope.release()),
         budget: inputs.appliance.budget,
         seed: seed(&inputs.appliance.name, &initramfs.hash),
+        trust: &inputs.trust,
         loaders: &objects.loaders,
     };
     let mut spaces = Vec::new();
     let everything = everything(&objects, &initramfs)?;
     for format in formats {
+        if let Some(warning) = inputs.trust.warning(*format) {
+            context.progress.warn(&warning);
+        }
         let written = formats::write(*format, &contents, &output, context);
         spaces.extend(written.map_err(|error| over_budget(error, &inputs, request.out, &everything))?);
     }

@@ -42,7 +42,7 @@ pub fn gather(context: &Context, inputs: &Inputs, formats: &[Format]) -> Result<
     let host = host::fetch(context, &apt, package)?;
     told(format!("host kernel {}", host.package.version), reused);
     let modules = host::modules(&host, &inputs.sets)?;
-    let loaders = Loaders::fetch(context, &apt, formats)?;
+    let loaders = Loaders::fetch(context, &apt, formats, &inputs.trust)?;
     let mut images = Vec::new();
     for image in &inputs.images {
         let built = image::build(context, &apt, image)?;

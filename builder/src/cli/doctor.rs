@@ -22,7 +22,7 @@ const MEMORY: u64 = 2 * GIB;
 /// The Rust that Thimble's own programs are compiled by.
 const RUST: &str = env!("CARGO_PKG_RUST_VERSION");
 /// What only `thimble run` and some formats need.
-const OPTIONAL: [&str; 3] = ["qemu-system-x86", "ovmf", "xorriso"];
+const OPTIONAL: [&str; 4] = ["qemu-system-x86", "ovmf", "xorriso", "osslsigncode"];
 
 /// Say what this machine lacks for building and running appliances, and how to install it.
 #[derive(Debug, clap::Args)]

@@ -13,6 +13,7 @@ use crate::progress::Progress;
 use crate::run::accel::Wish;
 use crate::run::artefacts::Artefacts;
 use crate::run::forward::Forward;
+use crate::run::qemu::OVMF_VENDOR_VARS;
 use crate::run::{self, Boot, Request};
 
 /// How long a line is waited for unless the user says it.
@@ -34,6 +35,9 @@ pub struct Args {
     /// How to boot
     #[arg(long, value_enum, default_value_t)]
     boot: Boot,
+    /// Enforce Secure Boot, with the keys in a file of OVMF's variables [default: those of vendors' machines]
+    #[arg(long, value_name = "VARS", num_args = 0..=1, require_equals = true, default_missing_value = OVMF_VENDOR_VARS)]
+    secure_boot: Option<PathBuf>,
     /// Who runs the machine's code
     #[arg(long, value_enum, default_value_t)]
     accel: Wish,
@@ -127,6 +131,7 @@ fn start(args: Args, dir: &Path, progress: &Progress) -> Result<()> {
     let request = Request {
         boot: args.boot,
         accel: args.accel,
+        secure_boot: args.secure_boot,
         until: args.until.map(|pattern| (pattern, Duration::from_secs(args.timeout))),
         forwards: args.forward,
         serial: args.serial,

@@ -11,10 +11,11 @@ use super::identity::Identity;
 use super::layout::Layout;
 use super::volume;
 use crate::error::{Error, Result};
+use crate::formats::uefi::Loader;
 use crate::interrupt;
 
-/// Directories of the partition, parents first.
-pub const DIRECTORIES: [&str; 4] = ["EFI", "EFI/BOOT", "thimble", "thimble/objects"];
+/// Directories of the partition, parents first, besides those of the loader.
+pub const DIRECTORIES: [&str; 2] = ["thimble", "thimble/objects"];
 /// Where firmware looks on removable media (UEFI 2.10, 3.5.1.1).
 pub const LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
 /// What GRUB reads first.
@@ -23,8 +24,8 @@ pub const CONFIG: &str = "thimble/grub.cfg";
 /// What goes onto the partition.
 #[derive(Debug)]
 pub struct Content<'a> {
-    /// GRUB for UEFI.
-    pub loader: &'a [u8],
+    /// What UEFI starts.
+    pub loader: &'a Loader,
     /// GRUB's configuration.
     pub config: &'a str,
     /// The release in slot a.
@@ -46,8 +47,10 @@ pub fn write(image: &File, path: &Path, layout: &Layout, identity: &Identity, co
         let file = image.try_clone().map_err(Error::io("write", path))?;
         Ok(volume::Unsynced(Partition::of_file(file, layout.esp.start(), layout.esp.bytes())))
     };
-    let files = [(LOADER, content.loader), (CONFIG, content.config.as_bytes())];
-    volume::fill(device()?, &DIRECTORIES, &files).map_err(wrong)?;
+    let directories = [content.loader.directories, &DIRECTORIES].concat();
+    let mut files = content.loader.files();
+    files.push((CONFIG, content.config.as_bytes()));
+    volume::fill(device()?, &directories, &files).map_err(wrong)?;
     let release = content.envelope.release();
     let mut store = Store::create(device()?, Slot::A, release.tries).map_err(wrong)?;
     for (part, source) in release.objects().into_iter().zip(content.objects) {

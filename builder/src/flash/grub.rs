@@ -86,6 +86,12 @@ pub fn early_config(volume: &str) -> String {
     format!("search.fs_uuid {volume} root\nset prefix=($root)/thimble\n")
 }
 
+/// The same for the distribution's signed GRUB, which has a place for it of its own and no modules but those that were
+/// signed with it.
+pub fn signed_config(volume: &str) -> String {
+    format!("{}set signed=yes\nsource $prefix/grub.cfg\n", early_config(volume))
+}
+
 /// `thimble/grub.cfg`: which slot is started. The slots' own scripts (`thimble_store::script`) load it.
 ///
 /// The same for every release, so that no update has to touch it. GRUB's scripts count no numbers, and run on behind a

@@ -34,7 +34,7 @@ use thimble_store::{script, state};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::formats::Contents;
+use crate::formats::{Contents, uefi};
 use crate::ledger::Space;
 use crate::{files, ledger};
 use grub::Platform;
@@ -56,7 +56,8 @@ pub fn write(out: &Path, contents: &Contents<'_>, context: &Context) -> Result<V
 
     let sizes: Vec<u64> = items.iter().map(|item| item.bytes).collect();
     let budget = contents.budget.bytes();
-    let layout = layout::plan(budget, loader.core.len() as u64, &sizes, esp::DIRECTORIES.len() as u64, contents.room)
+    let directories = loader.uefi.directories.len() + esp::DIRECTORIES.len();
+    let layout = layout::plan(budget, loader.core.len() as u64, &sizes, directories as u64, contents.room)
         .map_err(|misfit| misfit_error(&misfit, contents, &loader, &items))?;
 
     let file = NamedTempFile::new_in(files::parent(out)).map_err(Error::io("create a file beside", out))?;
@@ -87,23 +88,20 @@ struct Loader {
     boot_path: PathBuf,
     boot: Vec<u8>,
     core: Vec<u8>,
-    uefi: Vec<u8>,
+    uefi: uefi::Loader,
 }
 
 impl Loader {
     fn make(contents: &Contents<'_>, identity: &Identity, temp: &TempDir, context: &Context) -> Result<Self> {
         let boot_path = contents.loaders.grub.join(Platform::Bios.name()).join("boot.img");
         let early = grub::early_config(&identity.volume_text());
-        let image = |platform: Platform, name: &str| -> Result<PathBuf> {
-            let output = temp.path().join(name);
-            mkimage::make(context, &contents.loaders.grub, platform, &early, &output)?;
-            Ok(output)
-        };
+        let core = temp.path().join("core.img");
+        mkimage::make(context, &contents.loaders.grub, Platform::Bios, &early, &core)?;
         Ok(Self {
             boot: files::read(&boot_path)?,
             boot_path,
-            core: files::read(&image(Platform::Bios, "core.img")?)?,
-            uefi: files::read(&image(Platform::Uefi, "BOOTX64.EFI")?)?,
+            core: files::read(&core)?,
+            uefi: uefi::Loader::grub(contents, Platform::Uefi, &identity.volume_text(), temp, context)?,
         })
     }
 }
@@ -116,15 +114,15 @@ fn items(contents: &Contents<'_>, identity: &Identity, loader: &Loader, config: 
         .map_err(|error| Error::environment(error.to_string()))?;
     let sums = script::sums(release, Slot::A, &script);
     let boot = [
-        (esp::LOADER, loader.uefi.len()),
         (esp::CONFIG, config.len()),
         ("thimble/state", state::BYTES),
         ("thimble/a.rel", contents.envelope.bytes().len()),
         ("thimble/a.sum", sums.len()),
         ("thimble/a.cfg", script.len()),
     ];
+    let of_loader = loader.uefi.files.iter().map(|(path, bytes)| (*path, bytes.len()));
     let mut items: Vec<Space> =
-        boot.into_iter().map(|(name, bytes)| Space::new(Room::Boot, name, bytes as u64)).collect();
+        of_loader.chain(boot).map(|(name, bytes)| Space::new(Room::Boot, name, bytes as u64)).collect();
     for part in release.objects() {
         let room = if *part == release.kernel { Room::HostKernel } else { Room::Host };
         items.push(Space::new(room, format!("thimble/objects/{}", part.name), part.size));

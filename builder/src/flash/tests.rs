@@ -12,6 +12,7 @@ use thimble_store::{Envelope, Partition, State, Store, silent};
 use super::window::Window;
 use super::*;
 use crate::cache::Cache;
+use crate::efi::trust::Trust;
 use crate::formats::loaders::Loaders;
 use crate::initrd::parts::Part;
 use crate::progress::Progress;
@@ -74,6 +75,7 @@ impl Desk {
             room: layout::Room::Exactly(MIB),
             budget,
             seed: [seed; 32],
+            trust: &Trust::None,
             loaders: &Loaders::with_grub(Path::new(GRUB_DIR)),
         };
         let out = path(name);

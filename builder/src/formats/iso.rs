@@ -17,11 +17,12 @@ use sha2::{Digest, Sha256};
 use tempfile::{NamedTempFile, TempDir};
 use thimble_store::script;
 
-use super::Contents;
+use super::uefi::Loader;
+use super::{Contents, uki};
 use crate::context::Context;
+use crate::efi::trust::Trust;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::flash::esp::LOADER;
 use crate::flash::grub::{self, Platform};
 use crate::flash::identity::Identity;
 use crate::flash::{mkimage, volume};
@@ -49,9 +50,16 @@ pub fn write(out: &Path, contents: &Contents<'_>, context: &Context) -> Result<(
     let early = grub::early_config(&stamp.as_uuid());
     let bios = temp.path().join("bios.img");
     mkimage::make(context, &contents.loaders.grub, Platform::BiosCd, &early, &bios)?;
-    let uefi = temp.path().join("BOOTX64.EFI");
-    mkimage::make(context, &contents.loaders.grub, Platform::UefiCd, &early, &uefi)?;
-    let esp = esp_image(&temp, &uefi, &identity)?;
+    let loader = match contents.trust {
+        // GRUB would start what nobody has signed; the unified kernel image holds all of it.
+        Trust::Own(_) => {
+            let image = temp.path().join("thimble.efi");
+            uki::write(&image, contents, context)?;
+            Loader::program(files::read(&image)?)
+        }
+        _ => Loader::grub(contents, Platform::UefiCd, &stamp.as_uuid(), &temp, context)?,
+    };
+    let esp = esp_image(&temp, &loader, &identity)?;
     let config = temp.path().join("grub.cfg");
     let text = script(contents).map_err(|error| Error::environment(error.to_string()))?;
     files::write(&config, text.as_bytes())?;
@@ -62,6 +70,13 @@ pub fn write(out: &Path, contents: &Contents<'_>, context: &Context) -> Result<(
         ("thimble/vmlinuz".to_owned(), contents.kernel),
     ];
     tree.extend(contents.parts.iter().map(|part| (format!("thimble/{}", part.name), part.path.as_path())));
+    let mark = temp.path().join("info");
+    if *contents.trust == Trust::Debian {
+        // What the signed GRUB looks for, on a CD where it does not see the file system that it came from.
+        files::write(&mark, format!("{} (Thimble)\n", contents.name).as_bytes())?;
+        tree.push((".disk/info".to_owned(), &mark));
+        tree.push(("boot/grub/grub.cfg".to_owned(), &config));
+    }
     let sums = temp.path().join(SUMS);
     let lines = tree.iter().map(|(name, path)| Ok(format!("{}  {name}\n", files::sha256_of(path)?)));
     files::write(&sums, lines.collect::<Result<String>>()?.as_bytes())?;
@@ -93,11 +108,11 @@ pub fn write(out: &Path, contents: &Contents<'_>, context: &Context) -> Result<(
 }
 
 /// The FAT with the loader for UEFI.
-fn esp_image(temp: &TempDir, loader: &Path, identity: &Identity) -> Result<PathBuf> {
+fn esp_image(temp: &TempDir, loader: &Loader, identity: &Identity) -> Result<PathBuf> {
     let path = temp.path().join("esp.img");
     let file =
         File::options().read(true).write(true).create_new(true).open(&path).map_err(Error::io("write", &path))?;
-    volume::write(&file, &path, identity.volume_id, &["EFI", "EFI/BOOT"], &[(LOADER, &files::read(loader)?)])?;
+    volume::write(&file, &path, identity.volume_id, loader.directories, &loader.files())?;
     Ok(path)
 }
 

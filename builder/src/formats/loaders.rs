@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Format, packages};
 use crate::apt::{Apt, Package};
 use crate::context::Context;
+use crate::efi::trust::Trust;
 use crate::error::{Error, Result};
 use crate::files::{self, Key};
 
@@ -23,12 +24,13 @@ pub struct Loaders {
 }
 
 impl Loaders {
-    /// Fetches the packages that the formats name.
+    /// Fetches the packages that the formats take where that is trusted.
     ///
     /// # Errors
     /// A package is in no source, or cannot be fetched.
-    pub fn fetch(context: &Context, apt: &Apt<'_>, formats: &[Format]) -> Result<Self> {
-        let mut names: Vec<&str> = formats.iter().flat_map(|format| packages(*format)).copied().collect();
+    pub fn fetch(context: &Context, apt: &Apt<'_>, formats: &[Format], trust: &Trust) -> Result<Self> {
+        let of_format = |format: &Format| packages(*format).iter().chain(trust.packages(*format));
+        let mut names: Vec<&str> = formats.iter().flat_map(of_format).copied().collect();
         names.sort_unstable();
         names.dedup();
         let mut loaders = Self::default();

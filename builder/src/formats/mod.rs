@@ -9,12 +9,14 @@
 //! | [`update`] | `thimble.update`, where somebody signs |
 //! | [`iso`] | `thimble.iso` |
 //! | [`uki`] | `thimble.efi` |
+//! | [`uefi`] | nothing: what UEFI firmware finds on a FAT |
 //! | [`loaders`] | nothing: fetches the boot loaders that the others put in place |
 
 pub mod iso;
 pub mod loaders;
 pub mod netboot;
 pub mod nfs;
+pub mod uefi;
 pub mod uki;
 pub mod update;
 
@@ -28,6 +30,7 @@ use thimble_store::Envelope;
 
 use crate::build::output::{self, Output};
 use crate::context::Context;
+use crate::efi::trust::Trust;
 use crate::error::{Error, Result};
 use crate::flash::{self, layout::Room};
 use crate::image::Built;
@@ -58,6 +61,8 @@ pub struct Contents<'a> {
     pub budget: ByteSize,
     /// What all GUIDs and volume ids come from.
     pub seed: [u8; 32],
+    /// Who has to have signed what firmware starts.
+    pub trust: &'a Trust,
     /// Boot loaders, from their packages.
     pub loaders: &'a Loaders,
 }

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::efi::append;
 use crate::efi::pe::{Checksum, Headers};
 use crate::efi::read::Program;
+use crate::efi::trust::Trust;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -51,7 +52,12 @@ impl Source<'_> {
 /// # Errors
 /// The stub is not one that can be extended, a file cannot be read, the disk is full.
 pub fn write(out: &Path, contents: &Contents<'_>, context: &Context) -> Result<()> {
-    make(out, &contents.loaders.file(PACKAGE, STUB)?, &sections(contents), context)
+    make(out, &contents.loaders.file(PACKAGE, STUB)?, &sections(contents), context)?;
+    if let Trust::Own(signer) = contents.trust {
+        let temp = files::temp_dir_in(&context.cache.temp_dir(), "sign-")?;
+        files::write(out, &signer.signed(context, out, temp.path())?)?;
+    }
+    Ok(())
 }
 
 fn make(out: &Path, stub_path: &Path, sources: &[(&str, Source<'_>)], context: &Context) -> Result<()> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::apt::{Apt, Package};
 use crate::build::definition::Inputs;
 use crate::context::Context;
+use crate::efi::trust;
 use crate::error::Result;
 use crate::formats::{self, Format};
 use crate::image;
@@ -20,7 +21,8 @@ pub fn needed(context: &Context, apt: &Apt<'_>, inputs: &Inputs) -> Result<Vec<P
     add(host::chain(apt, &inputs.appliance.host_kernel.package)?);
     add(apt.find(&[&inputs.appliance.guest_kernel.source])?);
     // All formats: a build may be told to make others than the definition names.
-    let loaders: Vec<&str> = Format::ALL.iter().flat_map(|format| formats::packages(*format)).copied().collect();
+    let loaders: Vec<&str> =
+        Format::ALL.iter().flat_map(|format| formats::packages(*format)).chain(trust::PACKAGES).copied().collect();
     add(apt.find(&loaders)?);
     for image in &inputs.images {
         let built = image::build(context, apt, image)?;

@@ -128,6 +128,8 @@ pub struct Request {
     pub accel: Wish,
     /// A line to wait for, and for how long.
     pub until: Option<(Regex, Duration)>,
+    /// OVMF's variables with the keys by which Secure Boot is enforced, if it is.
+    pub secure_boot: Option<PathBuf>,
     /// Forwarded ports.
     pub forwards: Vec<Forward>,
     /// A copy of the console.
@@ -167,6 +169,16 @@ pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Resu
                 .to_owned(),
         ));
     }
+    if let Some(vars) = &request.secure_boot {
+        if !request.boot.by_uefi() || request.boot.is_network() {
+            return Err(Error::Usage(
+                "--secure-boot goes with what UEFI boots from a disk or a CD: see --boot".to_owned(),
+            ));
+        }
+        if !vars.is_file() {
+            return Err(Error::Usage(format!("--secure-boot {}: there is no such file", vars.display())));
+        }
+    }
     let appliance = &artefacts.appliance;
     let net = UserNet::plan(appliance).map_err(Error::Usage)?;
     let mut forwards = request.forwards;
@@ -176,7 +188,10 @@ pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Resu
     let medium = Medium::of(artefacts, request.boot)?;
     let machine = Machine {
         name: appliance.name.clone(),
-        firmware: firmware(artefacts, request.boot, &request.append)?,
+        firmware: match request.secure_boot {
+            Some(vars) => Firmware::SecureUefi(vars),
+            None => firmware(artefacts, request.boot, &request.append)?,
+        },
         medium: medium.as_ref().map(Medium::device),
         cpus: request.cpus,
         memory_mib: request.memory.unwrap_or_else(|| memory(appliance)).bytes().div_ceil(MIB),

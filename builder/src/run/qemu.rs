@@ -10,6 +10,10 @@ use super::net::UserNet;
 pub const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// OVMF's variables, empty.
 pub const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// OVMF's code that can enforce Secure Boot: it keeps its variables from the machine's system in SMM.
+pub const OVMF_SECURE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
+/// OVMF's variables with the keys that vendors' machines have, Secure Boot enforced.
+pub const OVMF_VENDOR_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
 
 /// The card's ROM, iPXE, from Debian's package `ipxe-qemu`. QEMU finds it by itself.
 pub const IPXE_ROM: &str = "/usr/lib/ipxe/qemu/efi-virtio.rom";
@@ -30,6 +34,8 @@ pub enum Firmware {
         /// The boot file in it.
         file: String,
     },
+    /// OVMF that enforces Secure Boot with the keys in these variables.
+    SecureUefi(PathBuf),
     /// QEMU loads the kernel itself.
     Direct {
         /// The kernel.
@@ -97,7 +103,8 @@ impl Machine {
             Accel::Kvm => ("kvm", "host"),
             Accel::Tcg => ("tcg,thread=multi,tb-size=1024", "max,npt=off"),
         };
-        add(&["-M", "q35", "-accel", accel, "-cpu", cpu]);
+        let secure = matches!(self.firmware, Firmware::SecureUefi(_));
+        add(&["-M", if secure { "q35,smm=on" } else { "q35" }, "-accel", accel, "-cpu", cpu]);
         add(&["-smp", &self.cpus.to_string(), "-m", &self.memory_mib.to_string()]);
         if self.ends_on_reboot {
             add(&["-no-reboot"]);
@@ -107,6 +114,13 @@ impl Machine {
             Firmware::Uefi | Firmware::Network { uefi: true, .. } => {
                 add(&["-drive", &format!("if=pflash,unit=0,format=raw,readonly=on,file={OVMF_CODE}")]);
                 add(&["-drive", &format!("if=pflash,unit=1,format=raw,snapshot=on,file={OVMF_VARS}")]);
+            }
+            Firmware::SecureUefi(vars) => {
+                add(&["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+                // SMM and sleep to memory do not go together in OVMF.
+                add(&["-global", "ICH9-LPC.disable_s3=1"]);
+                add(&["-drive", &format!("if=pflash,unit=0,format=raw,readonly=on,file={OVMF_SECURE_CODE}")]);
+                add(&["-drive", &format!("if=pflash,unit=1,format=raw,snapshot=on,file={}", escaped(vars))]);
             }
             Firmware::Direct { kernel, initrd, cmdline } => {
                 add(&["-kernel", &kernel.display().to_string(), "-initrd", &initrd.display().to_string()]);
@@ -224,6 +238,8 @@ mod tests {
             ..machine()
         };
         assert_eq!(told(&uefi), include_str!("golden/flash-uefi.txt"));
+        let secure = Machine { firmware: Firmware::SecureUefi(OVMF_VENDOR_VARS.into()), ..machine() };
+        assert_eq!(told(&secure), include_str!("golden/flash-secure.txt"));
         let direct = Firmware::Direct {
             kernel: "out/netboot/vmlinuz".into(),
             initrd: "out/netboot/initrd".into(),

@@ -17,6 +17,7 @@ use crate::appliance::{Address, Appliance, Bond, Bridge, GuestKernel, HostKernel
 use crate::format::Format;
 use crate::names::{Ipv4Net, check_interface, check_name};
 use crate::release::TRIES;
+use crate::secure_boot::{Mode, SecureBoot};
 use crate::units::ByteSize;
 
 pub use guests::{HOST_MEMORY, MEMORY_MIN, VCPUS_MAX};
@@ -151,7 +152,33 @@ impl Checker<'_> {
         });
         let update_key = source.update.key.map(Spanned::into_inner);
         let update_room = source.update.room.map(Spanned::into_inner);
-        Definition { appliance, build: Build { formats, update_key, update_room, tries } }
+        let secure_boot = source.secure_boot.and_then(|secure_boot| self.secure_boot(secure_boot));
+        Definition { appliance, build: Build { formats, update_key, update_room, tries, secure_boot } }
+    }
+
+    fn secure_boot(&mut self, source: source::SecureBoot) -> Option<SecureBoot> {
+        let files = [("key", source.key), ("certificate", source.certificate)];
+        match source.mode.get_ref() {
+            Mode::Debian => {
+                for (name, file) in files {
+                    if let Some(file) = file {
+                        let message = "goes with mode = \"own\": with \"debian\", the distribution has signed";
+                        self.wrong(file.span(), format!("secure-boot.{name}"), message.to_owned());
+                    }
+                }
+                Some(SecureBoot::Debian)
+            }
+            Mode::Own => {
+                let [key, certificate] = files.map(|(name, file)| {
+                    if file.is_none() {
+                        let message = format!("mode = \"own\" needs {name}: a file in PEM format");
+                        self.wrong(source.mode.span(), "secure-boot.mode", message);
+                    }
+                    file.map(Spanned::into_inner)
+                });
+                Some(SecureBoot::Own { key: key?, certificate: certificate? })
+            }
+        }
     }
 
     fn update_limits(&mut self, update: &source::Update) -> Update {

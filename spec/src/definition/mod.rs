@@ -14,6 +14,7 @@ pub use mistake::{Mistake, Mistakes};
 use crate::appliance::Appliance;
 use crate::format::Format;
 use crate::recipe::Recipe;
+use crate::secure_boot::SecureBoot;
 use crate::units::ByteSize;
 
 /// A definition that has been checked.
@@ -38,6 +39,8 @@ pub struct Build {
     pub update_room: Option<ByteSize>,
     /// How often a new release is started before the boot loader gives it up.
     pub tries: u8,
+    /// How it boots where Secure Boot is enforced, if it does.
+    pub secure_boot: Option<SecureBoot>,
 }
 
 /// Reads a definition; `file` is the name that mistakes are told under.

@@ -9,6 +9,7 @@ use toml::Spanned;
 use crate::appliance::BondMode;
 use crate::format::Format;
 use crate::names::{Ipv4Net, Mac};
+use crate::secure_boot::Mode;
 use crate::units::ByteSize;
 use crate::vmm::{CpuModel, DiskEngine, DiskFormat, Pages};
 
@@ -25,6 +26,8 @@ pub(super) struct Definition {
     pub storage: Storage,
     #[serde(default)]
     pub update: Update,
+    #[serde(default, rename = "secure-boot")]
+    pub secure_boot: Option<SecureBoot>,
     #[serde(default)]
     pub guest: Vec<Guest>,
 }
@@ -51,6 +54,17 @@ pub(super) struct Update {
     pub ready_within_s: Option<Spanned<u32>>,
     #[serde(default)]
     pub tries: Option<Spanned<u8>>,
+}
+
+/// How it boots where Secure Boot is enforced.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SecureBoot {
+    pub mode: Spanned<Mode>,
+    #[serde(default)]
+    pub key: Option<Spanned<String>>,
+    #[serde(default)]
+    pub certificate: Option<Spanned<String>>,
 }
 
 /// The machine that the appliance is meant for.

@@ -339,3 +339,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn secure_boot_takes_files_for_ones_own_keys_only() {
+    let parsed = |table: &str| parse("a.toml", &GOOD.replacen("[node]", &format!("[secure-boot]\n{table}\n[node]"), 1));
+    assert_eq!(parse("a.toml", GOOD).unwrap().build.secure_boot, None);
+    assert_eq!(parsed("mode = \"debian\"").unwrap().build.secure_boot, Some(SecureBoot::Debian));
+    let own = SecureBoot::Own { key: "db.key".to_owned(), certificate: "db.pem".to_owned() };
+    let text = "mode = \"own\"\nkey = \"db.key\"\ncertificate = \"db.pem\"";
+    assert_eq!(parsed(text).unwrap().build.secure_boot, Some(own));
+    let told = |table: &str| parsed(table).unwrap_err().to_string();
+    assert!(told("mode = \"own\"\nkey = \"db.key\"").contains("secure-boot.mode: mode = \"own\" needs certificate"));
+    assert!(told("mode = \"debian\"\nkey = \"k\"").contains("secure-boot.key: goes with mode = \"own\""));
+    let unknown = told("mode = \"vendor\"");
+    assert!(unknown.contains("secure-boot.mode: ") && unknown.contains("`debian` or `own`"), "{unknown}");
+}
