@@ -9,6 +9,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, sync};
+use thimble_spec::cmdline::Cmdline;
+use thimble_spec::paths::GUESTS_READY;
+use thimble_spec::slot::TRIAL_WORD;
 
 use crate::clock::{since_boot, wait_until};
 use crate::console;
@@ -88,12 +91,21 @@ pub fn settle(path: &Path) -> Result<()> {
 }
 
 /// The last resort when PID 1 itself is wrong: called by the panic hook. It cannot go on with its work, but as long as
-/// it is there the kernel does not panic and what runs goes on running: it reaps, and ends the machine when asked.
+/// it is there the kernel does not panic and what runs goes on running: it reaps, and ends the machine when asked. A
+/// release on trial has failed if its guests were not ready before: it starts again after a moment, and the boot loader
+/// counts.
 pub fn limp() -> ! {
+    /// Time to read why.
+    const TRIAL_PAUSE: Duration = Duration::from_secs(30);
     let signals = crate::signals::listen();
+    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let failed = Cmdline::parse(&line).has(TRIAL_WORD) && !Path::new(GUESTS_READY).exists();
+    let end_of_trial = failed.then(|| since_boot() + TRIAL_PAUSE);
     loop {
         while process::reap().is_some() {}
-        if let Some(ending) = signals.as_ref().ok().and_then(crate::signals::read) {
+        let asked = signals.as_ref().ok().and_then(crate::signals::read);
+        let over = end_of_trial.filter(|end| *end <= since_boot()).map(|_| Ending::Reboot);
+        if let Some(ending) = asked.or(over) {
             end_all_processes(Duration::from_secs(10));
             sync();
             settle_all();

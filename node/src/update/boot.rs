@@ -3,12 +3,19 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use thimble_spec::cmdline::Cmdline;
 use thimble_spec::slot::{Origin, VolumeId};
 use thimble_store::fat::{SECTOR, geometry};
 use thimble_store::{Partition, Store};
+
+/// How long to wait for whoever is at work on the boot partition: PID 1 has a boot confirmed, which takes a moment.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Time between two tries.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Where this host came from.
 ///
@@ -29,12 +36,17 @@ pub fn origin() -> Result<Origin> {
 /// It is not there, or somebody else is at work on it.
 pub fn open(volume: VolumeId) -> Result<Store<Partition>> {
     let path = find(volume)?;
-    let partition = Partition::open(&path).map_err(|error| match error.kind() {
-        ErrorKind::ResourceBusy => {
-            anyhow::anyhow!("another update is at work on {}, or it is mounted: wait for it", path.display())
+    let end = Instant::now() + PATIENCE;
+    let partition = loop {
+        match Partition::open(&path) {
+            Ok(partition) => break partition,
+            Err(error) if error.kind() != ErrorKind::ResourceBusy => {
+                return Err(error).with_context(|| format!("opening the boot partition {}", path.display()));
+            }
+            Err(_) if Instant::now() < end => sleep(INTERVAL),
+            Err(_) => bail!("another update is at work on {}, or it is mounted: wait for it", path.display()),
         }
-        _ => anyhow::Error::new(error).context(format!("opening the boot partition {}", path.display())),
-    })?;
+    };
     Store::open(partition).with_context(|| format!("the boot partition {}", path.display()))
 }
 
