@@ -6,7 +6,7 @@ THIMBLE := $(TARGET)/release/thimble
 CARGO   ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs build run test lint unit system fuzz bench doctor clean
+.PHONY: help setup programs build run test lint unit system soak fuzz bench doctor clean
 
 help: ## say this
 	@echo "Thimble: one TOML file in, a bootable KVM appliance out."
@@ -42,6 +42,12 @@ system: build
 
 # How long each target runs, in seconds.
 FUZZ    ?= 10
+
+# Power cuts in the middle of an update, each with a machine of its own: about half a minute.
+CUTS    ?= 50
+
+soak: build ## the long loops: CUTS=50 power cuts in the middle of an update
+	THIMBLE_CUTS=$(CUTS) $(CARGO) test --release --package thimble-tests --test update_node -- --nocapture power_cut
 
 fuzz: setup ## run the VMM's fuzz targets, FUZZ=10 seconds each
 	@scripts/fuzz $(FUZZ)

@@ -157,6 +157,25 @@ impl Machine {
         self.qmp("system_powerdown", json!({}));
     }
 
+    /// Cuts the power: QEMU is gone the next moment, and with it whatever it had not written.
+    ///
+    /// # Panics
+    /// There is no QEMU to kill.
+    pub fn cut_power(&mut self) {
+        let thimble = self.process.id();
+        let tasks = std::fs::read_dir(format!("/proc/{thimble}/task")).expect("thimble runs");
+        let children: String = tasks
+            .flatten()
+            .map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default() + " ")
+            .collect();
+        let is_qemu = |pid: &&str| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("qemu-system"))
+        };
+        let qemu = children.split_ascii_whitespace().find(is_qemu).expect("QEMU runs");
+        kill(Pid::from_raw(qemu.parse().expect("a number")), Signal::SIGKILL).expect("it is there");
+        self.end(Duration::from_secs(30));
+    }
+
     /// What Ctrl-C does to `thimble run`.
     pub fn interrupt(&self) {
         kill(Pid::from_raw(self.process.id().cast_signed()), Signal::SIGINT).expect("thimble runs");
