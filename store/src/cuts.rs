@@ -89,6 +89,31 @@ fn a_cut_while_a_trial_is_confirmed_leaves_either_state() {
     }
 }
 
+#[test]
+fn a_damaged_state_is_made_anew_when_a_slot_is_confirmed() {
+    let start = before();
+    let damaged = |change: &dyn Fn(&mut [u8])| {
+        let mut bytes = start.bytes();
+        let at = bytes.windows(24).position(|window| window == b"# GRUB Environment Block").unwrap();
+        change(&mut bytes[at..]);
+        Disk::of(bytes)
+    };
+    let unreadable = damaged(&|state| state[..600].fill(0));
+    assert!(Store::open(unreadable.clone()).unwrap().state().is_err());
+    Store::open(unreadable.clone()).unwrap().confirm(Slot::A).unwrap();
+    assert_eq!(Store::open(unreadable).unwrap().state().unwrap(), State::new(Slot::A, 3));
+
+    // Gone, with its directory entry: a file again.
+    let mut bytes = start.bytes();
+    let at = bytes.windows(11).position(|window| window == b"STATE      ").unwrap();
+    bytes[at] = 0xe5;
+    let gone = Disk::of(bytes);
+    Store::open(gone.clone()).unwrap().confirm(Slot::A).unwrap();
+    assert_eq!(Store::open(gone.clone()).unwrap().state().unwrap(), State::new(Slot::A, 3));
+    Store::open(gone.clone()).unwrap().verify(Slot::A, &mut silent).unwrap();
+    Fat::open(gone).unwrap().check().unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
     #[test]

@@ -162,7 +162,11 @@ impl<D: Device> Store<D> {
                 sector.copy_from_slice(&block[..SECTOR]);
                 self.fat.write_first_sector(&entry, &sector)?;
             }
-            _ => self.write_file("state", &block)?,
+            _ => {
+                // Whatever damaged it may have damaged more: only clusters that are surely free are written.
+                self.fat.reclaim()?;
+                self.write_file("state", &block)?;
+            }
         }
         if self.state()? == state {
             Ok(())

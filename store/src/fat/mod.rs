@@ -18,8 +18,10 @@
 //!
 //! Everything read is taken for hostile: places are checked against [`geometry`], and every walk ends.
 
+mod directory;
 mod entry;
 pub mod geometry;
+mod reclaim;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +42,8 @@ pub const SECTOR: usize = 512;
 pub const ENTRY: usize = 32;
 /// From this number on, an entry of the table ends a chain (section 4 of the document in [`geometry`]).
 const END_FROM: u16 = 0xfff8;
+/// A cluster that is marked as bad is never used.
+const BAD: u16 = 0xfff7;
 /// The end mark that is written.
 const END: u16 = 0xffff;
 /// A directory has at most so many bytes. Section 6.2 allows sixteen times as much; a boot partition has nothing like it,
@@ -167,60 +171,6 @@ impl<D: Device> Fat<D> {
         (chain, None)
     }
 
-    /// The runs of bytes that a directory lies in.
-    fn runs(&self, dir: Dir) -> Result<Vec<(u64, u64)>> {
-        match dir {
-            Dir::Root => Ok(vec![(self.geometry.root, self.geometry.root_bytes)]),
-            Dir::At(first) => {
-                let most = DIRECTORY_MAX.div_ceil(self.geometry.cluster);
-                let (chain, wrong) = self.follow(first, usize::try_from(most).unwrap_or(usize::MAX));
-                match wrong {
-                    Some(wrong) => Err(Error::damaged(format!("the chain of a directory {wrong}"))),
-                    None => Ok(chain.into_iter().map(|at| (self.geometry.place(at), self.geometry.cluster)).collect()),
-                }
-            }
-        }
-    }
-
-    /// All 32 bytes of a directory up to its end, with the end.
-    fn records(&self, dir: Dir) -> Result<Vec<(u64, Record)>> {
-        let mut records = Vec::new();
-        for (start, length) in self.runs(dir)? {
-            let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-            self.device.read_at(start, &mut bytes).map_err(reading)?;
-            let (entries, _) = bytes.as_chunks::<ENTRY>();
-            for (place, entry) in (start..).step_by(ENTRY).zip(entries) {
-                let record = Record::read(entry, place);
-                let end = record == Record::End;
-                records.push((place, record));
-                if end {
-                    return Ok(records);
-                }
-            }
-        }
-        Ok(records)
-    }
-
-    /// The files and directories in a directory, without `.` and `..`.
-    ///
-    /// # Errors
-    /// The device, or a damaged chain.
-    pub fn list(&self, dir: Dir) -> Result<Vec<Entry>> {
-        let entries = self.records(dir)?.into_iter().filter_map(|(_, record)| match record {
-            Record::Entry(entry) if !entry.name.is_dots() => Some(entry),
-            _ => None,
-        });
-        Ok(entries.collect())
-    }
-
-    /// The file or directory of this name.
-    ///
-    /// # Errors
-    /// As [`Fat::list`].
-    pub fn find(&self, dir: Dir, name: Name) -> Result<Option<Entry>> {
-        Ok(self.list(dir)?.into_iter().find(|entry| entry.name == name))
-    }
-
     /// Where a file's bytes lie: runs of place and length, in order.
     fn pieces(&self, entry: &Entry) -> Result<Vec<(u64, u64)>> {
         let damaged = |wrong: &str| Error::damaged(format!("the chain of {} {wrong}", entry.name.letters()));
@@ -288,75 +238,6 @@ impl<D: Device> Fat<D> {
             }
             _ => Err(Error::damaged(format!("{} is too short", entry.name.letters()))),
         }
-    }
-
-    /// Bytes in free clusters, were everything reclaimed that is not reached when the files for which `keep` says no
-    /// are gone.
-    ///
-    /// # Errors
-    /// As [`Fat::list`].
-    pub fn free_without(&self, keep: &dyn Fn(Dir, &Entry) -> bool) -> Result<u64> {
-        let reached = self.reach(keep)?;
-        let free = u64::from(self.geometry.end - FIRST) - reached.len() as u64;
-        Ok(free * self.geometry.cluster)
-    }
-
-    /// The clusters that files and directories reach. Chains that are not sound are followed as far as they go.
-    fn reach(&self, keep: &dyn Fn(Dir, &Entry) -> bool) -> Result<BTreeSet<u16>> {
-        let mut reached = BTreeSet::new();
-        let mut directories = vec![Dir::Root];
-        let mut seen = 0;
-        while let Some(dir) = directories.pop() {
-            seen += 1;
-            if seen > DIRECTORIES_MAX {
-                return Err(Error::damaged("it has more directories than anybody makes"));
-            }
-            let entries = match (dir, self.list(dir)) {
-                (_, Ok(entries)) => entries,
-                // Its clusters are kept; what is in it cannot be known.
-                (Dir::At(_), Err(Error::Damaged(_))) => Vec::new(),
-                (_, Err(error)) => return Err(error),
-            };
-            for entry in entries.iter().filter(|entry| keep(dir, entry)) {
-                if !self.geometry.holds(entry.cluster) {
-                    continue;
-                }
-                // A directory that was seen already is not entered again: each is entered once at most.
-                if entry.directory && !reached.contains(&entry.cluster) {
-                    directories.push(Dir::At(entry.cluster));
-                }
-                let mut cluster = entry.cluster;
-                while self.geometry.holds(cluster) && reached.insert(cluster) {
-                    cluster = self.next(cluster);
-                }
-            }
-        }
-        // Marked as bad (section 4): never used.
-        reached.extend((FIRST..self.geometry.end).filter(|cluster| self.next(*cluster) == 0xfff7));
-        Ok(reached)
-    }
-
-    /// Frees all clusters that no file reaches, and makes the copies of the table the same. Called before anything is
-    /// added.
-    ///
-    /// # Errors
-    /// The device, or a damaged root directory.
-    pub fn reclaim(&mut self) -> Result<()> {
-        for copy in 1..self.geometry.copies {
-            let other = self.read_table(copy)?;
-            for (index, (one, other)) in self.table.iter().zip(&other).enumerate() {
-                if one != other {
-                    self.dirty.insert(index / TABLE_ENTRIES);
-                }
-            }
-        }
-        self.reached = self.reach(&|_, _| true)?;
-        for cluster in FIRST..self.geometry.end {
-            if self.next(cluster) != 0 && !self.reached.contains(&cluster) {
-                self.set(cluster, 0);
-            }
-        }
-        self.write_table()
     }
 
     /// Chooses free clusters for `size` bytes, the first ones.
@@ -442,113 +323,6 @@ impl<D: Device> Fat<D> {
             Ok(())
         })?;
         self.name(dir, name, room, size)
-    }
-
-    /// Makes an empty directory.
-    ///
-    /// # Errors
-    /// The device; there is no room; the directory above is full or damaged, or has something of this name.
-    pub fn make_dir(&mut self, above: Dir, name: Name) -> Result<Dir> {
-        if self.find(above, name)?.is_some() {
-            return Err(Error::Wrong(format!("there is a {} already", name.letters())));
-        }
-        let room = self.room(self.geometry.cluster)?;
-        let first = room.0.first().copied().unwrap_or(0);
-        // The root directory is cluster 0 to those in it (section 6.5).
-        let above_first = if let Dir::At(cluster) = above { cluster } else { 0 };
-        let dots = [entry::of_dir(Name::DOT, first), entry::of_dir(Name::DOT_DOT, above_first)].concat();
-        let mut rest = &dots[..];
-        self.write_into(&room, self.geometry.cluster, &mut |buffer| {
-            buffer.fill(0);
-            let count = rest.len().min(buffer.len());
-            buffer[..count].copy_from_slice(&rest[..count]);
-            rest = &rest[count..];
-            Ok(())
-        })?;
-        self.enter(above, entry::of_dir(name, first), &room)?;
-        Ok(Dir::At(first))
-    }
-
-    /// Removes files from a directory, all at once; a power cut leaves any of them. Their clusters are free after the next
-    /// [`Fat::reclaim`].
-    ///
-    /// # Errors
-    /// The device, or a damaged directory.
-    pub fn remove(&mut self, dir: Dir, which: &dyn Fn(&Entry) -> bool) -> Result<()> {
-        let entries: Vec<Entry> = self.list(dir)?.into_iter().filter(which).collect();
-        if entries.is_empty() {
-            return Ok(());
-        }
-        for entry in entries {
-            self.change(entry.place, entry::free)?;
-        }
-        self.sync()
-    }
-
-    /// Changes a directory entry: one sector's write.
-    fn change(&mut self, place: u64, change: impl FnOnce(&mut [u8; ENTRY])) -> Result<()> {
-        let within = usize::try_from(place % SECTOR as u64).unwrap_or(0);
-        let start = place - within as u64;
-        let mut sector = [0; SECTOR];
-        self.device.read_at(start, &mut sector).map_err(reading)?;
-        let (entries, _) = sector.as_chunks_mut::<ENTRY>();
-        if let Some(entry) = entries.get_mut(within / ENTRY) {
-            change(entry);
-        }
-        self.write(start, &sector)
-    }
-
-    /// A free place for an entry. A full directory gets another cluster; the root directory cannot.
-    fn vacancy(&mut self, dir: Dir) -> Result<u64> {
-        let records = self.records(dir)?;
-        if let Some((place, record)) = records.iter().find(|(_, record)| matches!(record, Record::Free | Record::End)) {
-            if *record == Record::End {
-                self.mark_end_behind(dir, *place)?;
-            }
-            return Ok(*place);
-        }
-        let Dir::At(first) = dir else {
-            return Err(Error::damaged("its root directory is full"));
-        };
-        let most = usize::try_from(DIRECTORY_MAX / self.geometry.cluster).unwrap_or(0);
-        let (chain, _) = self.follow(first, most);
-        if chain.len() == most {
-            return Err(Error::damaged("a directory is full"));
-        }
-        let room = self.room(self.geometry.cluster)?;
-        let (Some(new), Some(last)) = (room.0.first().copied(), chain.last().copied()) else {
-            return Err(Error::damaged("a directory has no clusters"));
-        };
-        self.write_into(&room, self.geometry.cluster, &mut |buffer| {
-            buffer.fill(0);
-            Ok(())
-        })?;
-        self.set(new, END);
-        self.write_table()?;
-        self.set(last, new);
-        self.write_table()?;
-        self.reached.insert(new);
-        Ok(self.geometry.place(new))
-    }
-
-    /// The entry behind the one at `place` becomes a directory's end, where it is not: nobody promises that what stands
-    /// behind the end is zero.
-    fn mark_end_behind(&mut self, dir: Dir, place: u64) -> Result<()> {
-        let runs = self.runs(dir)?;
-        let Some(index) = runs.iter().position(|(start, length)| (*start..start + length).contains(&place)) else {
-            return Ok(());
-        };
-        let (start, length) = runs[index];
-        let behind = place + ENTRY as u64;
-        let behind = if behind < start + length { Some(behind) } else { runs.get(index + 1).map(|(start, _)| *start) };
-        let Some(behind) = behind else { return Ok(()) };
-        let mut first = [0];
-        self.device.read_at(behind, &mut first).map_err(reading)?;
-        if first != [0] {
-            self.change(behind, |entry| entry.fill(0))?;
-            self.sync()?;
-        }
-        Ok(())
     }
 }
 
