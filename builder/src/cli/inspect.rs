@@ -14,7 +14,7 @@ use crate::flash::read::{self, Image};
 use crate::ledger::Space;
 use crate::run::artefacts::{self, Artefacts};
 use crate::slots::{self, Slots};
-use crate::{compare, files, ledger};
+use crate::{compare, files, formats, ledger};
 
 /// Where a flash disk has the objects; all other files on its boot partition are the boot loader's.
 const OBJECTS: &str = "thimble/objects/";
@@ -24,11 +24,13 @@ const OBJECTS: &str = "thimble/objects/";
 /// For a build's directory: what each part of the appliance and each of its objects takes of the budget, and which kernel
 /// and initramfs each guest starts with; all artefacts are compared with the manifest. For a flash.img alone: its
 /// partitions and boot files; all checksums of its tables are compared. Of both: what the disk's slots hold, what they share
-/// and which is started; all that they load is compared with the hashes of their releases.
+/// and which is started; all that they load is compared with the hashes of their releases. For a thimble.iso: its files,
+/// each compared with its sum. For a thimble.efi or another UEFI program: its sections and signatures, its checksum
+/// compared.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 everything is as it should be, 1 something differs or is damaged.")]
 pub struct Args {
-    /// The output directory of `thimble build`, or a flash.img
+    /// The output directory of `thimble build`, or a flash.img, thimble.iso or thimble.efi
     #[arg(value_name = "DIR|FILE", required_unless_present = "diff", conflicts_with = "diff")]
     what: Option<PathBuf>,
     /// Say what grew, shrank, came and went from one build to another: output directories, or their manifest.json
@@ -80,6 +82,10 @@ pub fn run(args: Args) -> Result<()> {
     }
     if !what.exists() {
         return Err(Error::Usage(format!("{}: there is no such file or directory", what.display())));
+    }
+    if let Some(medium) = formats::read::open(what)? {
+        print(&if args.json { json(&medium)? } else { medium.text() })?;
+        return sound(medium.damage());
     }
     let image = read::open(what)?;
     let slots = slots::of_image(what, &image)?;

@@ -10,6 +10,8 @@
 //! ```
 //! xorriso puts all of it together. Whatever it would take from the clock or from chance comes from the build's seed.
 
+pub mod read;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 

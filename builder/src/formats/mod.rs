@@ -10,12 +10,14 @@
 //! | [`iso`] | `thimble.iso` |
 //! | [`uki`] | `thimble.efi` |
 //! | [`uefi`] | nothing: what UEFI firmware finds on a FAT |
+//! | [`read`] | nothing: takes `thimble.iso` and `thimble.efi` apart |
 //! | [`loaders`] | nothing: fetches the boot loaders that the others put in place |
 
 pub mod iso;
 pub mod loaders;
 pub mod netboot;
 pub mod nfs;
+pub mod read;
 pub mod uefi;
 pub mod uki;
 pub mod update;
