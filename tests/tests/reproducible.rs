@@ -1,7 +1,7 @@
 //! The same definition gives the same bytes: in another directory, from another copy of the library, on another day.
 //!
-//! `thimble` itself asks nobody for the date but to judge the age of package lists (a unit test holds it to that), and is
-//! static, so that no library can lie to it; the programs that it runs are each started under a date of their own.
+//! `thimble` itself asks nobody for the date but to judge the age of package lists, and is static, so that no library
+//! can lie to it; the programs that it runs are each started under a date of their own.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -4,6 +4,7 @@
 //! has one processor, and the clock that the host and its guests see is that count. It says nothing about a real
 //! machine's seconds and everything about whether a change made the boot longer.
 
+mod build;
 mod serve;
 mod vmm;
 
@@ -25,8 +26,8 @@ const PHASES: [&str; 4] = [
 ];
 
 fn main() -> Result<()> {
-    let parts = [sizes as fn() -> Result<()>, boot, serve::compare, vmm::start, vmm::memory];
-    let names = ["sizes", "boot", "serve", "start", "memory"];
+    let parts = [sizes as fn() -> Result<()>, build::builds, boot, serve::compare, vmm::start, vmm::memory];
+    let names = ["sizes", "build", "boot", "serve", "start", "memory"];
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     for word in &wanted {
         ensure!(names.contains(&word.as_str()), "there is no part `{word}`: it is one of {}", names.join(", "));
