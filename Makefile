@@ -6,12 +6,12 @@ THIMBLE := $(TARGET)/release/thimble
 CARGO   ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs build run test lint unit system soak fuzz bench doctor clean
+.PHONY: help setup programs build run test lint unit system host-kernel-test soak fuzz bench doctor clean
 
 help: ## say this
 	@echo "Thimble: one TOML file in, a bootable KVM appliance out."
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 setup: ## install what the build and the tests need (Debian 12, apt)
 	@scripts/setup
@@ -29,7 +29,7 @@ test: lint unit build system fuzz ## run every test: what CI runs
 
 lint: programs
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --quiet --workspace --all-targets --features thimble-tests/host-kernel -- -D warnings
 	$(CARGO) clippy --quiet --package thimble-init --no-default-features --all-targets -- -D warnings
 
 unit: programs
@@ -40,6 +40,9 @@ system: build
 	@scripts/debian-tree >/dev/null
 	$(CARGO) test --release --package thimble-tests -- --test-threads=1
 
+host-kernel-test: build ## compile a kernel for the host and boot it: 10 minutes and more the first time
+	$(CARGO) test --release --package thimble-tests --features host-kernel --test host_kernel -- --test-threads=1 --nocapture
+
 # How long each target runs, in seconds.
 FUZZ    ?= 10
 
@@ -49,7 +52,7 @@ CUTS    ?= 50
 soak: build ## the long loops: CUTS=50 power cuts in the middle of an update
 	THIMBLE_CUTS=$(CUTS) $(CARGO) test --release --package thimble-tests --test update_node -- --nocapture power_cut
 
-fuzz: setup ## run the VMM's fuzz targets, FUZZ=10 seconds each
+fuzz: setup ## run the fuzz targets of the VMM and of the store, FUZZ=10 seconds each
 	@scripts/fuzz $(FUZZ)
 
 bench: build ## print sizes and boot times
@@ -63,4 +66,4 @@ doctor: programs ## say what this machine lacks
 	@$(THIMBLE) doctor
 
 clean: ## remove what was built here; the cache of kernels and packages stays
-	rm -rf target vmm/fuzz/target
+	rm -rf target store/fuzz/target vmm/fuzz/target

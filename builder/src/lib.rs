@@ -7,6 +7,7 @@
 //! | [`apt`] | packages, from the machine's own sources |
 //! | [`lock`] | the versions that builds are held to |
 //! | [`kernel`] | the host's kernel and modules, the guests' kernel |
+//! | [`host`] | what a host has only if its definition asks for it |
 //! | [`machine`] | what a machine has, and what its host must carry |
 //! | [`image`] | a recipe becomes a read-only image |
 //! | [`initrd`] | the guests' initramfs, and the host's in parts |
@@ -34,6 +35,7 @@ pub mod files;
 pub mod flash;
 pub mod flashing;
 pub mod formats;
+pub mod host;
 pub mod image;
 pub mod initrd;
 pub mod interrupt;

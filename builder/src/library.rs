@@ -42,7 +42,7 @@ impl Library {
             })
     }
 
-    /// A fragment of the guests' kernel configuration.
+    /// A fragment of a kernel's configuration.
     pub fn fragment(&self, name: &str) -> PathBuf {
         self.root.join("configs/kernel").join(format!("{name}.config"))
     }
@@ -50,6 +50,11 @@ impl Library {
     /// A hardware set.
     pub fn hardware(&self, name: &str) -> PathBuf {
         self.root.join("configs/hardware").join(format!("{name}.toml"))
+    }
+
+    /// A host feature.
+    pub fn host(&self, name: &str) -> PathBuf {
+        self.root.join("configs/host").join(format!("{name}.toml"))
     }
 
     /// The directory of an image's recipe.

@@ -43,10 +43,45 @@ pub fn failed(error: &Error) {
 /// Prints one line by one `write`, so that it is not cut by another process's. The first one starts on a new line:
 /// firmware leaves the cursor behind its last word.
 pub fn text(text: &str) {
+    #[cfg(feature = "host")]
+    log::keep(text);
+    relay(text);
+}
+
+/// The same for what is kept elsewhere, or not worth keeping.
+pub fn relay(text: &str) {
     let first = !PRINTED.swap(true, Ordering::Relaxed);
     let line = format!("{}{text}\n", if first { "\n" } else { "" });
     // Where the console cannot be written, there is nobody left to tell.
     let _ = write(std::io::stdout().as_fd(), line.as_bytes());
+}
+
+#[cfg(feature = "host")]
+pub use log::said;
+
+/// What was said and is not in the host's log yet.
+#[cfg(feature = "host")]
+mod log {
+    use std::sync::Mutex;
+
+    /// So many lines wait at most: a turn says less.
+    const WAITING_MAX: usize = 256;
+
+    static WAITING: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    /// Keeps a line until it is asked for. A panic that holds the lock has other worries.
+    pub fn keep(text: &str) {
+        if let Ok(mut waiting) = WAITING.try_lock()
+            && waiting.len() < WAITING_MAX
+        {
+            waiting.push(text.to_owned());
+        }
+    }
+
+    /// What was said since the last time.
+    pub fn said() -> Vec<String> {
+        WAITING.try_lock().map(|mut waiting| std::mem::take(&mut *waiting)).unwrap_or_default()
+    }
 }
 
 /// Writes a notice to the kernel's log, where `quiet` hides it.

@@ -7,11 +7,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::clock::since_boot;
 
-/// Waits until one of the descriptors can be read or `deadline` has passed. Which one does not matter: everything that
-/// PID 1 reads is read without waiting, and there are few of them.
-pub fn wait<'a>(descriptors: impl IntoIterator<Item = BorrowedFd<'a>>, deadline: Option<Duration>) {
-    let mut descriptors: Vec<PollFd> =
-        descriptors.into_iter().map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
+/// Waits until one of `readers` can be read, one of `writers` can be written or `deadline` has passed. Which one does not
+/// matter: everything that PID 1 reads and writes goes without waiting, and there are few of them.
+pub fn wait<'a>(
+    readers: impl IntoIterator<Item = BorrowedFd<'a>>,
+    writers: impl IntoIterator<Item = BorrowedFd<'a>>,
+    deadline: Option<Duration>,
+) {
+    let readers = readers.into_iter().map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+    let writers = writers.into_iter().map(|descriptor| PollFd::new(descriptor, PollFlags::POLLOUT));
+    let mut descriptors: Vec<PollFd> = readers.chain(writers).collect();
     // An interruption or an error is one more look.
     let _ = poll(&mut descriptors, timeout(deadline, since_boot()));
 }

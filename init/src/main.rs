@@ -2,7 +2,7 @@
 //!
 //! `thimble.role=guest` on the kernel command line makes a guest, everything else a host. A binary built without the
 //! feature `host` knows the guest's role only. Called by hand (not as PID 1) it tells PID 1 what to do: `init reboot`,
-//! `init poweroff`, `init halt`.
+//! `init poweroff`, `init halt`. A host's PID 1 starts itself as `init modules` to load modules beside it.
 //!
 //! PID 1 must neither panic nor exit: the kernel would panic. Every error becomes a `thimble: error` line, and PID 1
 //! goes on or ends the machine in order.
@@ -24,6 +24,7 @@ mod lines;
 mod net;
 mod power;
 mod process;
+mod service;
 mod signals;
 
 use std::fs;
@@ -54,6 +55,10 @@ fn run() -> ExitCode {
         pid1();
     }
     let verb = std::env::args().nth(1).unwrap_or_default();
+    #[cfg(feature = "host")]
+    if verb == host::MODULES_VERB {
+        return host::load_modules(&std::env::args().nth(2).unwrap_or_default());
+    }
     match signals::ask(&verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -25,6 +25,9 @@ pub enum Ending {
     PowerOff,
     /// It starts again.
     Reboot,
+    /// The kernel starts another one that was loaded before (kexec_file_load(2)), without the firmware: only a host's.
+    #[cfg_attr(not(feature = "host"), allow(dead_code))]
+    Kexec,
 }
 
 /// Ends the machine. File systems must be settled by now; `sync` is there for those who come here on the way of errors.
@@ -36,6 +39,13 @@ pub fn end(ending: Ending) -> ! {
     let mode = match ending {
         Ending::PowerOff => RebootMode::RB_POWER_OFF,
         Ending::Reboot => RebootMode::RB_AUTOBOOT,
+        Ending::Kexec => {
+            let Err(errno) = reboot(RebootMode::RB_KEXEC);
+            console::error(&format!(
+                "no kernel could be started by kexec ({errno}), the machine starts by its firmware"
+            ));
+            RebootMode::RB_AUTOBOOT
+        }
     };
     let Err(errno) = reboot(mode);
     console::error(&format!("the kernel refuses to {ending:?}: {errno}; switch the machine off by hand"));

@@ -1,6 +1,9 @@
 //! Children: starting them in a session of their own, and reaping everything.
 
 use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::{fmt, io};
@@ -26,9 +29,25 @@ pub struct Program<'a> {
     pub host: &'a str,
     /// Besides `PATH`, `HOME` and `HOSTNAME`.
     pub environment: &'a BTreeMap<String, String>,
+    /// Where it reads and writes.
+    pub streams: Streams<'a>,
+    /// The file `cgroup.procs` of the control group that it joins, open to be written.
+    pub group: Option<&'a File>,
 }
 
-/// Starts a program in its own session: input from nowhere, output to the console, no signal blocked.
+/// Where a program reads and writes. A guest's services have the console.
+#[cfg_attr(not(feature = "host"), allow(dead_code))]
+#[derive(Clone, Copy, Debug)]
+pub enum Streams<'a> {
+    /// It reads nothing, and writes to the console.
+    Console,
+    /// It reads nothing, and writes to this pipe.
+    Pipe(BorrowedFd<'a>),
+    /// It has this terminal for itself.
+    Terminal(&'a CStr),
+}
+
+/// Starts a program in its own session: no signal blocked.
 pub fn start(program: &Program) -> Result<Pid> {
     let Some((path, arguments)) = program.exec.split_first() else {
         return Err(Error::Said("cannot start a program without a name".to_owned()));
@@ -46,8 +65,12 @@ pub fn start(program: &Program) -> Result<Pid> {
         .gid(program.gid)
         // As root, this drops all supplementary groups too.
         .uid(program.uid);
-    // SAFETY: between fork and exec the closure only makes two system calls; it allocates nothing.
-    unsafe { command.pre_exec(leave) };
+    // The standard library becomes the user before it calls the closure; what counts for a group is who opened its file.
+    let group = program.group.map(AsRawFd::as_raw_fd);
+    let terminal = program.streams.prepare(&mut command).doing(|| format!("start {path}"))?;
+    // SAFETY: between fork and exec the closure only makes system calls; it allocates nothing. The descriptor and the
+    // text outlive it: `spawn` returns when the child has executed its program or failed.
+    unsafe { command.pre_exec(move || leave(group, terminal.as_deref())) };
     let child = command.spawn().doing(|| format!("start {path}"))?;
     i32::try_from(child.id())
         .map(Pid::from_raw)
@@ -57,13 +80,45 @@ pub fn start(program: &Program) -> Result<Pid> {
 /// Starts one of the host's own programs, as root.
 #[cfg(feature = "host")]
 pub fn start_as_root(exec: &[String], host: &str) -> Result<Pid> {
-    start(&Program { exec, uid: 0, gid: 0, host, environment: &BTreeMap::new() })
+    let (environment, streams) = (&BTreeMap::new(), Streams::Console);
+    start(&Program { exec, uid: 0, gid: 0, host, environment, streams, group: None })
 }
 
-/// In the child: out of PID 1's session and with its own signals.
-fn leave() -> io::Result<()> {
+impl Streams<'_> {
+    /// Tells the command of what it can do itself; gives the path of a terminal, which the child must open.
+    fn prepare(self, command: &mut Command) -> io::Result<Option<CString>> {
+        match self {
+            Self::Console => Ok(None),
+            Self::Pipe(pipe) => {
+                command.stdout(pipe.try_clone_to_owned()?).stderr(pipe.try_clone_to_owned()?);
+                Ok(None)
+            }
+            Self::Terminal(path) => Ok(Some(path.to_owned())),
+        }
+    }
+}
+
+/// In the child: out of PID 1's session, with its own signals, in its group, at its terminal.
+fn leave(group: Option<RawFd>, terminal: Option<&CStr>) -> io::Result<()> {
     setsid()?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    if let Some(group) = group {
+        // SAFETY: one byte of static memory is read.
+        if unsafe { libc::write(group, c"0".as_ptr().cast(), 1) } != 1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    if let Some(path) = terminal {
+        // SAFETY: the path is a C string that the parent holds. A terminal that the leader of a session opens becomes
+        // the session's own (termios(3)).
+        let tty = unsafe { libc::open(path.as_ptr(), libc::O_RDWR) };
+        for stream in 0..3 {
+            // SAFETY: these are descriptors of this process.
+            if tty < 0 || unsafe { libc::dup2(tty, stream) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+    }
     Ok(())
 }
 
@@ -131,7 +186,15 @@ mod tests {
         let exec = ["/bin/sh", "-c", &script, "me"].map(str::to_owned);
         let environment = [("A".to_owned(), "b".to_owned())].into();
         // when it is started,
-        let pid = start(&Program { exec: &exec, uid: 0, gid: 0, host: "h", environment: &environment });
+        let pid = start(&Program {
+            exec: &exec,
+            uid: 0,
+            gid: 0,
+            host: "h",
+            environment: &environment,
+            streams: Streams::Console,
+            group: None,
+        });
         let pid = pid.unwrap();
         let status = waitpid(pid, None).unwrap();
         // then it leads its own session and knows what it was told.
@@ -142,7 +205,17 @@ mod tests {
     #[test]
     fn what_cannot_start_is_named() {
         let environment = BTreeMap::new();
-        let start = |exec: &[String]| start(&Program { exec, uid: 0, gid: 0, host: "h", environment: &environment });
+        let start = |exec: &[String]| {
+            start(&Program {
+                exec,
+                uid: 0,
+                gid: 0,
+                host: "h",
+                environment: &environment,
+                streams: Streams::Console,
+                group: None,
+            })
+        };
         let error = start(&["/nonexistent/program".to_owned()]).unwrap_err();
         assert!(error.sentence().starts_with("cannot start /nonexistent/program: "), "{}", error.sentence());
         assert!(start(&[]).is_err());

@@ -9,7 +9,11 @@ pub const USAGE: &str = "usage: thimble-node [APPLIANCE.json]
        thimble-node update SOURCE [--reboot | --live] [--json]
        thimble-node slots [--json]
        thimble-node guests [--json]
+       thimble-node services [start|stop|restart NAME] [--json]
+       thimble-node logs [--follow] [--level=LEVEL] [--source=SOURCE] [--json]
+       thimble-node power off|reboot|kexec
        thimble-node confirm
+       thimble-node syslog
 
 Without a verb, supervises the guests of the appliance until SIGTERM: then it shuts them down and ends. PID 1 starts it.
 
@@ -21,12 +25,36 @@ update   installs a thimble.update into the slot of the flash disk that is not i
          it starts the next time; the slot has it for the next boot.
 slots    what both slots of the flash disk hold, and which one is started next
 guests   what each guest does, and the hashes of the kernel and the initramfs that it runs and will run next
+services what the programs do that PID 1 keeps; or start, stop or restart one
+logs     what the kernel, PID 1 and its services wrote; --level: so grave or graver (emergency, alert, critical, error,
+         warning, notice, info, debug); --source: kernel, init, node or a service; --follow: and what comes
+power    shuts the guests down, then ends the host; kexec starts the running release again without the firmware
+syslog   sends the log to the server that the appliance names; PID 1 does so
 confirm  tells the boot loader that this release works; PID 1 does so
 
 --json   one JSON object on standard output, and no progress
 
 Exit code: 0 done, or nothing to do; 1 it could not be done; 2 the command line is wrong; 3 the update is refused.
 An update that is interrupted, by whatever, has changed nothing of the release in use: start it again.";
+
+/// The options that nobody has taken yet.
+#[derive(Debug, Default)]
+pub struct Options<'a>(Vec<&'a str>);
+
+impl Options<'_> {
+    /// Takes one without a value; says whether it was there.
+    pub fn flag(&mut self, name: &str) -> bool {
+        let place = self.0.iter().position(|option| *option == name);
+        place.map(|place| self.0.remove(place)).is_some()
+    }
+
+    /// Takes one with a value: `--name=value`.
+    pub fn value(&mut self, name: &str) -> Option<String> {
+        let of = |option: &str| option.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
+        let place = self.0.iter().position(|option| of(option).is_some())?;
+        of(self.0.remove(place))
+    }
+}
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +85,12 @@ pub enum Verb {
         /// For programs.
         json: bool,
     },
+    /// Ask PID 1.
+    Host(crate::host::Ask),
     /// The running slot works.
     Confirm,
+    /// Send the log to a server.
+    Syslog,
     /// Show [`USAGE`].
     Help,
 }
@@ -78,27 +110,26 @@ impl Verb {
                 word => words.push(word),
             }
         }
-        let mut take = |name: &str| {
-            let place = options.iter().position(|option| *option == name);
-            place.map(|place| options.remove(place)).is_some()
-        };
+        let mut options = Options(options);
         let verb = match words[..] {
             [] => Self::Daemon { appliance: paths::APPLIANCE.into() },
             ["update", source] => {
-                let (reboot, live) = (take("--reboot"), take("--live"));
+                let (reboot, live) = (options.flag("--reboot"), options.flag("--live"));
                 if reboot && live {
                     return Err("--live is there to go without --reboot: say one of them".to_owned());
                 }
-                Self::Update { source: source.into(), reboot, live, json: take("--json") }
+                Self::Update { source: source.into(), reboot, live, json: options.flag("--json") }
             }
             ["update", ..] => return Err("update takes one file, block device or -".to_owned()),
-            ["slots"] => Self::Slots { json: take("--json") },
-            ["guests"] => Self::Guests { json: take("--json") },
+            ["slots"] => Self::Slots { json: options.flag("--json") },
+            ["guests"] => Self::Guests { json: options.flag("--json") },
             ["confirm"] => Self::Confirm,
+            ["syslog"] => Self::Syslog,
+            ["services" | "power" | "logs", ..] => Self::Host(crate::host::Ask::parse(&words, &mut options)?),
             [appliance] => Self::Daemon { appliance: appliance.into() },
             [word, ..] => return Err(format!("`{}` takes nothing more", word.escape_debug())),
         };
-        match options.first() {
+        match options.0.first() {
             Some(option) => Err(format!("the option {} has no meaning here", option.escape_debug())),
             None => Ok(verb),
         }
@@ -162,6 +193,9 @@ mod tests {
         assert_eq!(parse("slots --json"), Ok(Verb::Slots { json: true }));
         assert_eq!(parse("guests"), Ok(Verb::Guests { json: false }));
         assert_eq!(parse("confirm"), Ok(Verb::Confirm));
+        for line in ["services --json", "logs --follow --level=error --source=kernel --json", "power kexec"] {
+            assert!(matches!(parse(line), Ok(Verb::Host(_))), "{line}");
+        }
         assert_eq!(parse("slots --help"), Ok(Verb::Help));
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use rtnetlink::Handle;
-use thimble_spec::appliance::{Bridge, Guest};
+use thimble_spec::appliance::Guest;
 use thimble_spec::console::Line;
 use thimble_spec::vmm::{Answer, CONTROL_FILE, Event, Exit, ExitReason, State, Verb};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
@@ -45,8 +45,6 @@ pub struct Keeper {
     pub guest: Guest,
     /// Its place among the appliance's guests.
     pub index: u32,
-    /// The bridge that it is plugged into.
-    pub bridge: Option<Bridge>,
     /// The way to the kernel's network objects.
     pub network: Handle,
     /// What it shares with the others.
@@ -106,7 +104,7 @@ impl Keeper {
     async fn live(&mut self) -> Result<Exit> {
         let place = Place::of(&self.guest.name);
         let socket = place.file(CONTROL_FILE);
-        let child = match launch::start(&self.guest, self.index, self.bridge.as_ref(), &self.network).await? {
+        let child = match launch::start(&self.guest, self.index, &self.network).await? {
             Start::Started(child) => Some(child),
             Start::RunsAlready => None,
         };

@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result};
 use rtnetlink::Handle;
-use thimble_spec::appliance::{Bridge, Guest};
+use thimble_spec::appliance::Guest;
 use thimble_spec::paths;
 use thimble_spec::vmm::{CONFIG_FILE, CONTROL_FILE, EXIT_FILE, Exit, ExitReason, READY_FILE};
 use tokio::process::{Child, Command};
@@ -40,7 +40,7 @@ pub enum Start {
 ///
 /// # Errors
 /// Its disk, its tap or its process cannot be made.
-pub async fn start(guest: &Guest, index: u32, bridge: Option<&Bridge>, handle: &Handle) -> Result<Start> {
+pub async fn start(guest: &Guest, index: u32, handle: &Handle) -> Result<Start> {
     let place = Place::of(&guest.name);
     fs::create_dir_all(&place.run).with_context(|| format!("making {}", place.run.display()))?;
     fs::set_permissions(&place.run, Permissions::from_mode(0o700))?;
@@ -49,8 +49,8 @@ pub async fn start(guest: &Guest, index: u32, bridge: Option<&Bridge>, handle: &
         Lock::Taken => return Ok(Start::RunsAlready),
     };
     disk::prepare(guest).await?;
-    if let (Some(network), Some(bridge)) = (&guest.network, bridge) {
-        tap::plug(handle, &plan::tap_name(&guest.name), network, bridge).await?;
+    if let Some(network) = &guest.network {
+        tap::plug(handle, &plan::tap_name(&guest.name), network).await?;
     }
     let cgroup = cgroup::make(&guest.name, guest.memory.bytes(), plan::threads(guest)).context("making its cgroup")?;
     let jail = plan::jail(index, cgroup);

@@ -11,6 +11,8 @@ mod disk;
 mod export;
 mod guest;
 mod guests;
+mod heartbeat;
+mod host;
 mod hugepages;
 mod launch;
 mod lock;
@@ -22,6 +24,7 @@ mod policy;
 mod readiness;
 mod say;
 mod shared;
+mod syslog;
 mod tap;
 #[cfg(test)]
 mod testing;
@@ -65,6 +68,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Update { source, reboot, live, json } => update::run(&source, update::Then { reboot, live }, json)?,
         Verb::Slots { json } => update::slots::run(json)?,
         Verb::Confirm => update::confirm::run()?,
+        Verb::Syslog => syslog::run()?,
+        Verb::Host(ask) => host::run(&ask)?,
     }
     Ok(())
 }

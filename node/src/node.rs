@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::guest::Keeper;
 use crate::objects::Objects;
 use crate::readiness::Signs;
-use crate::{hugepages, overcommit, say};
+use crate::{heartbeat, hugepages, overcommit, say};
 
 /// On the host's kernel command line: copy the guests' consoles to the host's. A guest can flood the console then, so
 /// it is for tests and for looking what is wrong.
@@ -49,11 +49,13 @@ pub async fn run(appliance: &Path) -> Result<()> {
     signs.look();
     let mut keepers = JoinSet::new();
     for (index, guest) in (0..).zip(appliance.guests) {
-        let bridge = guest.network.as_ref().and_then(|network| appliance.bridges.get(&network.bridge)).cloned();
         let (network, objects, stopping) = (network.clone(), objects.clone(), stopping.clone());
         let signs = signs.clone();
-        let keeper = Keeper { guest, index, bridge, network, objects, signs, stopping, copy_console };
+        let keeper = Keeper { guest, index, network, objects, signs, stopping, copy_console };
         keepers.spawn(keeper.keep());
+    }
+    if let Some(watchdog) = appliance.host.watchdog {
+        tokio::spawn(heartbeat::beat_for_ever(watchdog, Path::new(paths::HOST_CONTROL)));
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::net::if_::if_nametoindex;
 use rtnetlink::packet_route::link::{BridgeVlanInfoFlags, LinkMessage};
 use rtnetlink::{Handle, LinkBridgeVlan, LinkDelRequest, LinkUnspec};
-use thimble_spec::appliance::{Bridge, GuestNetwork};
+use thimble_spec::appliance::GuestNetwork;
 
 use crate::say;
 
@@ -36,7 +36,7 @@ mod ioctl {
 ///
 /// # Errors
 /// The tun driver or the bridge is missing; the interface is another kind of thing, or somebody else uses it.
-pub async fn plug(handle: &Handle, name: &str, network: &GuestNetwork, bridge: &Bridge) -> Result<()> {
+pub async fn plug(handle: &Handle, name: &str, network: &GuestNetwork) -> Result<()> {
     let bridge_index = index(&network.bridge)?;
     make(name).with_context(|| format!("making the tap {name}"))?;
     let tap_index = index(name)?;
@@ -45,13 +45,9 @@ pub async fn plug(handle: &Handle, name: &str, network: &GuestNetwork, bridge: &
     let set = LinkUnspec::new_with_index(tap_index).mtu(mtu.into()).controller(bridge_index).up().build();
     let plugged = handle.link().set(set).execute().await;
     plugged.with_context(|| format!("plugging {name} into {}", network.bridge))?;
-    if let Some(vlan) = network.vlan {
-        access_port(handle, tap_index, vlan).await.with_context(|| format!("putting {name} into VLAN {vlan}"))?;
-        for port in &bridge.ports {
-            let trunk = LinkBridgeVlan::new(index(port)?).vlan(vlan, BridgeVlanInfoFlags::empty()).build();
-            let added = handle.link().set(trunk).execute().await;
-            added.with_context(|| format!("letting VLAN {vlan} out through {port}"))?;
-        }
+    // The bridge's other ports are PID 1's: it has read the same definition.
+    if network.vlan.is_some() || !network.vlans.is_empty() {
+        port(handle, tap_index, network).await.with_context(|| format!("putting {name} into its VLANs"))?;
     }
     Ok(())
 }
@@ -87,11 +83,16 @@ fn make(name: &str) -> Result<()> {
     Ok(set_persistent(name, SEVERAL_QUEUES, true)?)
 }
 
-/// Frames of `vlan` leave this port without a tag and get it when they come in; the port is in no other VLAN.
-async fn access_port(handle: &Handle, port: u32, vlan: u16) -> Result<(), rtnetlink::Error> {
+/// Frames of the guest's VLAN leave this port without a tag and get it when they come in, those of its trunk have theirs;
+/// the port is in no other VLAN.
+async fn port(handle: &Handle, port: u32, network: &GuestNetwork) -> Result<(), rtnetlink::Error> {
     let flags = BridgeVlanInfoFlags::Pvid | BridgeVlanInfoFlags::Untagged;
-    handle.link().set(LinkBridgeVlan::new(port).vlan(vlan, flags).build()).execute().await?;
-    if vlan != DEFAULT_VLAN {
+    let untagged = network.vlan.map(|vlan| (vlan, flags));
+    let tagged = network.vlans.iter().map(|vlan| (*vlan, BridgeVlanInfoFlags::empty()));
+    for (vlan, flags) in untagged.into_iter().chain(tagged) {
+        handle.link().set(LinkBridgeVlan::new(port).vlan(vlan, flags).build()).execute().await?;
+    }
+    if network.vlan != Some(DEFAULT_VLAN) && !network.vlans.contains(&DEFAULT_VLAN) {
         let default: LinkMessage = LinkBridgeVlan::new(port).vlan(DEFAULT_VLAN, BridgeVlanInfoFlags::empty()).build();
         LinkDelRequest::new_with_message(handle.clone(), default).execute().await?;
     }
@@ -137,7 +138,6 @@ mod tests {
     use super::*;
     use nix::sched::{CloneFlags, unshare};
     use rtnetlink::LinkBridge;
-    use thimble_spec::appliance::Address;
 
     /// Runs `test` in a network namespace of its own; the thread ends with it.
     fn in_a_namespace<F: Future<Output = ()>>(test: impl FnOnce(Handle) -> F + Send + 'static) {
@@ -166,7 +166,7 @@ mod tests {
         in_a_namespace(async |handle| {
             handle.link().add(LinkBridge::new("br0").up().build()).execute().await.unwrap();
             for _ in 0..2 {
-                plug(&handle, "tap-web1", &network(""), &BRIDGE).await.unwrap();
+                plug(&handle, "tap-web1", &network("")).await.unwrap();
             }
             // /sys shows the namespace of whoever mounted it; the interface list of the process is asked instead.
             assert!(if_nametoindex("tap-web1").is_ok());
@@ -175,8 +175,6 @@ mod tests {
             unplug("tap-web1").unwrap();
         });
     }
-
-    const BRIDGE: Bridge = Bridge { ports: Vec::new(), address: Address::None, gateway: None, dns: Vec::new() };
 
     fn mtu(name: &str) -> i32 {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -195,7 +193,7 @@ mod tests {
             for (words, expected) in
                 [(", mtu = 1400", 1400), ("", 1500), (", mtu = 576", 576), (", mtu = 65521", 65521)]
             {
-                plug(&handle, "tap-web1", &network(words), &BRIDGE).await.unwrap();
+                plug(&handle, "tap-web1", &network(words)).await.unwrap();
                 assert_eq!(mtu("tap-web1"), expected);
             }
         });
@@ -209,13 +207,13 @@ mod tests {
             set_persistent("tap-web1", ONE_QUEUE, true).unwrap();
             let left = index("tap-web1").unwrap();
             // when a guest is plugged in, then it is another one, which takes several users.
-            plug(&handle, "tap-web1", &network(", queues = 2"), &BRIDGE).await.unwrap();
+            plug(&handle, "tap-web1", &network(", queues = 2")).await.unwrap();
             assert_ne!(index("tap-web1").unwrap(), left);
             let _users = [(); 2].map(|()| attach("tap-web1", SEVERAL_QUEUES).unwrap());
             // One that is used is not taken away,
             set_persistent("tap-web2", ONE_QUEUE, true).unwrap();
             let user = attach("tap-web2", ONE_QUEUE).unwrap();
-            let error = plug(&handle, "tap-web2", &network(""), &BRIDGE).await.unwrap_err();
+            let error = plug(&handle, "tap-web2", &network("")).await.unwrap_err();
             assert!(format!("{error:#}").contains("one queue, and another process uses it"), "{error:#}");
             drop(user);
             // but is when its guest is gone;
@@ -223,7 +221,7 @@ mod tests {
             assert!(if_nametoindex("tap-web2").is_err());
             // and what is no tap is not touched.
             handle.link().add(LinkBridge::new("tap-web2").build()).execute().await.unwrap();
-            let error = plug(&handle, "tap-web2", &network(""), &BRIDGE).await.unwrap_err();
+            let error = plug(&handle, "tap-web2", &network("")).await.unwrap_err();
             assert!(format!("{error:#}").contains("an interface of this name that is no tap"), "{error:#}");
         });
     }
@@ -240,7 +238,7 @@ mod tests {
             }
             made.unwrap();
             for _ in 0..2 {
-                plug(&handle, "tap-web1", &network(", vlan = 10"), &BRIDGE).await.unwrap();
+                plug(&handle, "tap-web1", &network(", vlan = 10, vlans = [20, 30]")).await.unwrap();
             }
         });
     }
@@ -248,7 +246,7 @@ mod tests {
     #[test]
     fn a_missing_bridge_is_named() {
         in_a_namespace(async |handle| {
-            let error = plug(&handle, "tap-web1", &network(""), &BRIDGE).await.unwrap_err();
+            let error = plug(&handle, "tap-web1", &network("")).await.unwrap_err();
             assert!(format!("{error:#}").contains("there is no interface br0"), "{error:#}");
         });
     }

@@ -7,9 +7,11 @@
 //! | --- | --- |
 //! | [`definition`] | the administrator's TOML and the builder (feature `toml`) |
 //! | [`appliance`] | the builder and the host: a definition that has been checked |
+//! | [`feature`] | the definition and the builder: what a host has only if asked |
 //! | [`recipe`] | an image's TOML and the builder (feature `toml` to read it) |
 //! | [`secure_boot`] | the definition and the builder |
 //! | [`service`] | the builder and the guest's PID 1 |
+//! | [`host`] | the host's PID 1 and whoever asks it |
 //! | [`cmdline`] | whoever starts a kernel and its PID 1 |
 //! | [`modules`] | the builder and the host's PID 1 |
 //! | [`release`] | the builder, the boot partition and whoever updates it |
@@ -19,6 +21,7 @@
 //! | [`export`] | whoever starts a host from an NFS server, and its daemon |
 //! | [`vmm`] | the node daemon and one VMM process |
 //! | [`console`] | PID 1, the daemon, and whoever waits for a line |
+//! | [`ip`], [`names`], [`units`] | all of them: small values that are read alike |
 //! | [`format`](mod@format) | the administrator, the builder, and whoever names an artefact |
 //! | [`manifest`] | the builder and everybody who asks what an artefact holds |
 //! | [`paths`] | where things lie inside the host and the guest |
@@ -30,7 +33,10 @@ pub mod console;
 #[cfg(feature = "toml")]
 pub mod definition;
 pub mod export;
+pub mod feature;
 pub mod format;
+pub mod host;
+pub mod ip;
 pub mod manifest;
 pub mod modules;
 pub mod names;

@@ -38,6 +38,8 @@ pub const GUEST_DISKS_DIR: &str = "/data/guests";
 pub const RUN_DIR: &str = "/run/thimble";
 /// Below the run directory: a directory a guest.
 pub const GUEST_RUN_DIR: &str = "/run/thimble/guests";
+/// The control socket of the host's PID 1, see [`crate::host`].
+pub const HOST_CONTROL: &str = "/run/thimble/init.sock";
 /// A file whose presence tells PID 1 that the node daemon has done its start-up; it holds nothing.
 pub const NODE_READY: &str = "/run/thimble/node.ready";
 

@@ -11,9 +11,9 @@ use thiserror::Error;
 use crate::cmdline::MAX_BYTES;
 use crate::names::check_name;
 
-/// Name of the initramfs part with what only guests use, their kernel and their initramfs, without what says how it is
-/// packed: a node can take it while it runs.
-pub const GUEST_PART: &str = "guest";
+/// Names of the initramfs parts with what only guests use, their kernel and their initramfs, without what says how each is
+/// packed: a node can take them while it runs. Two, so that another initramfs does not pack the kernel anew.
+pub const GUEST_PARTS: [&str; 2] = ["guest", "guest-init"];
 /// Name of the part that is the node's alone: appliance, catalogue, end marker.
 pub const NODE_PART: &str = "node";
 

@@ -1,4 +1,5 @@
-//! What a guest's PID 1 starts: the builder resolves a recipe into this and packs it at [`crate::paths::SERVICES`].
+//! What PID 1 starts: for a guest, the builder resolves a recipe into this and packs it at [`crate::paths::SERVICES`]; a
+//! host makes it out of its appliance.
 
 use std::collections::BTreeMap;
 
@@ -59,6 +60,29 @@ pub struct Service {
     /// When it counts as ready; without one, as soon as it runs.
     #[serde(default)]
     pub ready: Option<Ready>,
+    /// What it may take; only a host limits it.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
+}
+
+/// Names of services that a host has by itself when its definition asks for what they do.
+pub const BUILT_IN: [&str; 6] = ["netserve", "ntp", "shell", "ssh", "storage", "syslog"];
+
+/// What a service may take, itself and all that it starts; none is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory in MiB; beyond it the kernel takes back what it can, and kills.
+    pub memory_mib: Option<u64>,
+    /// Percent of one processor.
+    pub cpu_percent: Option<u32>,
+    /// Processes and threads.
+    pub tasks: Option<u32>,
+}
+
+impl Limits {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How long a service is meant to run.

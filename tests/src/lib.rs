@@ -10,6 +10,7 @@ mod machine;
 mod qmp;
 pub mod rig;
 pub mod site;
+pub mod ssh;
 mod thimble;
 pub mod update;
 
@@ -17,7 +18,7 @@ pub use ganesha::Ganesha;
 pub use http::{curl, get};
 pub use machine::{Boot, Machine};
 pub use qmp::execute;
-pub use thimble::{cache, demo, media, repository, thimble};
+pub use thimble::{cache, demo, media, repository, small, thimble};
 
 use std::net::TcpListener;
 use std::time::Duration;

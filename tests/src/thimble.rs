@@ -1,5 +1,6 @@
 //! The `thimble` command and what it builds.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -28,6 +29,31 @@ pub fn demo() -> &'static Path {
 pub fn media() -> &'static Path {
     static MEDIA: OnceLock<PathBuf> = OnceLock::new();
     MEDIA.get_or_init(|| build("media", &["--format", "flash,iso,uki"]))
+}
+
+/// A host for virtual machines alone, with one guest of 64 MiB: the demonstration with less.
+pub fn small() -> &'static Path {
+    static SMALL: OnceLock<PathBuf> = OnceLock::new();
+    SMALL.get_or_init(|| {
+        let text = fs::read_to_string(repository().join("configs/demo.toml")).expect("the definition can be read");
+        let (first, _) = text.split_once("[[guest]]\nname = \"web2\"").expect("the second guest comes last");
+        let mut text = first.to_owned();
+        for (from, to) in [
+            ("\"virtio\", \"raid\", \"nic-server\", \"usb\"", "\"virtio\""),
+            ("memory = \"768MiB\"", "memory = \"256MiB\""),
+            ("memory = \"96MiB\"", "memory = \"64MiB\""),
+        ] {
+            assert!(text.contains(from), "{from}");
+            text = text.replace(from, to);
+        }
+        let out = repository().join("target/small");
+        let config = out.with_extension("toml");
+        fs::write(&config, text).expect("target/ can be written");
+        let mut command = thimble();
+        command.arg("build").arg(&config).args(["--quiet", "--library", ".", "--out"]).arg(&out);
+        assert!(command.status().expect("thimble starts").success(), "the small appliance builds");
+        out
+    })
 }
 
 /// Builds the demonstration into `target/NAME`.

@@ -125,7 +125,7 @@ fn a_disk_takes_an_update_tries_it_and_goes_back() {
     let (code, told, error) = update(&disk, &two, &[]);
     assert_eq!(code, Some(0), "{error}");
     let lines = |word: &str| told.lines().filter(|line| line.split_whitespace().nth(1) == Some(word)).count();
-    assert_eq!((lines("written"), lines("shared")), (1, 5), "{told}");
+    assert_eq!((lines("written"), lines("shared")), (1, 6), "{told}");
     let (sound, slots) = inspect(&disk);
     assert!(sound && slots["trial"] == "b" && slots["trial_left"] == 2, "{slots}");
     let after = fs::read(&disk).expect("the disk");

@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use thimble_spec::appliance::{Appliance, DiskSource};
+use thimble_spec::appliance::{Appliance, HostKernelSource};
 use thimble_spec::definition::{self, Build, Definition, Mistake};
 
 use crate::efi::trust::Trust;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::host::features::{self, Feature};
 use crate::image::recipe::{self, Image};
-use crate::kernel::config::Setting;
-use crate::kernel::guest;
+use crate::kernel::config::{self, Setting};
+use crate::kernel::fragments;
 use crate::kernel::hardware::{self, Set};
 use crate::library::Library;
 use crate::lock::Lock;
@@ -27,8 +28,12 @@ pub struct Inputs {
     pub appliance: Appliance,
     /// How to build it.
     pub build: Build,
-    /// The hardware sets, the base set first.
+    /// The hardware sets, the base set first, then those of the features.
     pub sets: Vec<Set>,
+    /// What the host has because the definition asks for it.
+    pub features: Vec<Feature>,
+    /// The host kernel's configuration, if it is compiled.
+    pub host_settings: Vec<Setting>,
     /// The guest kernel's configuration.
     pub settings: Vec<Setting>,
     /// The recipes that guests name, each once.
@@ -56,8 +61,18 @@ impl Inputs {
             definition::parse(&source.file, &source.text).map_err(Error::Definition)?;
         let library = Library::find(library, config)?;
         let mut mistakes = unsupported(&source, &appliance);
-        let sets = hardware::read(&library, &appliance.host_kernel.hardware, &source, &mut mistakes)?;
-        let settings = guest::fragments(&library, &appliance.guest_kernel.fragments, &source, &mut mistakes)?;
+        let mut sets = hardware::read(&library, &appliance.host_kernel.hardware, &source, &mut mistakes)?;
+        let features = features::read(&library, &appliance, &mut mistakes)?;
+        sets.extend(features.iter().map(|feature| feature.set.clone()));
+        let host_settings = match &appliance.host_kernel.from {
+            HostKernelSource::Package(_) => Vec::new(),
+            HostKernelSource::Source { fragments: names, .. } => {
+                fragments::read(&library, &fragments::of_host(&sets, names, &source), &mut mistakes)?
+            }
+        };
+        let of_guest = fragments::of_guest(&appliance.guest_kernel.fragments, &source);
+        let settings = fragments::read(&library, &of_guest, &mut mistakes)?;
+        mistakes.extend(config::modular(&settings));
         let images = images(&library, &appliance, &source, &mut mistakes)?;
         if let Some(name) = &build.update_key {
             match signing::public_key(name, files::parent(config)) {
@@ -71,25 +86,16 @@ impl Inputs {
         });
         refuse(mistakes)?;
         let lock = Lock::beside(config)?;
-        Ok(Self { source, appliance, build, sets, settings, images, trust, lock })
+        Ok(Self { source, appliance, build, sets, features, host_settings, settings, images, trust, lock })
     }
 }
 
 /// What a definition may say and this version does not do.
 fn unsupported(source: &Source, appliance: &Appliance) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
-    if !appliance.raids.is_empty() {
-        let message =
-            "this version of Thimble assembles no arrays: leave [[storage.raid]] out, or use a RAID controller";
-        mistakes.push(source.mistake("storage.raid[0]", message));
-    }
-    for (index, guest) in appliance.guests.iter().enumerate() {
-        if let Some(DiskSource::File(file)) = guest.disk.as_ref().map(|disk| &disk.source)
-            && file.starts_with("nfs:")
-        {
-            let message = "this version of Thimble mounts no NFS export: use { size = ... } or { device = ... }";
-            mistakes.push(source.mistake(&format!("guest[{index}].disk.file"), message));
-        }
+    if !appliance.storage.is_empty() {
+        let message = "this version of Thimble obeys no [storage]: leave it out, or use a RAID controller";
+        mistakes.push(source.mistake("storage", message));
     }
     mistakes
 }
@@ -143,7 +149,6 @@ members = ["/dev/sda", "/dev/sdb"]
 name = "web1"
 image = "wep"
 memory = "64MiB"
-disk = { file = "nfs:a" }
 "#;
 
     #[test]
@@ -171,12 +176,10 @@ disk = { file = "nfs:a" }
                  configs/hardware/virtoi.toml does not exist; did you mean virtio?",
                 "configs/demo.toml:8: kernel.guest.fragments[0]: there is no fragment guest/bace: \
                  configs/kernel/guest/bace.config does not exist; did you mean guest/base?",
-                "configs/demo.toml:9: storage.raid[0]: this version of Thimble assembles no arrays: leave \
-                 [[storage.raid]] out, or use a RAID controller",
+                "configs/demo.toml:9: storage: this version of Thimble obeys no [storage]: leave it out, or use a RAID \
+                 controller",
                 "configs/demo.toml:15: guest[0].image: there is no image wep: images/wep/recipe.toml does not exist; \
                  did you mean web?",
-                "configs/demo.toml:17: guest[0].disk.file: this version of Thimble mounts no NFS export: use { size = \
-                 ... } or { device = ... }",
             ]
         );
     }

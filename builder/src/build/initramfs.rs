@@ -1,15 +1,19 @@
 //! Phase 4: the host's initramfs, in the parts that change together.
 
+use std::collections::BTreeMap;
+
 use thimble_spec::appliance::Appliance;
 use thimble_spec::catalogue::{Catalogue, Shared};
 use thimble_spec::manifest::{Object, Origin, Room};
 use thimble_spec::paths;
-use thimble_spec::release::{GUEST_PART, NODE_PART};
+use thimble_spec::release::{GUEST_PARTS, NODE_PART};
 
 use super::objects::Objects;
 use super::programs::Programs;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::image::assemble;
+use crate::image::tree::{self, Item, MERGED};
 use crate::initrd::archive::Content;
 use crate::initrd::compress::Method;
 use crate::initrd::guest;
@@ -53,8 +57,10 @@ impl Initramfs {
 /// # Errors
 /// A file cannot be read, the cache cannot be written, the user interrupts.
 pub fn pack(context: &Context, appliance: &Appliance, objects: &Objects, programs: &Programs) -> Result<Initramfs> {
-    let plans = [modules(objects)?, own_programs(programs), guest(context, objects, programs)?, images(objects)];
-    let mut parts = plans.iter().map(|plan| plan.pack(context)).collect::<Result<Vec<_>>>()?;
+    let tools = tools(objects)?;
+    let [guest_kernel, guest_init] = guest(context, objects, programs)?;
+    let plans = [modules(objects)?, own_programs(programs), guest_kernel, guest_init, images(objects)];
+    let mut parts = plans.iter().chain(&tools).map(|plan| plan.pack(context)).collect::<Result<Vec<_>>>()?;
 
     let mut node = Plan::new(NODE_PART, Method::None);
     node.file(paths::APPLIANCE, 0o444, Content::Bytes(json(appliance)?), Room::Host, Origin::Thimble);
@@ -84,8 +90,7 @@ fn catalogue(objects: &[Object]) -> Catalogue {
 
 fn modules(objects: &Objects) -> Result<Plan> {
     let mut plan = Plan::new("modules", Method::Zstd);
-    let package = &objects.host.package;
-    let origin = Origin::Package { package: package.name.clone(), version: package.version.clone() };
+    let origin = objects.host.origin();
     for (name, path) in &objects.modules.files {
         let source = objects.host.modules_dir.join(path);
         // Compressed ones are unpacked: PID 1 loads them as they are.
@@ -110,18 +115,50 @@ fn own_programs(programs: &Programs) -> Plan {
     plan
 }
 
-fn guest(context: &Context, objects: &Objects, programs: &Programs) -> Result<Plan> {
-    let mut plan = Plan::new(GUEST_PART, Method::Xz);
+/// Programs of packages, for the features that have some. Libraries that several bring are the same.
+fn tools(objects: &Objects) -> Result<Option<Plan>> {
+    if objects.tools.is_empty() {
+        return Ok(None);
+    }
+    let mut plan = Plan::new("tools", Method::Xz);
+    for name in MERGED {
+        plan.archive().link(&format!("/{name}"), &format!("usr/{name}"));
+        plan.archive().dir(&format!("/usr/{name}"), 0o755);
+    }
+    let mut users = BTreeMap::new();
+    for tools in &objects.tools {
+        let origins: BTreeMap<&str, Origin> =
+            tools.inventory.files.iter().map(|record| (record.path.as_str(), tools.inventory.origin(record))).collect();
+        tree::walk(&tools.root, &mut |path, item| match item {
+            Item::Dir { mode } => plan.archive().dir(&path, mode),
+            Item::Link { target } => plan.archive().link(&path, &target),
+            Item::File { source, mode } => {
+                let origin = origins.get(path.as_str()).cloned().unwrap_or(Origin::Thimble);
+                plan.file(&path, mode, Content::File(source), Room::Host, origin);
+            }
+        })?;
+        users.extend(tools.users.clone());
+    }
+    for (path, text) in assemble::etc(&users) {
+        plan.file(path, 0o644, Content::Bytes(text.into_bytes()), Room::Host, Origin::Thimble);
+    }
+    Ok(Some(plan))
+}
+
+/// What guests share, the kernel and the initramfs.
+fn guest(context: &Context, objects: &Objects, programs: &Programs) -> Result<[Plan; 2]> {
+    let mut plans = GUEST_PARTS.map(|name| Plan::new(name, Method::Xz));
+    let [with_kernel, with_initrd] = &mut plans;
     let kernel = &objects.guest;
     let origin = Origin::Source {
         package: kernel.package.name.clone(),
         version: kernel.package.version.clone(),
         hash: kernel.hash.clone(),
     };
-    plan.file(paths::GUEST_KERNEL, 0o444, Content::File(kernel.vmlinux.clone()), Room::GuestKernel, origin);
+    with_kernel.file(paths::GUEST_KERNEL, 0o444, Content::File(kernel.vmlinux.clone()), Room::GuestKernel, origin);
     let initrd = guest::make(context, &programs.init_guest)?;
-    plan.file(paths::GUEST_INITRD, 0o444, Content::Bytes(initrd), Room::GuestInitrd, Origin::Thimble);
-    Ok(plan)
+    with_initrd.file(paths::GUEST_INITRD, 0o444, Content::Bytes(initrd), Room::GuestInitrd, Origin::Thimble);
+    Ok(plans)
 }
 
 /// Images are compressed inside, block by block: once more would gain nothing.

@@ -8,10 +8,21 @@ use thimble_store::{Envelope, Key, Signer};
 use super::definition::Inputs;
 use super::initramfs::Initramfs;
 use super::objects::Objects;
+use super::output;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::flash::layout::Room;
 use crate::signing;
+
+/// What to say of a build that can be installed by hand and never as an update.
+pub fn unsigned(key: Option<&str>, signer: Option<&Signer>) -> Option<String> {
+    let key = key.filter(|_| signer.is_none())?;
+    Some(format!(
+        "[update] key = \"{key}\" says who may sign updates, and nobody signs this build: no {} is made, and a node refuses \
+         it as an update; sign it by --sign FILE.key",
+        output::UPDATE
+    ))
+}
 
 /// The private key that signs a build, checked against the definition's public one; none if nobody signs.
 ///
@@ -69,5 +80,17 @@ pub fn room(inputs: &Inputs, release: &Release) -> Room {
         (Some(room), _) => Room::Exactly(room.bytes()),
         (None, Some(_)) => Room::UpTo(release.objects().iter().map(|part| part.size).sum()),
         (None, None) => Room::Exactly(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_nobody_signs_with_is_told() {
+        let told = unsigned(Some("demo.pub"), None).unwrap();
+        assert!(told.starts_with("[update] key = \"demo.pub\"") && told.contains("--sign"), "{told}");
+        assert_eq!(unsigned(None, None), None);
     }
 }

@@ -5,6 +5,7 @@ use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use thimble_spec::appliance::HostKernelSource;
 
 use crate::apt::{Apt, Pins};
 use crate::build::definition::Inputs;
@@ -66,19 +67,19 @@ struct Report<'a> {
 pub fn run(args: Args) -> Result<()> {
     let text = read(&args.list)?;
     let devices = lspci::parse(&text).map_err(|why| Error::Usage(format!("{}: {why}", args.list.display())))?;
-    let (package, lock, beside) = match &args.config {
+    let (from, settings, lock, beside) = match &args.config {
         Some(config) => {
             let inputs = Inputs::read(config, args.library.as_deref())?;
-            (inputs.appliance.host_kernel.package, inputs.lock, config.as_path())
+            (inputs.appliance.host_kernel.from, inputs.host_settings, inputs.lock, config.as_path())
         }
-        None => (args.kernel, None, Path::new("definition")),
+        None => (HostKernelSource::Package(args.kernel), Vec::new(), None, Path::new("definition")),
     };
     let library = Library::find(args.library.as_deref(), beside)?;
     let sets = hardware::all(&library)?;
     tool::require(&["apt-get", "apt-cache", "dpkg-deb"])?;
     let context = Context::open(args.quiet)?;
     let apt = Apt::open(&context, Pins::of(lock.as_ref()))?;
-    let kernel = host::fetch(&context, &apt, host::resolve(&apt, &package)?)?;
+    let kernel = host::get(&context, &apt, &from, &settings)?;
 
     let advice = advice::advise(devices, &kernel.catalog, &sets);
     let (package, version) = (&kernel.package.name, &kernel.package.version);

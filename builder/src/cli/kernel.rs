@@ -5,21 +5,23 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use thimble_spec::appliance::HostKernelSource;
+
 use crate::apt::{Apt, Pins};
 use crate::build::definition::Inputs;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::kernel::{guest, host};
+use crate::kernel::{guest, host, source};
 use crate::{files, tool};
 
-/// Fetches the host's kernel and compiles the guests', and says where they are.
+/// Fetches or compiles the host's kernel, compiles the guests', and says where they are.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The appliance's definition
     config: PathBuf,
-    /// Print the guest kernel's whole configuration instead, checked against the fragments; compiles nothing
-    #[arg(long)]
-    print_config: bool,
+    /// Print a compiled kernel's whole configuration instead, checked against the fragments; compiles nothing
+    #[arg(long, value_name = "WHOSE", num_args = 0..=1, require_equals = true, default_missing_value = "guest")]
+    print_config: Option<Whose>,
     /// Directory with configs/ and images/ [default: found above CONFIG]
     #[arg(long, value_name = "DIR")]
     library: Option<PathBuf>,
@@ -29,6 +31,15 @@ pub struct Args {
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
+}
+
+/// Which of the two kernels.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Whose {
+    /// The guests' (if nothing is said)
+    Guest,
+    /// The host's, if the definition gives it a source
+    Host,
 }
 
 #[derive(Serialize)]
@@ -57,29 +68,33 @@ struct Kernel {
 /// The definition is wrong, a package cannot be fetched, the kernel cannot be compiled.
 pub fn run(args: Args) -> Result<()> {
     let inputs = Inputs::read(&args.config, args.library.as_deref())?;
-    tool::require(guest::TOOLS)?;
+    tool::require(source::TOOLS)?;
     let context = Context::open(args.quiet)?;
     let apt = Apt::open(&context, Pins::of(inputs.lock.as_ref()))?;
-    let source = &inputs.appliance.guest_kernel.source;
-    if args.print_config {
-        let package = apt.find(&[source])?.remove(0);
-        let tree = guest::source_tree(&context, &apt, &package)?;
-        let dir = files::temp_dir_in(&context.cache.temp_dir(), "config-")?;
-        return print(&guest::configure(&context, &tree, &inputs.settings, dir.path())?);
+    let (from, guest_source) = (&inputs.appliance.host_kernel.from, &inputs.appliance.guest_kernel.source);
+    let configuration = |name: &str, settings| source::configuration(&context, &apt, name, settings);
+    match (args.print_config, from) {
+        (None, _) => {}
+        (Some(Whose::Guest), _) => return print(&configuration(guest_source, &inputs.settings)?),
+        (Some(Whose::Host), HostKernelSource::Source { source, .. }) => {
+            return print(&configuration(source, &inputs.host_settings)?);
+        }
+        (Some(Whose::Host), HostKernelSource::Package(package)) => {
+            let message = format!("the host's kernel comes from the package {package}: it is configured already");
+            return Err(inputs.source.error("kernel.host.package", message));
+        }
     }
-    let package = host::resolve(&apt, &inputs.appliance.host_kernel.package)?;
-    let host_reused = context.cache.find("packages", &package.sha256).is_some();
-    let host = host::fetch(&context, &apt, package)?;
+    let host = host::get(&context, &apt, from, &inputs.host_settings)?;
     let modules = host::modules(&host, &inputs.sets)?;
-    let guest = guest::build(&context, &apt, source, &inputs.settings)?;
+    let guest = guest::build(&context, &apt, guest_source, &inputs.settings)?;
     let report = Report {
         host: Kernel {
             bytes: files::size(&host.vmlinuz)?,
             path: host.vmlinuz,
             package: host.package.name,
             version: host.package.version,
-            reused: host_reused,
-            config: None,
+            reused: host.reused,
+            config: host.compiled.map(|compiled| compiled.config),
             modules: Some(modules.files.len()),
         },
         guest: Kernel {

@@ -65,6 +65,9 @@ pub struct Args {
     /// One more disk with what is in this file, such as a thimble.update; the machine can only read it. May be repeated
     #[arg(long, value_name = "FILE")]
     attach: Vec<PathBuf>,
+    /// Give the machine a watchdog (i6300esb), which resets it when it hangs
+    #[arg(long)]
+    watchdog: bool,
     /// Let QEMU listen for QMP on this socket
     #[arg(long, value_name = "SOCKET")]
     qmp: Option<PathBuf>,
@@ -139,6 +142,7 @@ fn start(args: Args, dir: &Path, progress: &Progress) -> Result<()> {
         cpus: args.cpus,
         disk: args.disk,
         attach: args.attach,
+        watchdog: args.watchdog,
         qmp: args.qmp,
         internet: args.internet,
         append: args.append,

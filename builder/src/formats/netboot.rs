@@ -20,8 +20,8 @@ use crate::build::output::{INITRD, Output, VMLINUZ};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::flash::mkimage;
 use crate::serve::boot::{GRUB_BIOS, GRUB_UEFI, IPXE_BIOS, IPXE_SCRIPT, IPXE_UEFI};
-use crate::tool::Tool;
 
 /// The directory.
 pub const DIR: &str = "netboot";
@@ -69,18 +69,12 @@ pub fn write(contents: &Contents<'_>, output: &Output<'_>, context: &Context) ->
     }
     let script = ipxe_script(contents.name, contents.cmdline).map_err(|word| refused(&word, "iPXE"))?;
     files::write(&path(IPXE_SCRIPT), script.as_bytes())?;
-    for (file, format, platform, _, modules) in GRUB {
-        let image = path(file);
-        files::make_dir(files::parent(&image))?;
-        Tool::new("grub-mkimage")
-            .bare_environment()
-            // No prefix: GRUB then looks where it came from.
-            .args(["-O", format, "-p", "", "-d"])
-            .arg(contents.loaders.grub.join(platform))
-            .arg("-o")
-            .arg(&image)
-            .args(MODULES.iter().chain(modules).copied().chain([REBOOT]))
-            .run(context)?;
+    for (file, format, platform, package, modules) in GRUB {
+        let out = path(file);
+        files::make_dir(files::parent(&out))?;
+        let image = mkimage::Image { format, platform, package, prefix: "", early: None };
+        let modules = MODULES.iter().chain(modules).copied().chain([REBOOT]);
+        mkimage::link(context, &contents.loaders.grub, image, modules, &out)?;
     }
     let config = grub_config(contents.name, contents.cmdline).map_err(|word| refused(&word, "GRUB"))?;
     files::write(&path(GRUB_CONFIG), config.as_bytes())?;

@@ -63,16 +63,8 @@ pub fn assemble(image: &Image, kept: BTreeMap<String, Item>, overlay: &Tree) -> 
     }
     nodes.insert("/var/run".to_owned(), link("/run"));
     nodes.extend(kept.into_iter().map(|(path, item)| (path, Node::Item(item))));
-    nodes.extend(etc(image).into_iter().map(|(path, text)| (path.to_owned(), Node::Text(text))));
-    nodes.extend(overlay.paths().filter_map(|path| {
-        let item = match overlay.get(path)?.clone() {
-            // What a check-out's umask decides is no part of the image.
-            Item::File { source, mode } => Item::File { source, mode: mode & !0o022 },
-            Item::Dir { mode } => Item::Dir { mode: mode & !0o022 },
-            other => other,
-        };
-        Some((path.to_owned(), Node::Item(item)))
-    }));
+    nodes.extend(etc(&image.recipe.users).into_iter().map(|(path, text)| (path.to_owned(), Node::Text(text))));
+    nodes.extend(overlaid(overlay));
     nodes.extend(image.recipe.links.iter().map(|(path, target)| (canonical(path), link(target))));
     // Plain data of strings and numbers: it always has a JSON form.
     let services = serde_json::to_string_pretty(&image.services).unwrap_or_default();
@@ -98,6 +90,19 @@ pub fn assemble(image: &Image, kept: BTreeMap<String, Item>, overlay: &Tree) -> 
     if mistakes.is_empty() { Ok(nodes) } else { Err(mistakes) }
 }
 
+/// What lies in an overlay.
+pub fn overlaid(overlay: &Tree) -> impl Iterator<Item = (String, Node)> {
+    overlay.paths().filter_map(|path| {
+        let item = match overlay.get(path)?.clone() {
+            // What a check-out's umask decides is no part of the image.
+            Item::File { source, mode } => Item::File { source, mode: mode & !0o022 },
+            Item::Dir { mode } => Item::Dir { mode: mode & !0o022 },
+            other => other,
+        };
+        Some((path.to_owned(), Node::Item(item)))
+    })
+}
+
 /// Follows links at the end of a path.
 fn leads_to<'a>(nodes: &'a Nodes, path: &str) -> Option<&'a Node> {
     let mut path = canonical(path);
@@ -110,11 +115,11 @@ fn leads_to<'a>(nodes: &'a Nodes, path: &str) -> Option<&'a Node> {
     None
 }
 
-/// The few files that the C library reads.
-fn etc(image: &Image) -> [(&'static str, String); 4] {
+/// The few files that the C library reads, with these users beside root.
+pub fn etc(users: &BTreeMap<String, u32>) -> [(&'static str, String); 4] {
     let mut passwd = String::from("root:x:0:0:root:/root:/bin/sh\n");
     let mut group = String::from("root:x:0:\n");
-    for (name, uid) in &image.recipe.users {
+    for (name, uid) in users {
         passwd.push_str(&format!("{name}:x:{uid}:{uid}:{name}:/nonexistent:/usr/sbin/nologin\n"));
         group.push_str(&format!("{name}:x:{uid}:\n"));
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use thimble_spec::manifest;
 
 use super::assemble::{Node, Nodes};
 use super::tree::Item;
@@ -12,7 +13,7 @@ use crate::files::{self, Digests};
 use crate::interrupt;
 
 /// The file's name in the cache.
-pub const FILE: &str = "inventory.json";
+const FILE: &str = "inventory.json";
 
 /// All files of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +94,27 @@ impl Inventory {
         Ok(Self { packages: trees.iter().map(|(_, package)| origin(package)).collect(), files })
     }
 
-    /// What was recorded for the image in a directory of the cache.
+    /// Where a file came from, for the manifest.
+    pub fn origin(&self, record: &Record) -> manifest::Origin {
+        let (From::Package(name) | From::Stripped(name)) = &record.from else { return manifest::Origin::Thimble };
+        let version = self.packages.iter().find(|package| package.name == *name).map(|package| package.version.clone());
+        manifest::Origin::Package { package: name.clone(), version: version.unwrap_or_default() }
+    }
+
+    /// Writes it into a directory of the cache.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        files::write(&dir.join(FILE), &super::json(self)?)
+    }
+
+    /// `PACKAGE=VERSION` of each package.
+    pub fn exact(&self) -> Vec<String> {
+        self.packages.iter().map(|package| format!("{}={}", package.name, package.version)).collect()
+    }
+
+    /// What was recorded in a directory of the cache.
     ///
     /// # Errors
     /// It is not there or damaged.

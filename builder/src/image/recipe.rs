@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use thimble_spec::definition::{self, Mistake};
 use thimble_spec::recipe::{Recipe, RecipeService};
-use thimble_spec::service::{Directory, Ready, Service, Services};
+use thimble_spec::service::{Directory, Limits, Ready, Service, Services};
 
 use crate::nearest::hint;
 use crate::place::Source;
@@ -164,6 +164,7 @@ impl Checker<'_> {
 
 fn resolve(service: &RecipeService, uid: u32) -> Service {
     Service {
+        limits: Limits::default(),
         name: service.name.clone(),
         exec: service.exec.clone(),
         kind: service.kind,

@@ -64,6 +64,7 @@ impl Content {
 enum Member {
     Dir { mode: u32 },
     File { mode: u32, content: Content },
+    Link { target: String },
     Console,
 }
 
@@ -87,6 +88,12 @@ impl Archive {
         self.members.insert(path.to_owned(), Member::File { mode, content });
     }
 
+    /// Adds a symbolic link.
+    pub fn link(&mut self, path: &str, target: &str) {
+        self.parents(path);
+        self.members.insert(path.to_owned(), Member::Link { target: target.to_owned() });
+    }
+
     /// Adds `/dev/console`: PID 1's first words go there, before anything is mounted.
     pub fn console(&mut self) {
         self.parents("/dev/console");
@@ -103,7 +110,7 @@ impl Archive {
     pub fn files(&self) -> impl Iterator<Item = (&str, &Content)> {
         self.members.iter().filter_map(|(path, member)| match member {
             Member::File { content, .. } => Some((path.as_str(), content)),
-            Member::Dir { .. } | Member::Console => None,
+            Member::Dir { .. } | Member::Link { .. } | Member::Console => None,
         })
     }
 
@@ -117,6 +124,7 @@ impl Archive {
             key = key.with(path);
             key = match member {
                 Member::Dir { mode } => key.with(format!("dir {mode:o}")),
+                Member::Link { target } => key.with("link").with(target),
                 Member::Console => key.with("console"),
                 Member::File { mode, content } => key.with(format!("file {mode:o}")).with(content.sha256()?),
             };
@@ -142,6 +150,10 @@ impl Archive {
             match member {
                 Member::Dir { mode } => put(out, entry(path, *mode, ModeFileType::Directory).nlink(2), path, &empty)?,
                 Member::File { mode, content } => put(out, entry(path, *mode, ModeFileType::Regular), path, content)?,
+                Member::Link { target } => {
+                    let content = Content::Bytes(target.clone().into_bytes());
+                    put(out, entry(path, 0o777, ModeFileType::Symlink), path, &content)?;
+                }
                 Member::Console => {
                     let device = entry(path, 0o600, ModeFileType::Char).rdev_major(CONSOLE.0).rdev_minor(CONSOLE.1);
                     put(out, device, path, &empty)?;

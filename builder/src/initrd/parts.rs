@@ -47,6 +47,7 @@ impl Plan {
     /// Adds a file that the manifest tells of.
     pub fn file(&mut self, path: &str, mode: u32, content: Content, room: Room, origin: Origin) {
         self.archive.file(path, mode, content);
+        self.origins.retain(|(known, ..)| known != path);
         self.origins.push((path.to_owned(), room, origin));
     }
 

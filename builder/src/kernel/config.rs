@@ -9,12 +9,18 @@ use thimble_spec::definition::Mistake;
 pub struct Setting {
     /// `CONFIG_X`.
     pub option: String,
-    /// `y`, `n`, a number or a string in its quotes.
+    /// `y`, `m`, `n`, a number or a string in its quotes.
     pub value: String,
     /// The fragment's file.
     pub file: String,
     /// Line in it, from 1.
     pub line: usize,
+}
+
+impl Setting {
+    fn mistake(&self, message: String) -> Mistake {
+        Mistake { file: self.file.clone(), line: self.line, key: self.option.clone(), message }
+    }
 }
 
 /// Reads a fragment.
@@ -54,8 +60,7 @@ fn setting(line: &str) -> Result<Option<(&str, &str)>, &'static str> {
         return Err("an option's name has letters, digits and _ only");
     }
     match value {
-        "" => Err("a value is missing: y, n, a number or a string in double quotes"),
-        "m" => Err("guests load no modules: use y or n"),
+        "" => Err("a value is missing: y, m, n, a number or a string in double quotes"),
         _ => Ok(Some((option, value))),
     }
 }
@@ -81,22 +86,25 @@ pub fn render(base: &str, settings: &[Setting]) -> String {
     kept.chain(ours).map(|line| line + "\n").collect()
 }
 
+/// Settings that make modules, of a kernel that loads none: each is a mistake of its fragment.
+pub fn modular(settings: &[Setting]) -> Vec<Mistake> {
+    let modular = settings.iter().filter(|setting| setting.value == "m");
+    modular.map(|setting| setting.mistake("guests load no modules: use y or n".to_owned())).collect()
+}
+
 /// Settings that Kconfig did not take over: each is a mistake of its fragment.
 pub fn lost(settings: &[Setting], result: &str) -> Vec<Mistake> {
     let result: BTreeMap<&str, &str> = result.lines().filter_map(|line| setting(line).ok().flatten()).collect();
     let lost = settings.iter().filter_map(|setting| {
         let found = result.get(setting.option.as_str()).copied().unwrap_or("n");
         let wanted = setting.value.as_str();
-        (found != wanted).then(|| {
+        // What others of the kernel use from within cannot be a module: it is there all the same.
+        let taken = found == wanted || (wanted, found) == ("m", "y");
+        (!taken).then(|| {
             let known = result.contains_key(setting.option.as_str());
             let reason =
                 if known { "a dependency decides otherwise" } else { "no such option, or a dependency is missing" };
-            Mistake {
-                file: setting.file.clone(),
-                line: setting.line,
-                key: setting.option.clone(),
-                message: format!("{wanted} did not survive `make olddefconfig`, which makes it {found}: {reason}"),
-            }
+            setting.mistake(format!("{wanted} did not survive `make olddefconfig`, which makes it {found}: {reason}"))
         })
     });
     lost.collect()
@@ -141,8 +149,17 @@ mod tests {
     }
 
     #[test]
+    fn a_module_may_become_part_of_the_kernel_and_guests_have_none() {
+        let settings = merge(parse("host.config", "CONFIG_A=y\nCONFIG_M=m\n").unwrap());
+        assert!(lost(&settings, "CONFIG_A=y\nCONFIG_M=y\n").is_empty());
+        assert_eq!(lost(&settings, "CONFIG_A=m\nCONFIG_M=m\n").len(), 1);
+        let told: Vec<String> = modular(&settings).iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["host.config:2: CONFIG_M: guests load no modules: use y or n"]);
+    }
+
+    #[test]
     fn a_line_that_is_no_setting_is_a_mistake() {
-        for line in ["A=y", "CONFIG_A", "CONFIG_=y", "CONFIG_A=", "CONFIG_A=m", "CONFIG_A B=y"] {
+        for line in ["A=y", "CONFIG_A", "CONFIG_=y", "CONFIG_A=", "CONFIG_A B=y"] {
             assert_eq!(parse("f", &format!("\n{line}\n")).unwrap_err()[0].line, 2, "{line}");
         }
     }

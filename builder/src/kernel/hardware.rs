@@ -23,6 +23,8 @@ struct Table {
     #[serde(default)]
     always: Vec<String>,
     #[serde(default)]
+    fragments: Vec<String>,
+    #[serde(default)]
     when: Vec<String>,
 }
 
@@ -35,10 +37,28 @@ pub struct Set {
     pub modules: Vec<String>,
     /// Modules to load whatever hardware is there; all of them are among `modules`.
     pub always: Vec<String>,
+    /// What switches them on in a kernel that is compiled: names of configuration fragments.
+    pub fragments: Vec<String>,
     /// Patterns of `modalias`: `thimble hardware` proposes the set where a device has one of them. Without any, everywhere.
     pub when: Vec<String>,
     /// Its file, for mistakes.
     pub source: Source,
+}
+
+impl Set {
+    /// Checks what can be checked without a kernel.
+    ///
+    /// # Errors
+    /// A module is to be loaded and is not packed.
+    pub fn check(&self) -> std::result::Result<(), Mistake> {
+        match self.always.iter().enumerate().find(|(_, name)| !self.modules.contains(name)) {
+            None => Ok(()),
+            Some((index, stray)) => {
+                let message = format!("{stray} is not among `modules`: add it there");
+                Err(self.source.mistake(&format!("always[{index}]"), message))
+            }
+        }
+    }
 }
 
 /// Reads the base set and the named ones. Names that have no file are mistakes of `definition`.
@@ -92,12 +112,16 @@ fn parse(name: &str, source: Source) -> std::result::Result<Set, Mistake> {
         let span = error.span().unwrap_or(0..0);
         Mistake::at(&source.file, &source.text, span, String::new(), error.message())
     })?;
-    if let Some((index, stray)) = table.always.iter().enumerate().find(|(_, name)| !table.modules.contains(name)) {
-        return Err(
-            source.mistake(&format!("always[{index}]"), format!("{stray} is not among `modules`: add it there"))
-        );
-    }
-    Ok(Set { name: name.to_owned(), modules: table.modules, always: table.always, when: table.when, source })
+    let set = Set {
+        name: name.to_owned(),
+        modules: table.modules,
+        always: table.always,
+        fragments: table.fragments,
+        when: table.when,
+        source,
+    };
+    set.check()?;
+    Ok(set)
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
-//! The host's kernel: the distribution's own signed package.
+//! The host's kernel: the distribution's own signed package, or one that is compiled ([`super::compiled`]); and its modules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use thimble_spec::appliance::HostKernelSource;
+use thimble_spec::manifest::Origin;
+
+use super::compiled::{self, VMLINUZ};
+use super::config::Setting;
 use super::hardware::Set;
 use super::modinfo::{self, canonical};
 use super::modules::{Catalog, Known, Selection, select};
@@ -17,11 +22,15 @@ const META_DEPTH: usize = 4;
 /// Changes when [`Catalog`] does.
 const CATALOG_FORMAT: &str = "module catalog 1";
 
-/// A kernel package, unpacked.
+/// A kernel with its modules.
 #[derive(Clone, Debug)]
 pub struct HostKernel {
-    /// The package that holds the kernel.
+    /// The package that holds the kernel, or its source.
     pub package: Package,
+    /// If it is compiled.
+    pub compiled: Option<OwnWork>,
+    /// Whether it was there before.
+    pub reused: bool,
     /// The kernel.
     pub vmlinuz: PathBuf,
     /// `lib/modules/RELEASE` of the package.
@@ -30,7 +39,25 @@ pub struct HostKernel {
     pub catalog: Catalog,
 }
 
+/// What is known of a compiled kernel.
+#[derive(Clone, Debug)]
+pub struct OwnWork {
+    /// Hash over source, configuration and compiler.
+    pub hash: String,
+    /// Its whole configuration.
+    pub config: PathBuf,
+}
+
 impl HostKernel {
+    /// For the manifest.
+    pub fn origin(&self) -> Origin {
+        let (package, version) = (self.package.name.clone(), self.package.version.clone());
+        match &self.compiled {
+            None => Origin::Package { package, version },
+            Some(OwnWork { hash, .. }) => Origin::Source { package, version, hash: hash.clone() },
+        }
+    }
+
     /// Its release, as `uname -r` says it: the name of the directory with its modules.
     pub fn release(&self) -> String {
         self.modules_dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
@@ -67,11 +94,23 @@ fn one(apt: &Apt<'_>, name: &str) -> Result<Package> {
     apt.find(&[name])?.pop().ok_or_else(|| Error::Environment(format!("there is no package {name}")))
 }
 
+/// The kernel that a definition asks for; `settings` are those of its fragments.
+///
+/// # Errors
+/// It cannot be fetched or compiled, or it is no kernel.
+pub fn get(context: &Context, apt: &Apt<'_>, from: &HostKernelSource, settings: &[Setting]) -> Result<HostKernel> {
+    match from {
+        HostKernelSource::Package(name) => fetch(context, apt, resolve(apt, name)?),
+        HostKernelSource::Source { source, .. } => compile(context, apt, source, settings),
+    }
+}
+
 /// Fetches and unpacks a kernel package, and reads what its modules say of themselves.
 ///
 /// # Errors
 /// It cannot be fetched, or it is no kernel.
 pub fn fetch(context: &Context, apt: &Apt<'_>, package: Package) -> Result<HostKernel> {
+    let reused = context.cache.find("packages", &package.sha256).is_some();
     let tree = apt.unpacked(&package)?;
     let strange = |what: &str| {
         Error::Environment(format!(
@@ -84,25 +123,52 @@ pub fn fetch(context: &Context, apt: &Apt<'_>, package: Package) -> Result<HostK
         .iter()
         .find_map(|dir| only(&tree.join(dir), ""))
         .ok_or_else(|| strange("it has no /lib/modules"))?;
-    let key = Key::new(CATALOG_FORMAT).with(&package.sha256).finish();
+    let catalog = read(context, &package.sha256, &modules_dir)?;
+    Ok(HostKernel { package, compiled: None, reused, vmlinuz, modules_dir, catalog })
+}
+
+fn compile(context: &Context, apt: &Apt<'_>, source: &str, settings: &[Setting]) -> Result<HostKernel> {
+    let made = compiled::build(context, apt, source, settings)?;
+    let modules_dir = only(&made.dir.join("lib/modules"), "")
+        .ok_or_else(|| Error::Environment(format!("{} holds no modules: remove it", made.dir.display())))?;
+    let catalog = read(context, &made.hash, &modules_dir)?;
+    Ok(HostKernel {
+        vmlinuz: made.dir.join(VMLINUZ),
+        modules_dir,
+        catalog,
+        reused: made.reused,
+        compiled: Some(OwnWork { config: made.config(), hash: made.hash }),
+        package: made.package,
+    })
+}
+
+/// The catalogue of a kernel's modules, from the cache or read; `hash` stands for the kernel.
+fn read(context: &Context, hash: &str, modules_dir: &Path) -> Result<Catalog> {
+    let damaged = |error: serde_json::Error| {
+        Error::Environment(format!("the catalogue of {} is damaged: {error}", modules_dir.display()))
+    };
+    let key = Key::new(CATALOG_FORMAT).with(hash).finish();
     let entry = context.cache.dir_for("modules", &key, |tmp| {
         let step = context.progress.step("reading the host kernel's modules");
-        let json = serde_json::to_vec(&catalog(&modules_dir)?).map_err(|error| strange(&error.to_string()))?;
+        let json = serde_json::to_vec(&catalog(modules_dir)?).map_err(damaged)?;
         files::write(&tmp.join("catalog.json"), &json)?;
         step.done();
         Ok(())
     })?;
-    let catalog = serde_json::from_slice(&files::read(&entry.path.join("catalog.json"))?)
-        .map_err(|error| strange(&format!("its catalogue in the cache is damaged ({error})")))?;
-    Ok(HostKernel { package, vmlinuz, modules_dir, catalog })
+    serde_json::from_slice(&files::read(&entry.path.join("catalog.json"))?).map_err(damaged)
 }
 
 /// The modules of the sets, with all that they need.
 ///
 /// # Errors
-/// A set names a module that the package does not have.
+/// A set names a module that the kernel does not have.
 pub fn modules(kernel: &HostKernel, sets: &[Set]) -> Result<Selection> {
-    select(&kernel.catalog, sets, &kernel.package.name).map_err(|mistakes| Error::Definition(mistakes.into()))
+    let name = &kernel.package.name;
+    let whose = match kernel.compiled {
+        None => format!("the package {name}"),
+        Some(_) => format!("the kernel compiled from {name}"),
+    };
+    select(&kernel.catalog, sets, &whose).map_err(|mistakes| Error::Definition(mistakes.into()))
 }
 
 /// The first entry of a directory with this prefix.

@@ -42,8 +42,8 @@ pub struct Selection {
     pub firmware: Vec<Firmware>,
 }
 
-/// Resolves the sets against the package. Modules that do not exist are told, all of them.
-pub fn select(catalog: &Catalog, sets: &[Set], package: &str) -> Result<Selection, Vec<Mistake>> {
+/// Resolves the sets against a kernel; `whose` names it in messages. Modules that do not exist are told, all of them.
+pub fn select(catalog: &Catalog, sets: &[Set], whose: &str) -> Result<Selection, Vec<Mistake>> {
     let mut mistakes = Vec::new();
     let mut resolver = Resolver { catalog, aliases: aliases(catalog), orders: BTreeMap::new() };
     for set in sets {
@@ -54,7 +54,7 @@ pub fn select(catalog: &Catalog, sets: &[Set], package: &str) -> Result<Selectio
             } else if !catalog.builtin.contains(&canonical) {
                 let known = catalog.modules.keys().chain(&catalog.builtin).map(String::as_str);
                 let message = format!(
-                    "the set {} names the module {name}, which the package {package} has neither as a file nor built \
+                    "the set {} names the module {name}, which {whose} has neither as a file nor built \
                      in{}",
                     set.name,
                     hint(&canonical, known)
@@ -192,6 +192,7 @@ mod tests {
             name: "test".into(),
             modules: modules.iter().map(|name| (*name).to_owned()).collect(),
             always: modules.iter().take(1).map(|name| (*name).to_owned()).collect(),
+            fragments: Vec::new(),
             when: Vec::new(),
             source: Source { file: "test.toml".into(), text: text.into() },
         }
@@ -211,7 +212,7 @@ mod tests {
     #[test]
     fn a_module_that_is_not_there_is_told_with_the_nearest() {
         let text = "modules = [\n\"ext4\",\n\"exta\"]";
-        let mistakes = select(&catalog(), &[set(text, &["ext4", "exta"])], "linux-image-6.1").unwrap_err();
+        let mistakes = select(&catalog(), &[set(text, &["ext4", "exta"])], "the package linux-image-6.1").unwrap_err();
         assert_eq!(
             mistakes[0].to_string(),
             "test.toml:3: modules[1]: the set test names the module exta, which the package linux-image-6.1 has \

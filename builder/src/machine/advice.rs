@@ -261,6 +261,7 @@ mod tests {
             name: name.to_owned(),
             modules: modules.iter().map(|name| (*name).to_owned()).collect(),
             always: Vec::new(),
+            fragments: Vec::new(),
             when: when.iter().map(|name| (*name).to_owned()).collect(),
             source: Source { file: String::new(), text: String::new() },
         };

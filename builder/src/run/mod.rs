@@ -142,6 +142,8 @@ pub struct Request {
     pub disk: Option<PathBuf>,
     /// More disks, to read.
     pub attach: Vec<PathBuf>,
+    /// Whether it has a watchdog.
+    pub watchdog: bool,
     /// A QMP socket for somebody else.
     pub qmp: Option<PathBuf>,
     /// Whether the machine may reach more than its forwarded ports.
@@ -203,6 +205,7 @@ pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Resu
         internet: request.internet,
         // Who waits for a line has no use for a machine that starts again and again.
         ends_on_reboot: request.until.is_some(),
+        watchdog: request.watchdog,
         qmp: request.qmp,
         // Last, so that its notice stands alone: whatever could be wrong has been told.
         accel: accelerate(request.accel, progress),

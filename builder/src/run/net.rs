@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use thimble_spec::appliance::{Address, Appliance, Guest};
+use thimble_spec::appliance::{Appliance, Guest, Link};
 use thimble_spec::names::Ipv4Net;
 
 use super::forward::Forward;
@@ -30,25 +30,23 @@ pub struct UserNet {
 }
 
 impl UserNet {
-    /// The network of the appliance: that of its first guest with an address, else that of a bridge.
+    /// The network of the appliance: that of its first guest with an address, else that of the host.
     ///
     /// # Errors
     /// There are too few free addresses in it: a sentence.
     pub fn plan(appliance: &Appliance) -> Result<Self, String> {
         let guests = || appliance.guests.iter().filter_map(|guest| guest.network.as_ref());
-        let bridges = || appliance.bridges.values();
-        let fixed = |address| if let Address::Static(net) = address { Some(net) } else { None };
+        let links = || appliance.network.links().map(|(_, link)| link);
         let of_guest = guests().find_map(|network| network.address);
-        let net = of_guest.or_else(|| bridges().find_map(|bridge| fixed(bridge.address))).unwrap_or(DEFAULT);
+        let net = of_guest.or_else(|| links().find_map(|link| link.ipv4().next())).unwrap_or(DEFAULT);
         let net = Ipv4Net { address: net.network(), prefix: net.prefix };
 
         let used: Vec<Ipv4Addr> = guests()
             .filter_map(|network| network.address)
-            .chain(bridges().filter_map(|bridge| fixed(bridge.address)))
+            .chain(links().flat_map(Link::ipv4))
             .map(|net| net.address)
             .collect();
-        let wanted =
-            guests().filter_map(|network| network.gateway).chain(bridges().filter_map(|bridge| bridge.gateway));
+        let wanted = guests().filter_map(|network| network.gateway).chain(links().filter_map(Link::gateway_v4));
         let usable = |address: &Ipv4Addr| {
             net.contains(*address) && Ipv4Net { address: *address, ..net }.is_host() && !used.contains(address)
         };
@@ -108,12 +106,11 @@ impl UserNet {
     /// The node's own address.
     fn host(&self, appliance: &Appliance) -> Result<Ipv4Addr, String> {
         let mut dhcp = false;
-        for bridge in appliance.bridges.values() {
-            match bridge.address {
-                Address::Static(net) if self.net.contains(net.address) => return Ok(net.address),
-                Address::Dhcp => dhcp = true,
-                Address::Static(_) | Address::None => {}
+        for (_, link) in appliance.network.links() {
+            if let Some(net) = link.ipv4().find(|net| self.net.contains(net.address)) {
+                return Ok(net.address);
             }
+            dhcp |= link.dhcp;
         }
         if dhcp { Ok(self.dhcp) } else { Err(format!("the host has no address in the network {}", self.net)) }
     }

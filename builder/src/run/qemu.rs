@@ -85,6 +85,8 @@ pub struct Machine {
     pub forwards: Vec<(u16, Ipv4Addr, u16)>,
     /// Whether a reboot ends it.
     pub ends_on_reboot: bool,
+    /// Whether it has a watchdog, which resets it.
+    pub watchdog: bool,
     /// A QMP socket for somebody else.
     pub qmp: Option<PathBuf>,
 }
@@ -164,6 +166,10 @@ impl Machine {
         add(&["-netdev", &self.netdev(), "-device", card]);
         add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
         add(&["-chardev", &format!("socket,id=monitor,fd={monitor}"), "-mon", "chardev=monitor,mode=control"]);
+        if self.watchdog {
+            // Its own bridge has no place for one that is plugged in later.
+            add(&["-device", "i6300esb", "-action", "watchdog=reset"]);
+        }
         if let Some(socket) = &self.qmp {
             add(&["-qmp", &format!("unix:{},server=on,wait=off", escaped(socket))]);
         }
@@ -210,6 +216,7 @@ mod tests {
             internet: false,
             forwards: vec![(8081, ip(11), 80), (8082, ip(12), 80)],
             ends_on_reboot: false,
+            watchdog: false,
             qmp: None,
         }
     }

@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, Digests};
 use crate::image::inventory::From;
 use crate::image::tree::{self, Item};
+use crate::kernel::host::HostKernel;
 use spdx::{CreationInfo, Document, File, Package, Relationship};
 
 /// The file in the output directory.
@@ -50,11 +51,21 @@ pub fn write(name: &str, objects: &Objects, initramfs: &Initramfs, output: &Outp
     }
     let kernel = Digests::of(&objects.host.vmlinuz)?;
     bill.file("./vmlinuz", &kernel);
-    bill.contains(&objects.host.package.name, "./vmlinuz");
+    bill.kernel(&objects.host, "./vmlinuz");
+    for package in objects.tools.iter().flat_map(|tools| &tools.inventory.packages) {
+        bill.package(&package.name, &package.version, &package.sha256);
+    }
+    let stripped: BTreeSet<&str> = objects
+        .tools
+        .iter()
+        .flat_map(|tools| &tools.inventory.files)
+        .filter(|record| matches!(record.from, From::Stripped(_)))
+        .map(|record| record.path.as_str())
+        .collect();
     for part in &initramfs.parts {
         for object in &part.objects {
             if let Some((_, digests)) = part.digests.iter().find(|(path, _)| *path == object.name) {
-                bill.object(object, digests);
+                bill.object(object, digests, stripped.contains(object.name.as_str()));
             }
         }
     }
@@ -89,7 +100,7 @@ pub fn write(name: &str, objects: &Objects, initramfs: &Initramfs, output: &Outp
         bill.file(&place, &digests);
         bill.artefacts.push(place.clone());
         if digests == kernel {
-            bill.contains(&objects.host.package.name, &place);
+            bill.kernel(&objects.host, &place);
         } else if let Some(package) = copied(&loaders, &path, &digests)? {
             bill.contains(package, &place);
         } else {
@@ -212,16 +223,25 @@ impl Bill {
         self.files.insert(path.to_owned(), digests.clone());
     }
 
-    /// An object of the host's initramfs.
-    fn object(&mut self, object: &Object, digests: &Digests) {
+    /// An object of the host's initramfs; one without its symbols is made from its package.
+    fn object(&mut self, object: &Object, digests: &Digests, stripped: bool) {
         let path = in_initramfs(object);
         self.file(&path, digests);
         match &object.origin {
-            Origin::Package { package, .. } => self.contains(package, &path),
+            Origin::Package { package, .. } if !stripped => self.contains(package, &path),
+            Origin::Package { package, .. } => self.generated(&path, package),
             Origin::Source { package, .. } => self.generated(&path, package),
             Origin::Thimble => self.contains(THIMBLE, &path),
             // Each of its files says where it came from.
             Origin::Image { .. } => self.generated(&path, THIMBLE),
+        }
+    }
+
+    /// The host's kernel, as it is or compiled.
+    fn kernel(&mut self, kernel: &HostKernel, path: &str) {
+        match kernel.compiled {
+            None => self.contains(&kernel.package.name, path),
+            Some(_) => self.generated(path, &kernel.package.name),
         }
     }
 

@@ -2,7 +2,6 @@
 
 mod agent;
 mod disk;
-mod plan;
 mod root;
 mod services;
 
@@ -11,12 +10,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signalfd::SignalFd;
+use nix::unistd::Pid;
 use thimble_spec::cmdline::{Cmdline, GuestParams};
 use thimble_spec::console::Line;
+use thimble_spec::paths::SERVICES;
+use thimble_spec::service::Service;
 
 use agent::Agent;
 use root::Root;
-use services::Supervisor;
 
 use crate::clock::{since_boot, wait_until};
 use crate::console;
@@ -24,7 +25,8 @@ use crate::error::{Error, Result};
 use crate::events;
 use crate::net::{self, Network};
 use crate::power::{self, Ending};
-use crate::process;
+use crate::process::{self, Program, Streams};
+use crate::service::Supervisor;
 use crate::signals;
 
 /// How long the network interface may take to appear.
@@ -62,7 +64,7 @@ fn start(line: &Cmdline) -> Result<(Guest, Root)> {
     }
     let services = services::read().and_then(|services| {
         services::prepare(&services);
-        Supervisor::new(&params.name, services.services)
+        Supervisor::new(services.services).map_err(|error| Error::Said(format!("{SERVICES}: {}", error.sentence())))
     });
     let supervisor = services.map_err(|error| console::failed(&error)).ok();
     Ok((Guest { name: params.name, supervisor, agent: Agent::open(), ready: false }, root))
@@ -89,6 +91,19 @@ fn network(params: &GuestParams) -> Result<()> {
     }
 }
 
+/// A guest's services have its console.
+fn start_service(service: &Service, host: &str) -> Result<Pid> {
+    process::start(&Program {
+        exec: &service.exec,
+        uid: service.uid,
+        gid: service.gid,
+        host,
+        environment: &service.environment,
+        streams: Streams::Console,
+        group: None,
+    })
+}
+
 /// A guest that has its root.
 struct Guest {
     name: String,
@@ -102,7 +117,7 @@ impl Guest {
     fn run(mut self, signals: &SignalFd, root: &Root) -> ! {
         let ending = loop {
             if let Some(supervisor) = &mut self.supervisor {
-                supervisor.run();
+                supervisor.run(|service| start_service(service, &self.name));
             }
             self.say_ready();
             let deadline = self.supervisor.as_ref().and_then(Supervisor::deadline);
@@ -129,7 +144,7 @@ impl Guest {
     /// Waits for something to happen and takes note of it; says how the guest should end, if it should.
     fn wait(&mut self, signals: &SignalFd, deadline: Option<Duration>) -> Option<Ending> {
         let agent = self.agent.as_ref().map(AsFd::as_fd);
-        events::wait([Some(signals.as_fd()), agent].into_iter().flatten(), deadline);
+        events::wait([Some(signals.as_fd()), agent].into_iter().flatten(), [], deadline);
         let mut ending = signals::read(signals);
         match self.agent.as_mut().map(Agent::read) {
             Some(Some(true)) => ending = ending.or(Some(Ending::PowerOff)),
@@ -147,7 +162,7 @@ impl Guest {
     /// Services, then the rest of the processes, then the file systems.
     fn stop(mut self, root: &Root, ending: Ending) -> ! {
         if let Some(supervisor) = &mut self.supervisor {
-            supervisor.stop();
+            supervisor.stop_all();
             let stopped = wait_until(STOP_LIMIT, || {
                 while let Some((pid, _)) = process::reap() {
                     supervisor.forget(pid);

@@ -24,8 +24,6 @@ use crate::process;
 
 /// The longest file that `cat` shows.
 const CAT_LIMIT: u64 = 64 << 10;
-/// So many records of the kernel's log are shown.
-const LOG_RECORDS: usize = 60;
 
 /// The console, open for reading.
 pub struct Commander {
@@ -66,7 +64,7 @@ impl AsFd for Commander {
 /// Prints an answer, each line behind its prefix.
 fn say(text: &str) {
     for line in text.lines() {
-        console::text(&format!("console: {line}"));
+        console::relay(&format!("console: {line}"));
     }
 }
 
@@ -93,7 +91,7 @@ impl Host<'_> {
         ending
     }
 
-    fn answer(&self, command: &Command) {
+    fn answer(&mut self, command: &Command) {
         match command {
             Command::Help => HELP.iter().for_each(|(word, what)| say(&format!("{word:15} {what}"))),
             Command::Status => self.status(),
@@ -104,8 +102,18 @@ impl Host<'_> {
                 }
                 None => say("the node daemon does not run"),
             },
+            Command::FreezeNode => {
+                self.node.freeze();
+                say("every node daemon is stopped from now on");
+            }
+            Command::Hang => {
+                say("PID 1 hangs from now on");
+                loop {
+                    std::thread::sleep(std::time::Duration::from_secs(60));
+                }
+            }
             Command::Processes => processes(),
-            Command::Log => log(),
+            Command::Log(lines) => log(*lines),
             Command::Cat(path) => cat(path),
             Command::Node(words) => {
                 let exec: Vec<String> =
@@ -124,7 +132,7 @@ impl Host<'_> {
             Some(pid) => say(&format!("node {pid} {}", if self.node.is_ready() { "ready" } else { "starting" })),
             None => say("node does not run"),
         }
-        for client in &self.dhcp {
+        for client in self.network.clients() {
             let address = client.address().map_or("no address yet".to_owned(), |address| address.to_string());
             say(&format!("dhcp {} {address}", client.interface()));
         }
@@ -181,7 +189,7 @@ fn processes() {
     }
 }
 
-fn log() {
+fn log(lines: usize) {
     let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
     let mut records = Vec::new();
     if let Ok(mut file) = file {
@@ -197,7 +205,7 @@ fn log() {
             }
         }
     }
-    for text in &records[records.len().saturating_sub(LOG_RECORDS)..] {
+    for text in &records[records.len().saturating_sub(lines)..] {
         say(text);
     }
 }

@@ -5,6 +5,9 @@ use thimble_spec::names::check_name;
 /// On the kernel command line, it lets the console command PID 1. Whoever can write there owns the node anyway.
 pub const ALLOWED: &str = "thimble.console-commands";
 
+/// How much of the kernel's log is shown.
+const LOG_LINES: usize = 60;
+
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -18,10 +21,14 @@ pub enum Command {
     PowerOff,
     /// Kills the node daemon, which PID 1 starts again.
     KillNode,
+    /// Stops the node daemon, and each that comes after it, without ending it.
+    FreezeNode,
+    /// Does nothing any more.
+    Hang,
     /// Processes.
     Processes,
-    /// The end of the kernel's log.
-    Log,
+    /// So many of the last lines of the kernel's log.
+    Log(usize),
     /// A file.
     Cat(String),
     /// What `thimble-node` does, with these words.
@@ -31,16 +38,19 @@ pub enum Command {
 }
 
 /// Word and explanation of each command.
-pub const HELP: [(&str, &str); 12] = [
+pub const HELP: [(&str, &str); 15] = [
     ("help", "this list"),
     ("status", "what runs, and which addresses there are"),
     ("reboot", "stop the guests, then start the host again"),
     ("poweroff", "stop the guests, then switch the host off"),
     ("kill-node", "kill the node daemon; it is started again, guests keep running"),
+    ("freeze-node", "stop the node daemon by SIGSTOP, and each one that comes after it: what the watchdog is for"),
+    ("hang", "PID 1 does nothing any more: the same"),
     ("ps", "processes"),
-    ("log", "the end of the kernel's log"),
+    ("log [LINES]", "the end of the kernel's log, 60 lines if nothing is said"),
     ("cat FILE", "the text of a file"),
     ("guests", "what each guest does, and which kernel and initramfs it runs"),
+    ("services", "what the programs do that PID 1 keeps; further words as thimble-node --help has them"),
     ("slots", "what the slots of the flash disk hold"),
     ("update FILE", "install an update from a file or a block device; with --reboot, start it too"),
     ("ask GUEST VERB", "what thimble-vmm ask does: status, stats, pause, resume, ..."),
@@ -61,13 +71,20 @@ impl Command {
             ("reboot", "") => Self::Reboot,
             ("poweroff", "") => Self::PowerOff,
             ("kill-node", "") => Self::KillNode,
+            ("freeze-node", "") => Self::FreezeNode,
+            ("hang", "") => Self::Hang,
             ("ps", "") => Self::Processes,
-            ("log", "") => Self::Log,
+            ("log", "") => Self::Log(LOG_LINES),
+            ("log", lines) => Self::Log(lines.parse().map_err(|_| format!("log takes a number, not `{lines}`"))?),
             ("cat", path) if path.starts_with('/') => Self::Cat(path.to_owned()),
             ("cat", _) => return Err("cat takes the absolute path of a file".to_owned()),
             ("update", "") => return Err("update takes a file or a block device".to_owned()),
             ("update", words) => Self::Node(["update"].into_iter().chain(split(words)).map(str::to_owned).collect()),
             ("guests" | "slots", "") => Self::Node(vec![word.to_owned()]),
+            // What thimble-node asks PID 1.
+            ("services" | "power" | "logs", words) => {
+                Self::Node([word].into_iter().chain(split(words)).map(str::to_owned).collect())
+            }
             ("ask", words) => {
                 let mut words = split(words).map(str::to_owned);
                 match (words.next(), words.collect::<Vec<_>>()) {
@@ -76,7 +93,11 @@ impl Command {
                     _ => return Err("ask takes the name of a guest and a verb, such as status".to_owned()),
                 }
             }
-            ("help" | "status" | "reboot" | "poweroff" | "kill-node" | "ps" | "log" | "guests" | "slots", _) => {
+            (
+                "help" | "status" | "reboot" | "poweroff" | "kill-node" | "freeze-node" | "hang" | "ps" | "guests"
+                | "slots",
+                _,
+            ) => {
                 return Err(format!("{word} stands alone"));
             }
             _ => return Err(format!("`{}` is no command, try help", word.escape_debug())),
@@ -97,7 +118,11 @@ mod tests {
     #[test]
     fn every_command_in_the_help_is_understood() {
         for (word, _) in HELP {
-            assert!(Command::parse(&word.replace("FILE", "/etc/hosts").replace("GUEST", "web1")).is_ok(), "{word}");
+            assert!(
+                Command::parse(&word.replace("FILE", "/etc/hosts").replace("GUEST", "web1").replace("[LINES]", "9"))
+                    .is_ok(),
+                "{word}"
+            );
         }
     }
 

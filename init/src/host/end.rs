@@ -1,4 +1,4 @@
-//! The end of a host, in order: guests, processes, leases, file systems, power.
+//! The end of a host, in order: guests, services, processes, leases, file systems, watchdog, power.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,6 +13,8 @@ use crate::power::{self, Ending};
 
 /// How long the daemon may take: it shuts the guests down.
 const NODE_LIMIT: Duration = Duration::from_secs(40);
+/// How long services may take.
+const SERVICES_LIMIT: Duration = Duration::from_secs(8);
 /// How long all others may take.
 const REST_LIMIT: Duration = Duration::from_secs(2);
 
@@ -24,18 +26,34 @@ impl Host<'_> {
         if self.announcement != Announcement::Early {
             self.announcement = Announcement::Made;
             self.stop_node();
+            self.stop_services();
         }
         power::end_all_processes(REST_LIMIT);
-        if let Some(network) = &mut self.network {
-            for client in &mut self.dhcp {
-                client.stop(network, since_boot());
-            }
-        }
+        self.network.end(since_boot());
         nix::unistd::sync();
         if let Err(error) = power::settle(Path::new(DATA_DIR)) {
             console::failed(&error);
         }
+        power::settle_all();
+        if ending == Ending::PowerOff
+            && let Some(watchdog) = self.watchdog.take()
+        {
+            watchdog.disarm();
+        }
         power::end(ending)
+    }
+
+    /// Services that others wait for end after these.
+    fn stop_services(&mut self) {
+        let end = since_boot() + SERVICES_LIMIT;
+        while !self.services.supervisor().stop_in_order() {
+            if since_boot() >= end {
+                let seconds = SERVICES_LIMIT.as_secs();
+                console::error(&format!("services did not stop in {seconds} s and are killed"));
+                return;
+            }
+            self.turn(Some(end));
+        }
     }
 
     /// The daemon stops the guests, and then itself. One that dies instead, or that died a moment ago, left its guests

@@ -4,12 +4,18 @@
 //! | --- | --- |
 //! | `start` | the boot, in order |
 //! | `end` | the shutdown, in order |
-//! | `modules`, `uevent` | drivers for what is there and for what comes later |
+//! | `modules`, `loading`, `uevent` | drivers for what is there and for what comes later |
+//! | `steps` | how long the boot takes |
 //! | `network`, `dhcp` | bonds, bridges, addresses |
 //! | `storage` | the data partition |
 //! | `node` | the daemon and when it is started again |
 //! | `gate` | whether the slot that the host came from works |
 //! | `buttons` | the power button |
+//! | `services` | the programs that it keeps besides |
+//! | `journal` | the log |
+//! | `watchdog` | what resets a machine that hangs |
+//! | `sysctl` | settings of the kernel |
+//! | `control` | the control socket |
 //! | `commands`, `answers` | the console, where it may command |
 //!
 //! Everything happens in one loop ([`Host::turn`]); a phase of the boot that has to wait takes turns until what it waits
@@ -18,18 +24,24 @@
 mod answers;
 mod buttons;
 mod commands;
+mod control;
 mod dhcp;
 mod end;
 mod gate;
+mod journal;
+mod loading;
 mod modules;
 mod network;
 mod node;
+mod services;
 mod start;
+mod steps;
 mod storage;
+mod sysctl;
 mod uevent;
+mod watchdog;
 
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signalfd::SignalFd;
@@ -40,16 +52,22 @@ use thimble_spec::console::Line;
 
 use answers::Commander;
 use buttons::Buttons;
-use dhcp::Dhcp;
+use control::Control;
 use gate::Gate;
+use journal::Journal;
+use loading::Loading;
+pub use loading::{VERB as MODULES_VERB, work as load_modules};
 use modules::Modules;
+use network::Networking;
 use node::Node;
+use services::Services;
+use steps::Steps;
 use uevent::{Heard, Uevent, Uevents};
+use watchdog::Watchdog;
 
 use crate::clock::since_boot;
 use crate::console;
 use crate::events;
-use crate::net::{self, Network};
 use crate::power::Ending;
 use crate::process;
 use crate::signals;
@@ -62,17 +80,21 @@ pub struct Host<'a> {
     signals: &'a SignalFd,
     uevents: Option<Uevents>,
     modules: Modules,
+    loading: Loading,
+    steps: Steps,
     appliance: Appliance,
-    network: Option<Network>,
-    dhcp: Vec<Dhcp>,
+    network: Networking,
     node: Node,
+    services: Services,
+    journal: Journal,
+    watchdog: Option<Watchdog>,
+    watchdog_tried: bool,
     gate: Option<Gate>,
     buttons: Buttons,
     commander: Option<Commander>,
+    control: Option<Control>,
     /// When the kernel last announced something.
     last_event: Duration,
-    /// A network card came, and the declared devices are to be looked at again.
-    network_changed: bool,
     /// What was asked for first; nothing that comes later changes it.
     ending: Option<Ending>,
     announcement: Announcement,
@@ -104,16 +126,23 @@ pub fn run(line: &Cmdline, signals: &SignalFd) -> ! {
 impl Host<'_> {
     /// Waits for something to happen, not longer than until `limit`, and does what follows from it.
     fn turn(&mut self, limit: Option<Duration>) {
+        self.tend_watchdog();
         // The daemon waits for the network and for its data.
         let booted = self.announcement != Announcement::Early;
         if booted {
-            self.node.run(&self.appliance.name, since_boot());
+            self.node.run(&self.appliance.name, &mut self.journal, since_boot());
+            if self.ending.is_none() {
+                self.services.run(&self.appliance, &mut self.journal);
+            }
         }
         let deadlines = [
             limit,
             self.node.deadline().filter(|_| booted),
+            self.services.deadline().filter(|_| booted && self.ending.is_none()),
+            self.journal.deadline(),
+            self.watchdog.as_ref().map(Watchdog::deadline),
             self.gate.as_ref().and_then(Gate::deadline).filter(|_| self.ending.is_none()),
-            self.dhcp.iter().filter_map(Dhcp::deadline).min(),
+            self.network.deadline(),
             match self.announcement {
                 Announcement::Until(end) => Some(end),
                 _ => None,
@@ -125,8 +154,11 @@ impl Host<'_> {
             self.node.descriptor(),
             self.commander.as_ref().map(AsFd::as_fd),
         ];
-        let others = self.dhcp.iter().map(Dhcp::descriptor).chain(self.buttons.descriptors());
-        events::wait(fixed.into_iter().flatten().chain(others), deadlines.into_iter().flatten().min());
+        let others = self.network.descriptors().chain(self.buttons.descriptors());
+        let clients = self.control.iter().flat_map(Control::readers);
+        let readers = fixed.into_iter().flatten().chain(others).chain(clients).chain(self.journal.readers());
+        let writers = self.control.iter().flat_map(Control::writers);
+        events::wait(readers, writers, deadlines.into_iter().flatten().min());
         self.look();
     }
 
@@ -135,17 +167,21 @@ impl Host<'_> {
         let mut ending = signals::read(self.signals);
         while let Some((pid, exit)) = process::reap() {
             self.node.ended(pid, exit, since_boot());
+            self.loading.ended(pid, exit);
+            self.services.ended(pid, exit);
             if let Some(gate) = &mut self.gate {
                 gate.ended(pid, exit, since_boot());
             }
         }
         self.node.drain();
         self.hear();
-        self.run_dhcp();
+        self.network.run(since_boot());
         if self.buttons.pressed() {
             ending = ending.or(Some(Ending::PowerOff));
         }
         ending = self.command().or(ending);
+        self.journal.collect(since_boot());
+        self.serve();
         self.ending = self.ending.or(ending);
         self.announce();
         if self.ending.is_none() {
@@ -162,12 +198,9 @@ impl Host<'_> {
                 Heard::Lost => {
                     self.modules.load_all();
                     self.buttons.scan();
-                    self.network_changed = true;
+                    self.network.changed(since_boot());
                 }
             }
-        }
-        if std::mem::take(&mut self.network_changed) && self.announcement != Announcement::Early {
-            self.apply_network();
         }
     }
 
@@ -180,40 +213,8 @@ impl Host<'_> {
         }
         match (event.subsystem.as_str(), &event.device_name) {
             ("input", Some(name)) => self.buttons.add(name),
-            ("net", _) => self.network_changed |= event.interface.as_deref().is_some_and(|name| self.is_card(name)),
+            ("net", _) => self.network.changed(since_boot()),
             _ => {}
-        }
-    }
-
-    fn is_card(&self, name: &str) -> bool {
-        network::cards(&self.appliance).contains(&name)
-    }
-
-    fn apply_network(&mut self) {
-        let Some(network) = &mut self.network else { return };
-        for error in network::apply(network, &self.appliance) {
-            console::failed(&error);
-        }
-    }
-
-    fn run_dhcp(&mut self) {
-        let Some(network) = &mut self.network else { return };
-        let now = since_boot();
-        let mut changed = false;
-        for client in &mut self.dhcp {
-            changed |= client.run(network, now);
-        }
-        if changed {
-            self.write_dns();
-        }
-    }
-
-    /// Declared name servers come first, then those that DHCP servers named.
-    fn write_dns(&self) {
-        let mut servers = network::fixed_dns(&self.appliance);
-        servers.extend(self.dhcp.iter().flat_map(|client| client.dns().iter().copied()));
-        if let Err(error) = net::write_resolv_conf(Path::new("/"), &servers) {
-            console::failed(&error);
         }
     }
 
@@ -226,6 +227,7 @@ impl Host<'_> {
         let after = since_boot();
         if ready {
             self.announcement = Announcement::Made;
+            self.steps.done("node");
             console::line(&Line::HostUp { name: &self.appliance.name, after });
         } else if matches!(self.announcement, Announcement::Until(end) if end <= after) {
             self.announcement = Announcement::Late;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
@@ -15,6 +16,11 @@ use crate::error::{Doing, Error, Result};
 /// Parameters of modules. The bonding driver makes a `bond0` of its own unless told otherwise
 /// (Documentation/networking/bonding.rst in the kernel's tree).
 const PARAMETERS: [(&str, &str); 1] = [("bonding", "max_bonds=0")];
+
+/// What the kernel says of the processors: KVM's driver is chosen by it.
+const PROCESSORS: &str = "/sys/devices/system/cpu/modalias";
+/// Drivers that are loaded at the same time.
+const AT_ONCE: usize = 4;
 
 /// Where devices are; the rest of /sys only points there.
 const DEVICES: &str = "/sys/devices";
@@ -53,11 +59,38 @@ impl Modules {
         &self.index.release
     }
 
-    /// Loads those that are wanted on every machine.
+    /// Loads those that are wanted on every machine, and those for its processors.
     pub fn load_always(&mut self) {
         for name in self.index.always.clone() {
             self.load(&name);
         }
+        if let Ok(modalias) = fs::read_to_string(PROCESSORS) {
+            self.load_for(modalias.trim());
+        }
+    }
+
+    /// Loads drivers for all devices that are there, several at once: most of a driver's time is waiting for its devices.
+    pub fn load_drivers(&mut self) {
+        let mut found = BTreeSet::new();
+        modaliases(Path::new(DEVICES), &mut found);
+        let drivers = found.iter().flat_map(|modalias| self.index.drivers_of(modalias));
+        let names: BTreeSet<String> = drivers.map(str::to_owned).collect();
+        let todo = Mutex::new(names.iter());
+        let next = || todo.lock().ok().and_then(|mut names| names.next());
+        std::thread::scope(|scope| {
+            for _ in 0..AT_ONCE {
+                // Two that need the same third one both ask for it: the kernel lets the second wait for the first.
+                scope.spawn(|| {
+                    while let Some(name) = next() {
+                        self.bring(name, |_| true);
+                    }
+                });
+            }
+        });
+        self.seen.extend(found);
+        self.tried.extend(names);
+        // What appeared by that.
+        self.load_all();
     }
 
     /// Loads drivers for all devices that are there, and for those that appear by that.
@@ -87,10 +120,17 @@ impl Modules {
 
     /// Loads a module and, before it, those that it needs.
     pub fn load(&mut self, name: &str) {
-        let needs = self.index.modules.get(name).map(|module| module.needs.clone()).unwrap_or_default();
+        let mut tried = std::mem::take(&mut self.tried);
+        self.bring(name, |name| tried.insert(name.to_owned()));
+        self.tried = tried;
+    }
+
+    /// The same, as far as `wanted` says so.
+    fn bring(&self, name: &str, mut wanted: impl FnMut(&str) -> bool) {
+        let needs = self.index.modules.get(name).map_or(&[][..], |module| &module.needs);
         for name in needs.iter().map(String::as_str).chain([name]) {
-            if self.tried.insert(name.to_owned())
-                && !Path::new("/sys/module").join(name).exists()
+            if wanted(name)
+                && !is_there(&Path::new("/sys/module").join(name))
                 && let Err(error) = self.insert(name)
             {
                 console::failed(&error);
@@ -113,6 +153,16 @@ impl Modules {
             }
             Err(errno) => Err(errno).doing(|| format!("load module {name}")),
         }
+    }
+}
+
+/// Whether a module is loaded to its end, by its directory in sysfs. One that another process is loading is not: to ask
+/// for it waits until it is.
+fn is_there(directory: &Path) -> bool {
+    match fs::read_to_string(directory.join("initstate")) {
+        Ok(state) => state.trim() == "live",
+        // What is built in has a directory, and no state.
+        Err(_) => directory.exists(),
     }
 }
 
@@ -151,6 +201,17 @@ mod tests {
         let mut found = BTreeSet::new();
         modaliases(place.path(), &mut found);
         assert_eq!(found.into_iter().collect::<Vec<_>>(), ["pci:1", "virtio:2"]);
+    }
+
+    #[test]
+    fn what_is_still_being_loaded_is_not_there() {
+        let place = tempfile::tempdir().unwrap();
+        assert!(!is_there(&place.path().join("nothing")));
+        assert!(is_there(place.path()), "built in");
+        for (state, there) in [("coming\n", false), ("live\n", true), ("going\n", false)] {
+            fs::write(place.path().join("initstate"), state).unwrap();
+            assert_eq!(is_there(place.path()), there, "{state}");
+        }
     }
 
     #[test]

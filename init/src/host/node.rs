@@ -1,6 +1,7 @@
 //! The node daemon: one child, started again whenever it ends. The guests' VMMs are its children and become PID 1's when
 //! it dies; nobody here touches them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -9,12 +10,17 @@ use std::time::Duration;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use thimble_spec::host::{ServiceState, ServiceStatus};
 use thimble_spec::paths::{NODE, NODE_READY, RUN_DIR};
 
+use super::journal::{Echo, Journal};
 use crate::backoff::Backoff;
 use crate::console;
 use crate::error::{Doing, Result};
-use crate::process::{self, Exit};
+use crate::process::{self, Exit, Program, Streams};
+
+/// Its name among the services and in the log.
+pub const NAME: &str = "node";
 
 /// What the daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +77,11 @@ impl Policy {
 pub struct Node {
     policy: Policy,
     stopping: bool,
+    frozen: bool,
+    /// When it was started or ended the last time.
+    changed: Duration,
+    starts: u32,
+    last_exit: Option<String>,
     watch: Option<Inotify>,
 }
 
@@ -78,7 +89,8 @@ impl Node {
     /// Ready to be started.
     pub fn new() -> Self {
         let watch = watch().map_err(|error| console::failed(&error)).ok();
-        Self { policy: Policy::new(), stopping: false, watch }
+        let (changed, starts, last_exit) = (Duration::ZERO, 0, None);
+        Self { policy: Policy::new(), stopping: false, frozen: false, changed, starts, last_exit, watch }
     }
 
     /// Its process, while it runs.
@@ -90,14 +102,20 @@ impl Node {
     }
 
     /// Starts it if that is due.
-    pub fn run(&mut self, host: &str, now: Duration) {
+    pub fn run(&mut self, host: &str, journal: &mut Journal, now: Duration) {
         if !self.policy.due(now) {
             return;
         }
         let _ = fs::remove_file(NODE_READY);
-        let exec = [NODE.to_owned()];
-        match process::start_as_root(&exec, host) {
-            Ok(pid) => self.policy.state = State::Running { pid, since: now },
+        self.changed = now;
+        self.starts = self.starts.saturating_add(1);
+        match launch(host, journal) {
+            Ok(pid) => {
+                self.policy.state = State::Running { pid, since: now };
+                if self.frozen {
+                    self.signal(Signal::SIGSTOP);
+                }
+            }
             Err(error) => self.report(&error.sentence(), now),
         }
     }
@@ -107,6 +125,8 @@ impl Node {
         if self.pid() != Some(pid) {
             return;
         }
+        self.changed = now;
+        self.last_exit = Some(exit.to_string());
         if self.stopping && exit.success() {
             self.retire();
         } else {
@@ -118,6 +138,26 @@ impl Node {
         match self.policy.ended(now) {
             Some(pause) => console::error(&format!("{what}, starting it again in {:.1} s", pause.as_secs_f64())),
             None => console::notice(what),
+        }
+    }
+
+    /// For whoever asks.
+    pub fn status(&self) -> ServiceStatus {
+        let state = match self.policy.state {
+            State::Running { .. } if self.stopping => ServiceState::Stopping,
+            State::Running { .. } if self.is_ready() => ServiceState::Ready,
+            State::Running { .. } => ServiceState::Starting,
+            State::Paused { .. } => ServiceState::Paused,
+            State::Off => ServiceState::Stopped,
+        };
+        ServiceStatus {
+            name: NAME.to_owned(),
+            state,
+            pid: self.pid().map(Pid::as_raw),
+            since_s: self.changed.as_secs_f64(),
+            restarts: self.starts.saturating_sub(1),
+            last_exit: self.last_exit.clone(),
+            memory: None,
         }
     }
 
@@ -153,6 +193,12 @@ impl Node {
         }
     }
 
+    /// For tests: from now on it is there and does nothing.
+    pub fn freeze(&mut self) {
+        self.frozen = true;
+        self.signal(Signal::SIGSTOP);
+    }
+
     /// From now on it is started again only if it fails.
     pub fn stop_for_good(&mut self) {
         self.stopping = true;
@@ -167,6 +213,14 @@ impl Node {
     pub fn is_off(&self) -> bool {
         self.policy.state == State::Off
     }
+}
+
+/// Its lines go through the log to the console; if that cannot be, straight to the console.
+fn launch(host: &str, journal: &mut Journal) -> Result<Pid> {
+    let (exec, environment) = ([NODE.to_owned()], BTreeMap::new());
+    let pipe = journal.pipe(NAME, Echo::Console).map_err(|error| console::failed(&error)).ok();
+    let streams = pipe.as_ref().map_or(Streams::Console, |pipe| Streams::Pipe(pipe.as_fd()));
+    process::start(&Program { exec: &exec, uid: 0, gid: 0, host, environment: &environment, streams, group: None })
 }
 
 fn watch() -> Result<Inotify> {

@@ -6,38 +6,49 @@ use std::time::Duration;
 
 use nix::sys::signalfd::SignalFd;
 use nix::sys::utsname::uname;
-use thimble_spec::appliance::{Address, Appliance};
+use thimble_spec::appliance::Appliance;
 use thimble_spec::cmdline::Cmdline;
 use thimble_spec::export::NFS;
-use thimble_spec::paths::{APPLIANCE, END_MARKER, MODULES_DIR, MODULES_INDEX};
+use thimble_spec::paths::{APPLIANCE, END_MARKER, HOST_CONTROL, MODULES_DIR, MODULES_INDEX};
 use thimble_spec::slot::Origin;
 
 use super::answers::Commander;
 use super::buttons::Buttons;
 use super::commands::ALLOWED;
-use super::dhcp::Dhcp;
+use super::control::Control;
 use super::gate::Gate;
+use super::journal::Journal;
+use super::loading::{Loading, What};
 use super::modules::Modules;
+use super::network::Networking;
 use super::node::Node;
+use super::services::Services;
+use super::steps::Steps;
 use super::uevent::Uevents;
-use super::{Announcement, Host, NODE_LIMIT, network, storage};
+use super::{Announcement, Host, NODE_LIMIT, storage, sysctl};
 use crate::clock::since_boot;
 use crate::console;
 use crate::early;
 use crate::error::{Doing, Error, Result};
-use crate::net::{self, Network};
+use crate::net;
 use crate::power::{self, Ending};
 
 /// What mounts an export of version 4.1 and newer: the daemon does, and no device asks for it.
 const NFS_MODULE: &str = "nfsv4";
 /// How long network cards may take to appear.
 const CARDS_LIMIT: Duration = Duration::from_secs(10);
+/// No card comes any more when the kernel announced nothing for so long: drivers that look for their hardware for longer
+/// than this without finding any are those of disks.
+const CARDS_QUIET: Duration = Duration::from_secs(3);
+/// How long the modules that every host needs may take.
+const MODULES_LIMIT: Duration = Duration::from_secs(30);
 /// How long an error that keeps the host from starting stays readable.
 const FATAL_PAUSE: Duration = Duration::from_secs(10);
 
 impl<'a> Host<'a> {
     /// Everything up to the start of the daemon.
     pub fn start(line: &Cmdline, signals: &'a SignalFd) -> Self {
+        let mut steps = Steps::begin();
         for error in early::create(early::HOST) {
             console::failed(&error);
         }
@@ -56,61 +67,82 @@ impl<'a> Host<'a> {
         };
         // Before the first module: what appears by it is announced.
         let uevents = reported(Uevents::listen());
+        let modules = modules();
+        let loading = Loading::start(&appliance.name);
+        steps.done("own files");
         let limit = Duration::from_secs(appliance.update.ready_within_s.into());
         let origin = Origin::of(line).unwrap_or_else(|error| {
             console::error(&format!("the boot loader does not say which slot it started: {error}"));
             None
         });
+        let network = Networking::new(&appliance);
+        let services = Services::new(&appliance);
         let mut host = Host {
             signals,
             uevents,
-            modules: modules(),
+            modules,
+            loading,
+            steps,
             appliance,
-            network: reported(Network::open()),
-            dhcp: Vec::new(),
+            network,
             node: Node::new(),
+            services,
+            journal: Journal::open(),
+            watchdog: None,
+            watchdog_tried: false,
             gate: origin.map(|origin| Gate::new(origin, limit)),
             buttons: Buttons::default(),
             commander: line.has(ALLOWED).then(Commander::open).and_then(reported),
+            control: reported(Control::listen(Path::new(HOST_CONTROL))),
             last_event: since_boot(),
-            network_changed: false,
             ending: None,
             announcement: Announcement::Early,
         };
-        host.modules.load_always();
         if line.has(NFS) {
             host.modules.load(NFS_MODULE);
         }
-        host.modules.load_all();
+        sysctl::apply(&host.appliance.host.sysctl);
         host.buttons.scan();
         reported(net::set_host_name(&host.appliance.name));
         host.start_network();
+        host.steps.done("network");
         host.start_storage();
-        if !host.appliance.raids.is_empty() {
-            console::error("storage.raid: arrays are not supported yet, the host goes on without them");
+        host.steps.done("storage");
+        host.finish_modules();
+        host.arm_watchdog();
+        host.steps.done("modules");
+        if !host.appliance.storage.is_empty() {
+            console::error("[storage] is not supported yet, the host goes on without it");
         }
         host.announcement = Announcement::Until(since_boot() + NODE_LIMIT);
         host
     }
 
     fn start_network(&mut self) {
-        network::load_modules(&self.appliance, &mut self.modules);
-        let Some(network) = &mut self.network else { return };
-        reported(net::loopback(network));
-        self.turn_until(CARDS_LIMIT, |host| network::missing(&host.appliance).is_empty());
-        for name in network::missing(&self.appliance) {
+        self.wait_for_cards();
+        for name in self.network.missing() {
             console::error(&format!(
-                "network card {name} did not appear in {} s: is its driver in a hardware set of the appliance?",
-                CARDS_LIMIT.as_secs()
+                "network card {name} did not appear: is it plugged in, and is its driver in a hardware set of the \
+                 appliance?"
             ));
         }
-        self.apply_network();
-        let name = &self.appliance.name;
-        let by_dhcp = self.appliance.bridges.iter().filter(|(_, bridge)| bridge.address == Address::Dhcp);
-        self.dhcp = by_dhcp.filter_map(|(bridge, _)| reported(Dhcp::start(bridge, name, since_boot()))).collect();
-        // The first question goes out now; the answer comes while the boot goes on.
-        self.run_dhcp();
-        self.write_dns();
+        for error in self.network.declare(self.appliance.network.clone(), &mut self.modules, since_boot()) {
+            console::failed(&error);
+        }
+    }
+
+    /// Waits for network cards as long as one may still come.
+    fn wait_for_cards(&mut self) {
+        let end = since_boot() + CARDS_LIMIT;
+        loop {
+            self.network.name_cards();
+            let now = since_boot();
+            let quiet_end = if self.loading.runs(What::Drivers) { end } else { self.last_event + CARDS_QUIET };
+            if self.ending.is_some() || self.network.missing().is_empty() || now >= end || now >= quiet_end {
+                return;
+            }
+            self.turn(Some(end.min(quiet_end)));
+        }
     }
 
     fn start_storage(&mut self) {
@@ -134,25 +166,35 @@ impl<'a> Host<'a> {
         }
     }
 
+    /// Guests need what is loaded on every machine; a driver that still looks for its devices may go on.
+    fn finish_modules(&mut self) {
+        let end = since_boot() + MODULES_LIMIT;
+        while self.ending.is_none() && self.loading.runs(What::Always) && since_boot() < end {
+            self.turn(Some(end));
+        }
+        if self.ending.is_none() && self.loading.runs(What::Always) {
+            console::error(&format!(
+                "the modules that every host needs are not loaded after {} s: guests may not start",
+                MODULES_LIMIT.as_secs()
+            ));
+        }
+    }
+
     /// Waits for the data partition as long as a disk may still come.
     fn wait_for_data(&mut self) {
         let end = since_boot() + storage::LIMIT;
         while self.ending.is_none() && storage::find().is_none() {
             let now = since_boot();
+            if self.loading.runs(What::Drivers) && now < end {
+                self.turn(Some(end));
+                continue;
+            }
             let Some(patience) = storage::patience() else { return };
             let quiet_end = self.last_event + patience;
             if now >= end || now >= quiet_end {
                 return;
             }
             self.turn(Some(end.min(quiet_end)));
-        }
-    }
-
-    /// Takes turns until `condition` holds or `limit` has passed or the end is wanted.
-    fn turn_until(&mut self, limit: Duration, condition: impl Fn(&Self) -> bool) {
-        let end = since_boot() + limit;
-        while self.ending.is_none() && !condition(self) && since_boot() < end {
-            self.turn(Some(end));
         }
     }
 }

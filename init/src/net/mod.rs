@@ -4,14 +4,17 @@
 //! of them is asynchronous, and an async runtime does not belong in PID 1: every request here is answered by the
 //! kernel before `send` returns, so there is nothing to wait for.
 //!
-//! State is read from `/sys/class/net` rather than by dumps: that needs no parser of what the kernel says, which keeps
-//! the guest's binary small.
+//! What a guest needs to know it reads from `/sys/class/net`: that needs no parser of what the kernel says, which keeps
+//! its binary small. The host, which keeps its network as it is declared, asks for all of it ([`reconcile`]).
 
+#[cfg(feature = "host")]
+pub mod reconcile;
 mod request;
 mod socket;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Display;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -20,8 +23,6 @@ use nix::unistd::sethostname;
 use thimble_spec::names::Ipv4Net;
 
 pub use request::Network;
-#[cfg(feature = "host")]
-pub use request::{BridgeOptions, Created, index_of, mac_of};
 
 use crate::error::{Doing, Result};
 
@@ -39,6 +40,21 @@ pub fn exists(name: &str) -> bool {
     interface(name).join("ifindex").exists()
 }
 
+/// The number of an interface.
+#[cfg(feature = "host")]
+pub fn index_of(name: &str) -> Result<u32> {
+    request::index(name)
+}
+
+/// The Ethernet address of an interface.
+#[cfg(feature = "host")]
+pub fn mac_of(name: &str) -> Result<[u8; 6]> {
+    let path = interface(name).join("address");
+    let text = fs::read_to_string(&path).doing(|| format!("read {}: is there an interface {name}?", path.display()))?;
+    let mac = text.trim().parse::<thimble_spec::names::Mac>();
+    mac.map(|mac| mac.0).map_err(|error| crate::error::Error::Said(error.to_string()))
+}
+
 /// The first interface that is not the loopback, in the order of their names.
 pub fn first_interface() -> Option<String> {
     let entries = fs::read_dir(INTERFACES).ok()?;
@@ -51,12 +67,12 @@ pub fn set_host_name(name: &str) -> Result<()> {
 }
 
 /// The text of resolv.conf(5).
-pub fn resolv_conf(servers: &[Ipv4Addr]) -> String {
+pub fn resolv_conf(servers: &[impl Display]) -> String {
     servers.iter().map(|server| format!("nameserver {server}\n")).collect()
 }
 
 /// Writes `/etc/resolv.conf` below `root`; readers see the old or the new one, never half of it.
-pub fn write_resolv_conf(root: &Path, servers: &[Ipv4Addr]) -> Result<()> {
+pub fn write_resolv_conf(root: &Path, servers: &[impl Display]) -> Result<()> {
     let path = root.join("etc/resolv.conf");
     let new = root.join("etc/resolv.conf.new");
     fs::write(&new, resolv_conf(servers))

@@ -12,6 +12,21 @@ use crate::error::{Doing, Error, Result};
 const HEADER: usize = 16;
 /// Kind of an acknowledgement: `NLMSG_ERROR`, whose first word is 0 or a negative error number.
 const NLMSG_ERROR: u16 = 2;
+// A dump's request, end and mark that something changed meanwhile (linux/netlink.h).
+#[cfg(feature = "host")]
+const NLM_F_REQUEST: u16 = 0x1;
+#[cfg(feature = "host")]
+const NLM_F_DUMP: u16 = 0x300;
+#[cfg(feature = "host")]
+const NLMSG_DONE: u16 = 3;
+#[cfg(feature = "host")]
+const NLM_F_DUMP_INTR: u16 = 0x10;
+/// The most that the kernel puts into one datagram of a dump (`netlink_dump`, net/netlink/af_netlink.c).
+#[cfg(feature = "host")]
+const DATAGRAM: usize = 32 << 10;
+/// So often a dump is asked for.
+#[cfg(feature = "host")]
+const DUMPS: u32 = 8;
 
 /// An open socket.
 pub struct RouteSocket {
@@ -36,6 +51,11 @@ impl RouteSocket {
         payload: &impl Emitable,
         doing: impl FnOnce() -> String,
     ) -> Result<()> {
+        let packet = self.packet(kind, flags, payload)?;
+        self.exchange(&packet).doing(doing)
+    }
+
+    fn packet(&mut self, kind: u16, flags: u16, payload: &impl Emitable) -> Result<Vec<u8>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut packet = vec![0; HEADER + payload.buffer_len()];
         let length =
@@ -46,7 +66,62 @@ impl RouteSocket {
         header.set_flags(flags);
         header.set_sequence_number(self.sequence);
         payload.emit(&mut packet[HEADER..]);
-        self.exchange(&packet).doing(doing)
+        Ok(packet)
+    }
+
+    /// Sends a request that is answered by one message and gives what is behind its header. `doing` completes
+    /// "cannot ...".
+    #[cfg(feature = "host")]
+    pub fn ask(&mut self, kind: u16, payload: &impl Emitable, doing: impl FnOnce() -> String) -> Result<Vec<u8>> {
+        let packet = self.packet(kind, NLM_F_REQUEST, payload)?;
+        let ask = || {
+            self.socket.send(&packet, 0)?;
+            loop {
+                let mut datagram = Vec::with_capacity(DATAGRAM);
+                self.socket.recv(&mut datagram, 0)?;
+                for (kind, _, message) in messages(&datagram, self.sequence) {
+                    match kind {
+                        NLMSG_ERROR => acknowledgement(&datagram, self.sequence).unwrap_or(Ok(()))?,
+                        _ => return Ok::<_, io::Error>(message.to_vec()),
+                    }
+                }
+            }
+        };
+        ask().doing(doing)
+    }
+
+    /// Asks for everything of a kind; each answer without its header. A dump during which something changed is asked
+    /// for again.
+    #[cfg(feature = "host")]
+    pub fn dump(&mut self, kind: u16, payload: &impl Emitable, what: &str) -> Result<Vec<Vec<u8>>> {
+        for _ in 0..DUMPS {
+            let packet = self.packet(kind, NLM_F_REQUEST | NLM_F_DUMP, payload)?;
+            if let Some(answers) = self.collect(&packet).doing(|| format!("ask the kernel for its {what}"))? {
+                return Ok(answers);
+            }
+        }
+        Err(Error::Said(format!("the kernel's {what} change faster than they can be read")))
+    }
+
+    #[cfg(feature = "host")]
+    fn collect(&self, packet: &[u8]) -> io::Result<Option<Vec<Vec<u8>>>> {
+        self.socket.send(packet, 0)?;
+        let (mut answers, mut torn) = (Vec::new(), false);
+        loop {
+            let mut datagram = Vec::with_capacity(DATAGRAM);
+            self.socket.recv(&mut datagram, 0)?;
+            for (kind, flags, message) in messages(&datagram, self.sequence) {
+                torn |= flags & NLM_F_DUMP_INTR != 0;
+                match kind {
+                    NLMSG_DONE => return Ok((!torn).then_some(answers)),
+                    NLMSG_ERROR => {
+                        acknowledgement(&datagram, self.sequence).unwrap_or(Ok(()))?;
+                        return Ok(Some(answers));
+                    }
+                    _ => answers.push(message.to_vec()),
+                }
+            }
+        }
     }
 
     fn exchange(&self, packet: &[u8]) -> io::Result<()> {
@@ -61,6 +136,24 @@ impl RouteSocket {
             }
         }
     }
+}
+
+/// The messages of a datagram that answer the request with this sequence number: kind, flags, and what is behind the
+/// header.
+#[cfg(feature = "host")]
+fn messages(datagram: &[u8], sequence: u32) -> Vec<(u16, u16, &[u8])> {
+    let mut messages = Vec::new();
+    let mut rest = datagram;
+    while let Ok(header) = NetlinkBuffer::new_checked(rest) {
+        let length = header.length() as usize;
+        if header.sequence_number() == sequence {
+            messages.push((header.message_type(), header.flags(), rest.get(HEADER..length).unwrap_or_default()));
+        }
+        // Each begins at a multiple of four (`NLMSG_ALIGN`).
+        let Some(next) = rest.get(length.next_multiple_of(4).max(HEADER)..) else { break };
+        rest = next;
+    }
+    messages
 }
 
 /// What `datagram` says to the request with this sequence number; nothing, if it is about something else.
@@ -105,6 +198,8 @@ mod tests {
         #[test]
         fn any_bytes_are_safe(bytes in any::<Vec<u8>>()) {
             let _ = acknowledgement(&bytes, 0);
+            #[cfg(feature = "host")]
+            let _ = messages(&bytes, 0);
         }
     }
 }

@@ -14,24 +14,24 @@ use liblzma::read::XzDecoder;
 use sha2::{Digest, Sha256};
 use thimble_spec::catalogue::{Catalogue, Shared as Listed};
 use thimble_spec::paths;
-use thimble_spec::release::{GUEST_PART, NODE_PART, Part, Release};
+use thimble_spec::release::{GUEST_PARTS, NODE_PART, Part, Release};
 use thimble_store::{Device, Store};
 
 use crate::shared::{Hashes, INITRD_FILE, KERNEL_FILE, Shared};
 
 /// The part of the node alone is a few files of text.
 const NODE_MAX: u64 = 4 << 20;
-/// The packed guest part.
+/// A packed part of the guests.
 const GUEST_MAX: u64 = 64 << 20;
 /// A kernel, and an initramfs.
 const FILE_MAX: u64 = 128 << 20;
 
-/// What differs, of two releases, besides the guests' part and the node's own.
+/// What differs, of two releases, besides the guests' parts and the node's own.
 ///
 /// # Errors
 /// A sentence that names it.
 pub fn only_guests(running: &Release, new: &Release) -> Result<(), String> {
-    let may_differ = |part: &Part| [GUEST_PART, NODE_PART].iter().any(|name| part.is_archive(name));
+    let may_differ = |part: &Part| of_guests(part) || part.is_archive(NODE_PART);
     fn kept<'a>(release: &'a Release, may_differ: &dyn Fn(&Part) -> bool) -> Vec<&'a Part> {
         release.parts().filter(|part| !may_differ(part)).collect()
     }
@@ -49,27 +49,30 @@ pub fn only_guests(running: &Release, new: &Release) -> Result<(), String> {
     Ok(())
 }
 
-/// Puts the guest part of `new`, which is installed in `store`, in place.
+fn of_guests(part: &Part) -> bool {
+    GUEST_PARTS.iter().any(|name| part.is_archive(name))
+}
+
+/// Puts the guests' parts of `new`, which is installed in `store`, in place.
 ///
 /// # Errors
 /// It changes more than that; it is not what its catalogue says; there is no memory for it. Guests take what they took
 /// before.
 pub fn take<D: Device>(store: &Store<D>, new: &Release, shared: &Shared) -> Result<Hashes> {
-    let part = |name: &str| {
-        let part = new.initrd.iter().find(|part| part.is_archive(name));
-        part.with_context(|| format!("the update has no part {name}"))
-    };
-    let node = store.object(part(NODE_PART)?, NODE_MAX)?;
+    let node = new.initrd.iter().find(|part| part.is_archive(NODE_PART));
+    let node = store.object(node.with_context(|| format!("the update has no part {NODE_PART}"))?, NODE_MAX)?;
     let appliance = fs::read(paths::APPLIANCE).with_context(|| format!("reading {}", paths::APPLIANCE))?;
     let catalogue = catalogue(&node, &appliance)?;
-    let guest = part(GUEST_PART)?;
-    let packed = store.object(guest, GUEST_MAX)?;
-    let reader: Box<dyn Read> = if guest.name.ends_with(".xz") {
-        Box::new(XzDecoder::new(Cursor::new(packed)))
-    } else {
-        Box::new(Cursor::new(packed))
-    };
-    place(reader, &catalogue, shared)
+    let mut archives = Vec::new();
+    for part in new.initrd.iter().filter(|part| of_guests(part)) {
+        archives.push(unpacked(part, store.object(part, GUEST_MAX)?));
+    }
+    place(archives, &catalogue, shared)
+}
+
+fn unpacked(part: &Part, packed: Vec<u8>) -> Box<dyn Read> {
+    let packed = Cursor::new(packed);
+    if part.name.ends_with(".xz") { Box::new(XzDecoder::new(packed)) } else { Box::new(packed) }
 }
 
 /// The new catalogue, if the new release's own part says nothing else that is new.
@@ -95,19 +98,21 @@ fn catalogue(node: &[u8], appliance: &[u8]) -> Result<Catalogue> {
 }
 
 /// Unpacks the two files beside those in use, and has them taken from now on.
-fn place(archive: impl Read, catalogue: &Catalogue, shared: &Shared) -> Result<Hashes> {
+fn place(archives: Vec<impl Read>, catalogue: &Catalogue, shared: &Shared) -> Result<Hashes> {
     let listed = |path| catalogue.at(path).with_context(|| format!("the update's catalogue does not list {path}"));
     let (kernel, initrd) = (listed(paths::GUEST_KERNEL)?, listed(paths::GUEST_INITRD)?);
     let hashes = Hashes { kernel: kernel.sha256.clone(), initrd: initrd.sha256.clone() };
     shared.put(&hashes, |directory| {
         let mut missing = vec![(kernel, KERNEL_FILE), (initrd, INITRD_FILE)];
-        each_file(archive, &mut |path, _, from| {
-            let Some(index) = missing.iter().position(|(object, _)| object.path == path) else {
-                bail!("it has {path}, which is nothing of guests");
-            };
-            let (object, name) = missing.remove(index);
-            write(object, from, &directory.join(name))
-        })?;
+        for archive in archives {
+            each_file(archive, &mut |path, _, from| {
+                let Some(index) = missing.iter().position(|(object, _)| object.path == path) else {
+                    bail!("it has {path}, which is nothing of guests");
+                };
+                let (object, name) = missing.remove(index);
+                write(object, from, &directory.join(name))
+            })?;
+        }
         match missing.first() {
             Some((object, _)) => bail!("{} is not in the update", object.path),
             None => Ok(()),
@@ -196,7 +201,7 @@ mod tests {
         let files = [(paths::GUEST_KERNEL, &b"kernel"[..]), (paths::GUEST_INITRD, b"initrd")];
         let good = archive(&files);
         let told = |archive: &[u8], catalogue: &Catalogue| {
-            let error = place(Cursor::new(archive), catalogue, &shared).unwrap_err();
+            let error = place(vec![Cursor::new(archive)], catalogue, &shared).unwrap_err();
             assert_eq!(shared.next().kernel, Path::new(paths::GUEST_KERNEL), "{error:#}");
             format!("{error:#}")
         };
@@ -208,9 +213,13 @@ mod tests {
         assert!(told(&more, &listing(b"kernel", b"initrd")).contains("/bin/sh, which is nothing of guests"));
         told(&good[..good.len() / 2], &listing(b"kernel", b"initrd"));
 
+        // An archive each, one of them packed.
         let mut packed = Vec::new();
-        liblzma::read::XzEncoder::new(Cursor::new(&good), 1).read_to_end(&mut packed).unwrap();
-        let hashes = place(XzDecoder::new(Cursor::new(packed)), &listing(b"kernel", b"initrd"), &shared).unwrap();
+        liblzma::read::XzEncoder::new(Cursor::new(archive(&files[..1])), 1).read_to_end(&mut packed).unwrap();
+        let part = |name: &str| Part { name: name.into(), size: 7, sha256: "a".repeat(64) };
+        let archives =
+            vec![unpacked(&part("guest.cpio.xz"), packed), unpacked(&part("guest-init.cpio"), archive(&files[1..]))];
+        let hashes = place(archives, &listing(b"kernel", b"initrd"), &shared).unwrap();
         assert_eq!(hashes, Hashes { kernel: hash(b"kernel"), initrd: hash(b"initrd") });
         let next = shared.next();
         assert_eq!(
@@ -240,6 +249,7 @@ mod tests {
         };
         assert_eq!(change(&|new| new.initrd[1] = part("guest.cpio.xz", "e")), Ok(()));
         assert_eq!(change(&|new| new.initrd[2] = part("node.cpio", "e")), Ok(()));
+        assert_eq!(change(&|new| new.initrd.push(part("guest-init.cpio.xz", "e"))), Ok(()));
         let told = |result: Result<(), String>| result.unwrap_err();
         assert_eq!(
             told(change(&|new| new.initrd[0] = part("modules.cpio.zst", "e"))),

@@ -11,7 +11,7 @@
 //!
 //! What is written, and in which order, so that a power cut harms nothing, is the business of [`thimble_store`].
 
-mod boot;
+pub mod boot;
 pub mod confirm;
 mod live;
 mod show;

@@ -75,4 +75,8 @@ fn read<T: serde::de::DeserializeOwned>(file: &str, text: &str) -> Result<T, Mis
 }
 
 #[cfg(test)]
+mod host_tests;
+#[cfg(test)]
+mod network_tests;
+#[cfg(test)]
 mod tests;

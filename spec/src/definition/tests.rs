@@ -1,8 +1,10 @@
 //! Every mistake that the design lists, told with file, line and key.
 
 use super::*;
-use crate::appliance::{Address, BondMode, DiskSource, Update};
+use crate::appliance::{BondMode, DiskSource, HostKernelSource, Update};
 use proptest::prelude::*;
+
+mod storage;
 
 const GOOD: &str = r#"[appliance]
 name = "demo"
@@ -38,7 +40,7 @@ image = "web"
 vcpus = 2
 memory = "128MiB"
 network = { bridge = "br0", address = "10.1.1.12/24", vlan = 10, mac = "02:00:00:00:00:02" }
-disk = { device = "/dev/md/data-web2" }
+disk = { device = "/dev/md/data" }
 autostart = false
 "#;
 
@@ -63,12 +65,12 @@ fn a_good_definition_is_filled_in() {
         (build.update_key.as_deref(), build.update_room, build.tries),
         (Some("demo.pub"), Some(ByteSize::mib(24)), 5)
     );
-    assert_eq!(appliance.bonds["bond0"].mode, BondMode::ActiveBackup);
-    assert_eq!(appliance.bridges["br0"].address, Address::Static("10.1.1.2/24".parse().unwrap()));
+    assert_eq!(appliance.network.bonds["bond0"].mode, BondMode::ActiveBackup);
+    assert_eq!(appliance.network.bridges["br0"].link.addresses, ["10.1.1.2/24".parse().unwrap()]);
     assert_eq!(appliance.guests[0].vcpus, 1);
     assert!(appliance.guests[0].autostart && !appliance.guests[1].autostart);
     let disk = appliance.guests[1].disk.as_ref().unwrap();
-    assert_eq!(disk.source, DiskSource::Device("/dev/md/data-web2".to_owned()));
+    assert_eq!(disk.source, DiskSource::Device("/dev/md/data".to_owned()));
     let json = serde_json::to_string(&appliance).unwrap();
     assert_eq!(serde_json::from_str::<Appliance>(&json).unwrap(), appliance);
 }
@@ -87,15 +89,15 @@ fn values_of_the_wrong_kind() {
     assert!(text.starts_with("a.toml:26: guest[0].memory: `much` is not a size"), "{text}");
     let text = told("address = \"10.1.1.2/24\"", "address = \"10.1.1.2\"");
     assert!(
-        text.starts_with("a.toml:18: network.bridges.br0.address: `10.1.1.2` is not an IPv4 address with"),
+        text.starts_with("a.toml:18: network.bridges.br0.address: `10.1.1.2` is not an IPv4 or IPv6 address with"),
         "{text}"
     );
     let text = told("level = 1", "level = \"one\"");
     assert!(text.starts_with("a.toml:21: storage.raid[0].level: invalid type"), "{text}");
     let text = told("name = \"demo\"", "name = ");
     assert!(text.starts_with("a.toml:2: "), "{text}");
-    let text = told("package = \"linux-image-amd64\"\n", "");
-    assert!(text.contains("missing field `package`"), "{text}");
+    let text = told("hardware = [\"virtio\", \"nic-server\"]\n", "");
+    assert!(text.contains("missing field `hardware`"), "{text}");
 }
 
 #[test]
@@ -145,7 +147,7 @@ fn memory_over_the_nodes() {
 
 #[test]
 fn a_block_device_used_twice() {
-    let text = told("/dev/md/data-web2", "/dev/sdb");
+    let text = told("/dev/md/data", "/dev/sdb");
     assert_eq!(
         text,
         "a.toml:35: guest[1].disk.device: block device /dev/sdb is used twice: storage.raid[0].members[1] has it already"
@@ -168,7 +170,7 @@ fn names_never_become_paths_or_options() {
         ("\"guest/base\"", "\"guest//base\""),
         ("\"linux-source-6.12\"", "\"-o=x\""),
         ("\"linux-image-amd64\"", "\"linux image\""),
-        ("/dev/md/data-web2", "/dev/../etc/shadow"),
+        ("/dev/md/data", "/dev/../etc/shadow"),
         ("name = \"web1\"", "name = \"a/b\""),
     ] {
         told(from, to);
@@ -186,7 +188,7 @@ fn all_mistakes_are_told_at_once() {
 /// What is told of the good definition with `keys` added to the guest web2, and `disk` to its disk.
 fn told_of(keys: &str, disk: &str) -> String {
     let disk = format!("disk = {{ {disk} }}");
-    let text = GOOD.replace("disk = { device = \"/dev/md/data-web2\" }", &disk);
+    let text = GOOD.replace("disk = { device = \"/dev/md/data\" }", &disk);
     match parse("a.toml", &text.replace("autostart = false", keys)) {
         Ok(_) => "nothing".to_owned(),
         Err(mistakes) => mistakes.to_string().lines().next().unwrap().to_owned(),
@@ -281,7 +283,7 @@ fn limits_of_an_update_are_checked() {
 fn several_guests_may_read_what_none_writes() {
     let both = |one: &str, two: &str| {
         let text = GOOD.replace("disk = { size = \"1GiB\" }", &format!("disk = {{ {one} }}"));
-        parse("a.toml", &text.replace("disk = { device = \"/dev/md/data-web2\" }", &format!("disk = {{ {two} }}")))
+        parse("a.toml", &text.replace("disk = { device = \"/dev/md/data\" }", &format!("disk = {{ {two} }}")))
     };
     let (reads, writes) = ("file = \"/x\", read-only = true", "file = \"/x\"");
     assert!(both(reads, reads).is_ok());
@@ -338,6 +340,33 @@ proptest! {
             for mistake in mistakes.iter() { prop_assert!(!mistake.to_string().contains('\n')); }
         }
     }
+}
+
+#[test]
+fn the_hosts_kernel_is_a_package_or_a_source() {
+    let package = "package = \"linux-image-amd64\"";
+    let source = "source = \"linux-source-6.12\"\nfragments = [\"site/more\"]";
+    let definition = parse("a.toml", &GOOD.replacen(package, source, 1)).unwrap();
+    let fragments = vec!["site/more".to_owned()];
+    let wanted = HostKernelSource::Source { source: "linux-source-6.12".into(), fragments };
+    assert_eq!(definition.appliance.host_kernel.from, wanted);
+
+    let both = format!("{package}\nsource = \"linux-source-6.12\"");
+    assert_eq!(
+        told(package, &both),
+        "a.toml:8: kernel.host.source: the kernel comes from package already: leave one of the two out"
+    );
+    assert_eq!(
+        told(package, ""),
+        "a.toml:6: kernel.host: name the kernel: package = \"linux-image-amd64\", or source = \"linux-source-6.12\""
+    );
+    assert_eq!(
+        told(package, &format!("{package}\nfragments = []")),
+        "a.toml:8: kernel.host.fragments: goes with source: the kernel of a package is configured already"
+    );
+    let signed = GOOD.replacen("[node]", "[secure-boot]\nmode = \"debian\"\n[node]", 1).replacen(package, source, 1);
+    let told = parse("a.toml", &signed).unwrap_err().to_string();
+    assert!(told.contains("a.toml:8: kernel.host.source: secure-boot.mode = \"debian\" starts what"), "{told}");
 }
 
 #[test]

@@ -172,6 +172,13 @@ impl State {
         self.due
     }
 
+    /// Makes it ask at once: for an address, or, if it has one, whether it may keep it.
+    pub fn hurry(&mut self, now: Duration) {
+        if self.phase != Phase::Stopped {
+            (self.sent, self.due) = (0, Some(now));
+        }
+    }
+
     /// The lease that is in use.
     pub fn lease(&self) -> Option<&Lease> {
         match &self.phase {

@@ -55,6 +55,22 @@ fn gets_a_lease_and_renews_it_at_half_time() {
 }
 
 #[test]
+fn a_link_that_is_back_is_asked_about_at_once() {
+    let mut state = leased();
+    state.hurry(seconds(3));
+    let (state, actions) = step(state, &Input::Tick, seconds(3));
+    assert!(matches!(&actions[..], [Action::Unicast(SERVER, _)]), "{actions:?}");
+    // Another network's server says no, and the search begins anew.
+    let nak = Input::Answer(answer(AnswerKind::Nak, state.xid));
+    let (state, actions) = step(state, &nak, seconds(4));
+    assert!(matches!(&actions[..], [Action::Deconfigure(_), ..]), "{actions:?}");
+    // One that was stopped stays so.
+    let (mut stopped, _) = step(state, &Input::Stop, seconds(5));
+    stopped.hurry(seconds(6));
+    assert_eq!(stopped.deadline(), None);
+}
+
+#[test]
 fn without_an_answer_it_asks_everybody_and_then_gives_the_address_up() {
     let mut state = leased();
     let mut seen = Vec::new();

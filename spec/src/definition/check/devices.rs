@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use toml::Spanned;
 
 use super::super::source;
-use super::{Checker, Once};
+use super::{Checker, Devices, Once};
 use crate::appliance::{DiskSource, GuestDisk};
 use crate::template;
 use crate::units::{ByteSize, MIB};
@@ -74,12 +74,7 @@ impl Checker<'_> {
         cid
     }
 
-    pub(super) fn disk(
-        &mut self,
-        disk: Spanned<source::Disk>,
-        key: &str,
-        devices: &mut Once<String>,
-    ) -> Option<GuestDisk> {
+    pub(super) fn disk(&mut self, disk: Spanned<source::Disk>, key: &str, devices: &mut Devices) -> Option<GuestDisk> {
         let span = disk.span();
         let disk = disk.into_inner();
         let queues = disk.queues.as_ref().map_or(1, |queues| {
@@ -93,24 +88,12 @@ impl Checker<'_> {
         let source = match (disk.size, disk.device, disk.file) {
             (Some(size), None, None) => self.disk_size(&size, key),
             (None, Some(device), None) => {
-                let key = format!("{key}.device");
-                self.device(&device, &key);
-                devices.take_or_share(self, read_only, device.get_ref(), device.span(), &key, "block device");
-                DiskSource::Device(device.into_inner())
+                DiskSource::Device(devices.take(self, &device, &format!("{key}.device"), read_only))
             }
             (None, None, Some(file)) => {
                 let key = format!("{key}.file");
-                let path = file.get_ref().strip_prefix("nfs:").unwrap_or(file.get_ref());
-                let absolute = file.get_ref().starts_with("nfs:") || path.starts_with('/');
-                if path.is_empty() || !absolute || path.split('/').any(|part| part == "..") {
-                    self.wrong(
-                        file.span(),
-                        &key,
-                        "write an absolute path without `..`, or nfs: and a path on the export",
-                    );
-                }
-                devices.take_or_share(self, read_only, file.get_ref(), file.span(), &key, "file");
-                DiskSource::File(file.into_inner())
+                devices.take_file(self, &file, &key, read_only);
+                DiskSource::File(self.disk_file(&file, &key, devices))
             }
             _ => {
                 self.wrong(span, key, "a disk is one of `size`, `device` and `file`: give exactly one");
@@ -127,6 +110,28 @@ impl Checker<'_> {
             queues,
             limits: self.limits(disk.limits, &format!("{key}.limits")),
         })
+    }
+
+    /// An absolute path; `nfs:NAME/PATH` is one below the place where that export is mounted.
+    fn disk_file(&mut self, file: &Spanned<String>, key: &str, devices: &Devices) -> String {
+        let text = file.get_ref();
+        let path = match text.strip_prefix("nfs:").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) {
+            None => text.clone(),
+            Some((name, path)) => match devices.export(name) {
+                Some(mount) if !path.is_empty() => format!("{mount}/{path}"),
+                Some(_) => String::new(),
+                None => {
+                    let message = format!("there is no NFS export `{name}`: declare it in [[storage.nfs]]");
+                    self.wrong(file.span(), key, message);
+                    return text.clone();
+                }
+            },
+        };
+        if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
+            let message = "write an absolute path without `..`, or nfs:NAME/PATH with the name of an export";
+            self.wrong(file.span(), key, message);
+        }
+        path
     }
 
     fn disk_size(&mut self, size: &Spanned<ByteSize>, key: &str) -> DiskSource {

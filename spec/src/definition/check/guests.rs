@@ -1,6 +1,5 @@
 //! What must hold of guests: of each, between them, and against the node.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::ops::{Range, RangeInclusive};
@@ -8,9 +7,10 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 
 use super::super::source;
-use super::{Checker, Once, User};
-use crate::appliance::{Address, Bridge, Guest, GuestNetwork};
-use crate::names::{Mac, check_name};
+use super::{Checker, Devices, Once, User};
+use crate::appliance::{Guest, GuestNetwork, Network};
+use crate::ip::IpNet;
+use crate::names::{Ipv4Net, Mac, check_name};
 use crate::units::{ByteSize, MIB};
 use crate::vmm::{Memory, Pages};
 
@@ -23,8 +23,6 @@ pub const MEMORY_MIN: ByteSize = ByteSize::mib(32);
 pub const VCPUS_MAX: u8 = 64;
 /// A page of the host's pool.
 const HUGE_PAGE: ByteSize = ByteSize::mib(2);
-/// Highest VLAN (IEEE 802.1Q, 9.6: 0 and 4095 are reserved).
-const VLAN_MAX: u16 = 4094;
 /// Most pairs of queues that the VMM gives an interface.
 const QUEUE_PAIRS_MAX: u8 = 16;
 /// From what every IPv4 host takes (RFC 1122, section 3.3.3) to what the tun driver takes (`MAX_MTU` less an Ethernet
@@ -37,14 +35,14 @@ impl Checker<'_> {
         &mut self,
         appliance: &str,
         guests: Vec<source::Guest>,
-        bridges: &BTreeMap<String, Bridge>,
-        devices: &mut Once<String>,
+        links: &Network,
+        devices: &mut Devices,
     ) -> Vec<(Guest, Range<usize>)> {
-        let mut taken = Taken::by_bridges(bridges);
+        let mut taken = Taken::by_links(links);
         let mut checked = Vec::new();
         for (index, guest) in guests.into_iter().enumerate() {
             let place = guest.memory.span();
-            checked.push((self.guest(appliance, (index, guest), bridges, &mut taken, devices), place));
+            checked.push((self.guest(appliance, (index, guest), links, &mut taken, devices), place));
         }
         checked
     }
@@ -53,9 +51,9 @@ impl Checker<'_> {
         &mut self,
         appliance: &str,
         (index, guest): (usize, source::Guest),
-        bridges: &BTreeMap<String, Bridge>,
+        links: &Network,
         taken: &mut Taken,
-        devices: &mut Once<String>,
+        devices: &mut Devices,
     ) -> Guest {
         let key = format!("guest[{index}]");
         let name = guest.name;
@@ -73,7 +71,7 @@ impl Checker<'_> {
         let network = guest.network.map(|network| {
             let mac_place = network.mac.as_ref().map_or(name.span(), Spanned::span);
             let names = (appliance, name.get_ref().as_str());
-            let network = self.guest_network(network, &key, bridges, &mut taken.addresses, names);
+            let network = self.guest_network(network, &key, links, &mut taken.addresses, names);
             taken.macs.take(self, &network.mac, mac_place, &format!("{key}.network.mac"), "MAC address");
             network
         });
@@ -107,30 +105,31 @@ impl Checker<'_> {
         &mut self,
         network: source::GuestNetwork,
         guest: &str,
-        bridges: &BTreeMap<String, Bridge>,
+        links: &Network,
         addresses: &mut Once<Place>,
         (appliance, name): (&str, &str),
     ) -> GuestNetwork {
         let key = format!("{guest}.network");
         let bridge = network.bridge;
-        let known = bridges.get(bridge.get_ref());
+        let known = links.bridges.get(bridge.get_ref());
         if known.is_none() {
             let message = format!("there is no bridge `{0}`: declare [network.bridges.{0}]", bridge.get_ref());
             self.wrong(bridge.span(), format!("{key}.bridge"), message);
         }
-        if let Some(vlan) = &network.vlan
-            && !(1..=VLAN_MAX).contains(vlan.get_ref())
-        {
-            self.wrong(vlan.span(), format!("{key}.vlan"), format!("use 1 to {VLAN_MAX}"));
+        if let Some(vlan) = &network.vlan {
+            self.vlan_id(vlan, &format!("{key}.vlan"));
         }
+        self.trunk(&network.vlans, network.vlan.as_ref(), &format!("{key}.vlans"));
         let vlan = network.vlan.map(Spanned::into_inner);
         if let Some(address) = &network.address {
             let key = format!("{key}.address");
             let net = *address.get_ref();
-            self.host_address(net, address.span(), &key);
+            self.host_address(net.into(), address.span(), &key);
             // A guest on a VLAN is not on the host's own network.
-            if let (Some(Bridge { address: Address::Static(host), .. }), None) = (known, vlan)
-                && (host.network(), host.prefix) != (net.network(), net.prefix)
+            let hosts: Vec<Ipv4Net> = known.map(|bridge| bridge.link.ipv4().collect()).unwrap_or_default();
+            let is_beside = |host: &Ipv4Net| (host.network(), host.prefix) == (net.network(), net.prefix);
+            if let (Some(host), None) = (hosts.first(), vlan)
+                && !hosts.iter().any(is_beside)
             {
                 let message = format!(
                     "{net} lies outside the network {}/{} of bridge {}",
@@ -145,7 +144,8 @@ impl Checker<'_> {
         }
         let address = network.address.as_ref().map(|address| *address.get_ref());
         if let Some(gateway) = &network.gateway {
-            self.gateway(gateway, address.map_or(Address::None, Address::Static), &format!("{key}.gateway"));
+            let nets: Vec<IpNet> = address.into_iter().map(IpNet::from).collect();
+            self.gateway((*gateway.get_ref()).into(), gateway.span(), &nets, &format!("{key}.gateway"));
         }
         let queues = network.queues.map_or(1, |queues| {
             if !(1..=QUEUE_PAIRS_MAX).contains(queues.get_ref()) {
@@ -167,8 +167,9 @@ impl Checker<'_> {
             bridge: bridge.into_inner(),
             address,
             gateway: network.gateway.map(Spanned::into_inner),
-            dns: self.dns(network.dns, &format!("{key}.dns")),
+            dns: self.guest_dns(network.dns, &format!("{key}.dns")),
             vlan,
+            vlans: network.vlans.into_iter().map(Spanned::into_inner).collect(),
             mac: network.mac.map_or_else(|| Mac::derived(appliance, name), Spanned::into_inner),
             queues,
             mtu: network.mtu.map(Spanned::into_inner),
@@ -210,18 +211,22 @@ struct Taken {
 }
 
 impl Taken {
-    /// Addresses are the bridges' too.
-    fn by_bridges(bridges: &BTreeMap<String, Bridge>) -> Self {
-        let mut addresses = Once::new();
-        for (name, bridge) in bridges {
-            if let Address::Static(net) = bridge.address {
-                addresses.taken.insert(
-                    Place { bridge: name.clone(), vlan: None, address: net.address },
-                    User { key: format!("network.bridges.{name}.address"), shares: false },
-                );
+    /// Addresses and MACs are the host's too.
+    fn by_links(links: &Network) -> Self {
+        let (mut addresses, mut macs) = (Once::new(), Once::new());
+        let user = |key: String| User { key, shares: false };
+        for (name, bridge) in &links.bridges {
+            for net in bridge.link.ipv4() {
+                let place = Place { bridge: name.clone(), vlan: None, address: net.address };
+                addresses.taken.insert(place, user(format!("network.bridges.{name}.address")));
             }
         }
-        Self { names: Once::new(), macs: Once::new(), cids: Once::new(), addresses }
+        for (name, link) in links.links() {
+            if let Some(mac) = link.mac {
+                macs.taken.insert(mac, user(format!("the host's interface {name}")));
+            }
+        }
+        Self { names: Once::new(), macs, cids: Once::new(), addresses }
     }
 }
 

@@ -1,0 +1,9 @@
+//! What a host has only if its definition asks for it.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`features`] | `configs/host/NAME.toml`, read |
+//! | [`tools`] | the programs that they take from packages |
+
+pub mod features;
+pub mod tools;

@@ -1,0 +1,99 @@
+//! A guest: its machine, its network interface, its block device.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Ipv4Net, Mac};
+use crate::units::ByteSize;
+use crate::vmm::{Balloon, Cpu, DiskEngine, DiskFormat, Limits, Memory};
+
+/// A guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Its name and host name.
+    pub name: String,
+    /// The recipe of its image.
+    pub image: String,
+    /// Number of vCPUs.
+    pub vcpus: u8,
+    /// What its processors are like and where they run.
+    pub cpu: Cpu,
+    /// Memory.
+    pub memory: ByteSize,
+    /// What its memory is made of.
+    pub memory_kind: Memory,
+    /// Its memory balloon, if it has one.
+    pub balloon: Option<Balloon>,
+    /// The context identifier of its socket device, if it has one.
+    pub vsock: Option<u32>,
+    /// Whether it has a virtio console beside its serial port.
+    pub virtio_console: bool,
+    /// Its network interface, if it has one.
+    pub network: Option<GuestNetwork>,
+    /// Its own block device, if it has one.
+    pub disk: Option<GuestDisk>,
+    /// Whether the host starts it.
+    pub autostart: bool,
+}
+
+/// A guest's network interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestNetwork {
+    /// The bridge that it is plugged into.
+    pub bridge: String,
+    /// Its address.
+    pub address: Option<Ipv4Net>,
+    /// Its default route.
+    pub gateway: Option<Ipv4Addr>,
+    /// Its name servers.
+    pub dns: Vec<Ipv4Addr>,
+    /// The VLAN that its frames without a tag are in.
+    pub vlan: Option<u16>,
+    /// The VLANs that it sees with their tags.
+    pub vlans: BTreeSet<u16>,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Pairs of queues.
+    pub queues: u8,
+    /// The largest packet, in bytes; none is what the host's interface takes.
+    pub mtu: Option<u16>,
+    /// How fast it may receive.
+    pub receive: Limits,
+    /// How fast it may send.
+    pub transmit: Limits,
+}
+
+/// A guest's own block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestDisk {
+    /// What it is on the host.
+    pub source: DiskSource,
+    /// What is in it.
+    pub format: DiskFormat,
+    /// The directory of the host in which a qcow2 image's backing files may be.
+    pub backing: Option<String>,
+    /// The guest cannot write to it.
+    pub read_only: bool,
+    /// Around the host's page cache.
+    pub direct: bool,
+    /// How requests reach the host's kernel.
+    pub engine: DiskEngine,
+    /// Request queues.
+    pub queues: u8,
+    /// How fast it may be.
+    pub limits: Limits,
+}
+
+/// What a guest's own block device is on the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskSource {
+    /// A sparse file of this size on the node's data partition.
+    Size(ByteSize),
+    /// A block device.
+    Device(String),
+    /// A file; one of an NFS export lies below the place where that is mounted.
+    File(String),
+}

@@ -1,0 +1,95 @@
+//! An appliance whose definition has been checked: what the builder packs and the host obeys.
+//!
+//! Nothing here is optional for lack of an answer: addresses are parsed, MACs are chosen, defaults are filled in. Made by
+//! [`crate::definition`] only; everything else may trust it.
+
+mod guest;
+mod host;
+mod network;
+mod storage;
+
+pub use guest::{DiskSource, Guest, GuestDisk, GuestNetwork};
+pub use host::{HostService, HostSettings, Ssh, Syslog, SyslogTransport, Watchdog};
+pub use network::{
+    Bond, BondMode, Bridge, HashPolicy, Ipv6, LacpRate, Link, Match, Network, PciPath, PciPathError, PortVlans, Route,
+    Vlan,
+};
+pub use storage::{
+    ARRAY_NAMES, DISK_NAMES, Disk, DiskMatch, DiskPartition, Filesystem, FilesystemKind, Metadata, NfsMount,
+    NfsVersion, PartitionKind, Raid, Storage, Volume, VolumeGroup, VolumeKind, VolumeSize,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::ByteSize;
+
+/// The whole definition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appliance {
+    /// Its name, the host's host name.
+    pub name: String,
+    /// The most that `flash.img` may take.
+    pub budget: ByteSize,
+    /// Memory of the machine, where the definition says it.
+    pub node_memory: Option<ByteSize>,
+    /// The host's kernel.
+    pub host_kernel: HostKernel,
+    /// The guests' kernel.
+    pub guest_kernel: GuestKernel,
+    /// The host's links and addresses.
+    pub network: Network,
+    /// Disks, arrays, volumes, file systems.
+    #[serde(default)]
+    pub storage: Storage,
+    /// How it is replaced by a newer one.
+    pub update: Update,
+    /// What the host itself does besides.
+    #[serde(default)]
+    pub host: HostSettings,
+    /// Guests, in the order of the file.
+    pub guests: Vec<Guest>,
+}
+
+/// How a running appliance is replaced by a newer one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// The public key (ed25519, 64 hexadecimal digits) that an update must be signed with; without one, all are refused.
+    pub key: Option<String>,
+    /// How long a new release may take from its start until all guests that start by themselves are ready, in seconds.
+    pub ready_within_s: u32,
+}
+
+/// The host's kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostKernel {
+    /// Where it comes from.
+    pub from: HostKernelSource,
+    /// Names of hardware sets.
+    pub hardware: Vec<String>,
+    /// More words for the host's kernel command line.
+    pub cmdline: String,
+}
+
+/// Where the host's kernel comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostKernelSource {
+    /// The distribution has compiled and signed it: this package has it, or one that depends on it (`linux-image-amd64`).
+    Package(String),
+    /// Compiled.
+    Source {
+        /// The package with its source.
+        source: String,
+        /// Names of configuration fragments besides those of the hardware sets, later ones win.
+        fragments: Vec<String>,
+    },
+}
+
+/// The guests' kernel: compiled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestKernel {
+    /// The package with its source.
+    pub source: String,
+    /// Names of configuration fragments, later ones win.
+    pub fragments: Vec<String>,
+}

@@ -1,0 +1,305 @@
+//! The host's storage: what is to be on which disk.
+//!
+//! A block device is named by its path on the host: a disk that the definition names is `/dev/thimble/DISK`, a partition
+//! of it `/dev/thimble/DISK.PARTITION`, an array `/dev/md/NAME`, a volume `/dev/GROUP/NAME`. Whoever obeys makes these
+//! names; all others are the kernel's.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::ByteSize;
+
+/// Where the names of declared disks and partitions are.
+pub const DISK_NAMES: &str = "/dev/thimble";
+/// Where the names of arrays are.
+pub const ARRAY_NAMES: &str = "/dev/md";
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storage {
+    /// Disks by name.
+    #[serde(default)]
+    pub disks: BTreeMap<String, Disk>,
+    /// Arrays.
+    #[serde(default)]
+    pub raids: Vec<Raid>,
+    /// Volume groups.
+    #[serde(default)]
+    pub groups: Vec<VolumeGroup>,
+    /// File systems.
+    #[serde(default)]
+    pub filesystems: Vec<Filesystem>,
+    /// Block devices to swap to.
+    #[serde(default)]
+    pub swaps: Vec<String>,
+    /// Swap in compressed memory, of this size.
+    #[serde(default)]
+    pub zram: Option<ByteSize>,
+    /// Exports of NFS servers.
+    #[serde(default)]
+    pub nfs: Vec<NfsMount>,
+}
+
+impl Storage {
+    /// Whether nothing is declared.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The path of a declared disk.
+    pub fn disk_path(disk: &str) -> String {
+        format!("{DISK_NAMES}/{disk}")
+    }
+
+    /// The path of a declared disk's partition.
+    pub fn partition_path(disk: &str, partition: &str) -> String {
+        format!("{DISK_NAMES}/{disk}.{partition}")
+    }
+}
+
+/// A disk that the definition knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Which one it is.
+    pub identity: DiskMatch,
+    /// Whatever is on it may be destroyed, as far as it is not what is declared.
+    pub wipe: bool,
+    /// Its partitions, in their order; without any, it is used as a whole.
+    pub partitions: Vec<DiskPartition>,
+}
+
+/// How a disk is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskMatch {
+    /// By its serial number.
+    Serial(String),
+    /// By its world wide name, as the kernel writes it.
+    Wwn(String),
+    /// By the kernel's name of it.
+    Path(String),
+}
+
+/// A partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskPartition {
+    /// Its name, which is in the partition table, too.
+    pub name: String,
+    /// Its size; the last one may have none, and takes the rest.
+    pub size: Option<ByteSize>,
+    /// What the table says that it is for.
+    pub kind: PartitionKind,
+}
+
+/// What a partition is for: only a word in the table, for other systems.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartitionKind {
+    /// A Linux file system or anything else of Linux.
+    #[default]
+    Linux,
+    /// A member of an array.
+    Raid,
+    /// A member of a volume group.
+    Lvm,
+    /// Swap.
+    Swap,
+}
+
+/// A software RAID array, `/dev/md/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raid {
+    /// Its name, which is in its superblocks, too.
+    pub name: String,
+    /// 0, 1, 5, 6 or 10.
+    pub level: u8,
+    /// Block devices.
+    pub members: Vec<String>,
+    /// Block devices that take over when a member fails.
+    pub spares: Vec<String>,
+    /// Where a new array has its superblock.
+    pub metadata: Metadata,
+    /// A new array notes what it writes, so that a member that was away for a while is soon complete again.
+    pub bitmap: bool,
+    /// Bytes in a stripe's piece, of a new array; none is what mdadm takes.
+    pub chunk: Option<ByteSize>,
+}
+
+impl Raid {
+    /// Members that it can't do without (of RAID 10: it may survive more, never surely).
+    pub fn needed(&self) -> usize {
+        let members = self.members.len();
+        match self.level {
+            1 => 1,
+            5 => members.saturating_sub(1),
+            6 => members.saturating_sub(2),
+            10 => members.div_ceil(2),
+            _ => members,
+        }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> String {
+        format!("{ARRAY_NAMES}/{}", self.name)
+    }
+}
+
+/// The place of an array's superblock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Metadata {
+    /// At the end: what reads only the beginning finds the content.
+    #[serde(rename = "1.0")]
+    End,
+    /// 4 KiB from the beginning.
+    #[default]
+    #[serde(rename = "1.2")]
+    Start,
+}
+
+impl Metadata {
+    /// As mdadm writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::End => "1.0",
+            Self::Start => "1.2",
+        }
+    }
+}
+
+/// A volume group of LVM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeGroup {
+    /// Its name.
+    pub name: String,
+    /// Block devices.
+    pub members: Vec<String>,
+    /// Its volumes, those that others need before them.
+    pub volumes: Vec<Volume>,
+}
+
+impl VolumeGroup {
+    /// The path of one of its volumes.
+    pub fn path(&self, volume: &str) -> String {
+        format!("/dev/{}/{volume}", self.name)
+    }
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: VolumeKind,
+}
+
+/// What a volume is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeKind {
+    /// A piece of the group.
+    Linear(VolumeSize),
+    /// Room for thin volumes; no block device by itself.
+    ThinPool(VolumeSize),
+    /// A volume that takes from a pool what is written to it.
+    Thin {
+        /// The pool.
+        pool: String,
+        /// As large as it seems.
+        size: ByteSize,
+    },
+    /// A thin volume that begins as what another one is when this is made.
+    Snapshot {
+        /// The other one.
+        of: String,
+    },
+}
+
+/// How large a volume is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeSize {
+    /// So large.
+    Bytes(ByteSize),
+    /// A part of the group, in percent.
+    Percent(u8),
+}
+
+/// A file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filesystem {
+    /// The block device.
+    pub device: String,
+    /// What is made on it.
+    pub kind: FilesystemKind,
+    /// Where it is mounted: below `/data`.
+    pub mount: String,
+    /// Options of mount(2) and of the file system.
+    pub options: Vec<String>,
+    /// Its label.
+    pub label: Option<String>,
+}
+
+/// Kinds of file systems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FilesystemKind {
+    /// ext4.
+    Ext4,
+    /// XFS.
+    Xfs,
+}
+
+impl FilesystemKind {
+    /// As the kernel calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+        }
+    }
+}
+
+/// An export of an NFS server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NfsMount {
+    /// What a guest's `nfs:NAME/PATH` begins with.
+    pub name: String,
+    /// The server's address.
+    pub server: std::net::Ipv4Addr,
+    /// The export.
+    pub export: String,
+    /// Where it is mounted: below `/data`.
+    pub mount: String,
+    /// Version of the protocol.
+    pub version: NfsVersion,
+    /// More options of nfs(5), as the kernel takes them.
+    pub options: Vec<String>,
+}
+
+/// Versions of NFS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NfsVersion {
+    /// RFC 1813, without locks.
+    #[serde(rename = "3")]
+    V3,
+    /// RFC 8881.
+    #[default]
+    #[serde(rename = "4.1")]
+    V41,
+    /// RFC 7862.
+    #[serde(rename = "4.2")]
+    V42,
+}
+
+impl NfsVersion {
+    /// As the option `vers` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V3 => "3",
+            Self::V41 => "4.1",
+            Self::V42 => "4.2",
+        }
+    }
+}

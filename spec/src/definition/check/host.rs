@@ -1,0 +1,224 @@
+//! `[log]`, `[watchdog]`, `[time]`, `[sysctl]`, `[access]` and `[[service]]`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::Spanned;
+
+use super::super::source;
+use super::{Checker, inner};
+use crate::appliance::{HostService, HostSettings, Ssh, Watchdog};
+use crate::names::check_name;
+use crate::service::{BUILT_IN, Limits, Ready};
+use crate::units::{ByteSize, MIB};
+
+/// What a watchdog may be told: shorter, a host whose processors are all busy is reset; longer, no hardware takes it.
+const TIMEOUT_S: std::ops::RangeInclusive<u32> = 10..=600;
+/// If nothing is said.
+const TIMEOUT_S_DEFAULT: u32 = 60;
+/// How long the node daemon may be silent: it looks at large files now and then.
+const NODE_S: std::ops::RangeInclusive<u32> = 5..=3600;
+/// If nothing is said.
+const NODE_S_DEFAULT: u32 = 60;
+/// So many servers are asked for the time.
+const TIME_SERVERS_MAX: usize = 8;
+/// What a service needs at least to start.
+const MEMORY_MIN: ByteSize = ByteSize::mib(1);
+/// ssh's own.
+const SSH_PORT: u16 = 22;
+/// Kinds of keys that dropbear knows (its manual page).
+const SSH_KEYS: [&str; 7] = [
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+];
+/// The longest key: one of RSA with 16384 bits has 2.8 KB.
+const SSH_KEY_MAX: usize = 4096;
+
+/// The tables that make up a [`HostSettings`].
+pub(super) struct Tables {
+    pub log: source::Log,
+    pub watchdog: Option<source::Watchdog>,
+    pub time: source::Time,
+    pub sysctl: source::Sysctl,
+    pub access: source::Access,
+    pub service: Vec<source::HostService>,
+}
+
+impl Checker<'_> {
+    pub(super) fn host_settings(&mut self, tables: Tables) -> HostSettings {
+        HostSettings {
+            syslog: tables.log.syslog.map(|url| url.0),
+            watchdog: tables.watchdog.map(|watchdog| self.watchdog(watchdog)),
+            time_servers: self.time_servers(tables.time.servers),
+            sysctl: self.sysctl(tables.sysctl),
+            shell: tables.access.shell,
+            ssh: tables.access.ssh.map(|ssh| self.ssh(ssh)),
+            services: self.services(tables.service),
+        }
+    }
+
+    fn watchdog(&mut self, source: source::Watchdog) -> Watchdog {
+        let mut within = |value: Option<Spanned<u32>>, range: std::ops::RangeInclusive<u32>, default, key: &str| {
+            let Some(value) = value else { return default };
+            if !range.contains(value.get_ref()) {
+                let (least, most) = (range.start(), range.end());
+                self.wrong(
+                    value.span(),
+                    key,
+                    format!("{} seconds are not between {least} and {most}", value.get_ref()),
+                );
+            }
+            value.into_inner()
+        };
+        Watchdog {
+            timeout_s: within(source.timeout_s, TIMEOUT_S, TIMEOUT_S_DEFAULT, "watchdog.timeout-s"),
+            node_s: within(source.node_s, NODE_S, NODE_S_DEFAULT, "watchdog.node-s"),
+        }
+    }
+
+    /// Names or addresses: what stands in a configuration file's line afterwards.
+    fn time_servers(&mut self, servers: Vec<Spanned<String>>) -> Vec<String> {
+        for (index, server) in servers.iter().enumerate() {
+            let key = format!("time.servers[{index}]");
+            let text = server.get_ref();
+            let sound = |c: char| c.is_ascii_alphanumeric() || ".-:".contains(c);
+            if text.is_empty() || text.len() > 253 || text.starts_with('-') || !text.chars().all(sound) {
+                self.wrong(server.span(), key, format!("`{text}` is neither a name nor an address"));
+            } else if index == TIME_SERVERS_MAX {
+                self.wrong(server.span(), key, format!("name {TIME_SERVERS_MAX} servers at most"));
+            }
+        }
+        inner(servers)
+    }
+
+    fn sysctl(&mut self, source: source::Sysctl) -> BTreeMap<String, String> {
+        let mut values = BTreeMap::new();
+        for (name, value) in source {
+            let key = format!("sysctl.{}", name.get_ref());
+            let part = |part: &str| {
+                let sound = |c: char| c.is_ascii_alphanumeric() || "-_/".contains(c);
+                !part.is_empty() && !part.starts_with('/') && part.chars().all(sound)
+            };
+            if !name.get_ref().contains('.') || !name.get_ref().split('.').all(part) {
+                let message = "is no name of a sysctl, such as \"net.core.somaxconn\", in quotes";
+                self.wrong(name.span(), key.clone(), format!("`{}` {message}", name.get_ref()));
+            }
+            let text = match value.get_ref() {
+                source::SysctlValue::Number(number) => number.to_string(),
+                source::SysctlValue::Text(text) => text.clone(),
+            };
+            if text.len() > 256 || text.chars().any(char::is_control) {
+                self.wrong(value.span(), key, "is no line of at most 256 characters");
+            }
+            values.insert(name.into_inner(), text);
+        }
+        values
+    }
+
+    fn ssh(&mut self, source: source::Ssh) -> Ssh {
+        if source.keys.get_ref().is_empty() {
+            self.wrong(
+                source.keys.span(),
+                "access.ssh.keys",
+                "without a key nobody could log in: leave [access.ssh] out",
+            );
+        }
+        let keys = source.keys.into_inner();
+        for (index, key) in keys.iter().enumerate() {
+            if let Err(sentence) = check_key(key.get_ref()) {
+                self.wrong(key.span(), format!("access.ssh.keys[{index}]"), sentence);
+            }
+        }
+        let port = source.port.map_or(SSH_PORT, |port| {
+            if *port.get_ref() == 0 {
+                self.wrong(port.span(), "access.ssh.port", "0 is no port");
+            }
+            port.into_inner()
+        });
+        Ssh { keys: inner(keys), port }
+    }
+
+    fn services(&mut self, sources: Vec<source::HostService>) -> Vec<HostService> {
+        let mut names: BTreeSet<String> = BUILT_IN.iter().map(|name| (*name).to_owned()).collect();
+        let mut services = Vec::with_capacity(sources.len());
+        for (index, source) in sources.into_iter().enumerate() {
+            let key = |name: &str| format!("service[{index}].{name}");
+            self.expect(check_name(source.name.get_ref()), source.name.span(), &key("name"));
+            for (place, other) in source.after.iter().enumerate() {
+                if !names.contains(other.get_ref()) {
+                    let message = format!("`{}` is no service that stands before this one", other.get_ref());
+                    self.wrong(other.span(), format!("service[{index}].after[{place}]"), message);
+                }
+            }
+            if !names.insert(source.name.get_ref().clone()) {
+                let message = format!("service {} is there already", source.name.get_ref());
+                self.wrong(source.name.span(), key("name"), message);
+            }
+            let exec = source.exec.get_ref();
+            if !exec.first().is_some_and(|program| program.starts_with('/')) {
+                self.wrong(source.exec.span(), key("exec"), "name the program by its absolute path");
+            } else if exec.iter().any(|word| word.contains('\0')) {
+                self.wrong(source.exec.span(), key("exec"), "a word with a zero byte cannot be handed to a program");
+            }
+            if let Some(feature) = &source.feature {
+                self.library_name(feature, &key("feature"));
+            }
+            if let Some(user) = &source.user {
+                let sound = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+                if user.get_ref().is_empty() || !user.get_ref().chars().all(sound) {
+                    self.wrong(user.span(), key("user"), format!("`{}` is not the name of a user", user.get_ref()));
+                }
+            }
+            match source.ready.as_ref().map(|ready| (ready.get_ref(), ready.span())) {
+                Some((Ready::Port(0), span)) => self.wrong(span, key("ready"), "0 is no port"),
+                Some((Ready::File(path), span)) if !path.starts_with('/') => {
+                    self.wrong(span, key("ready"), format!("`{path}` is not an absolute path"));
+                }
+                _ => {}
+            }
+            if let Some(memory) = source.memory.as_ref().filter(|memory| *memory.get_ref() < MEMORY_MIN) {
+                self.wrong(memory.span(), key("memory"), format!("no program starts in less than {MEMORY_MIN}"));
+            }
+            for (name, limit) in [("cpu-percent", &source.cpu_percent), ("tasks", &source.tasks)] {
+                if let Some(limit) = limit.as_ref().filter(|limit| *limit.get_ref() == 0) {
+                    self.wrong(limit.span(), key(name), "nothing runs with 0 of it");
+                }
+            }
+            services.push(HostService {
+                name: source.name.into_inner(),
+                exec: source.exec.into_inner(),
+                feature: source.feature.map(Spanned::into_inner),
+                kind: source.kind,
+                after: inner(source.after),
+                user: source.user.map(Spanned::into_inner),
+                restart: source.restart,
+                ready: source.ready.map(Spanned::into_inner),
+                limits: Limits {
+                    memory_mib: source.memory.map(|memory| memory.get_ref().bytes().div_ceil(MIB)),
+                    cpu_percent: source.cpu_percent.map(Spanned::into_inner),
+                    tasks: source.tasks.map(Spanned::into_inner),
+                },
+            });
+        }
+        services
+    }
+}
+
+/// A line of `authorized_keys` without options: kind, key, and a comment if one likes.
+fn check_key(key: &str) -> Result<(), String> {
+    let mut words = key.split(' ');
+    let kind = words.next().unwrap_or_default();
+    if !SSH_KEYS.contains(&kind) {
+        return Err(format!("begin with the kind of the key: {}", SSH_KEYS.join(", ")));
+    }
+    let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    let sound = words.next().is_some_and(|body| body.len() >= 32 && body.chars().all(base64));
+    if !sound || key.len() > SSH_KEY_MAX || key.chars().any(char::is_control) {
+        return Err("is not a public key on one line, as a file .pub has it".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! `[[guest]]`.
+
+use std::net::Ipv4Addr;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::names::{Ipv4Net, Mac};
+use crate::units::ByteSize;
+use crate::vmm::{CpuModel, DiskEngine, DiskFormat, Pages};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(in crate::definition) struct Guest {
+    pub name: Spanned<String>,
+    pub image: Spanned<String>,
+    #[serde(default)]
+    pub vcpus: Option<Spanned<u8>>,
+    #[serde(default)]
+    pub cpu: Cpu,
+    pub memory: Spanned<ByteSize>,
+    #[serde(default)]
+    pub pages: Pages,
+    #[serde(default)]
+    pub prefault: bool,
+    #[serde(default)]
+    pub balloon: Option<Balloon>,
+    #[serde(default)]
+    pub vsock: Option<Spanned<Vsock>>,
+    #[serde(default)]
+    pub virtio_console: bool,
+    #[serde(default)]
+    pub network: Option<GuestNetwork>,
+    #[serde(default)]
+    pub disk: Option<Spanned<Disk>>,
+    #[serde(default = "yes")]
+    pub autostart: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::definition) struct Cpu {
+    #[serde(default)]
+    pub model: CpuModel,
+    #[serde(default)]
+    pub nested: bool,
+    #[serde(default)]
+    pub pins: Option<Spanned<Vec<Vec<Spanned<u16>>>>>,
+}
+
+/// A balloon that is there and says no more gives back what the guest does not use, and no process dies for it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(in crate::definition) struct Balloon {
+    #[serde(default)]
+    pub target: Option<Spanned<ByteSize>>,
+    #[serde(default = "yes")]
+    pub deflate_on_oom: bool,
+    #[serde(default = "yes")]
+    pub free_page_reporting: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::definition) struct Vsock {
+    #[serde(default)]
+    pub cid: Option<Spanned<u32>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::definition) struct GuestNetwork {
+    pub bridge: Spanned<String>,
+    #[serde(default)]
+    pub address: Option<Spanned<Ipv4Net>>,
+    #[serde(default)]
+    pub gateway: Option<Spanned<Ipv4Addr>>,
+    #[serde(default)]
+    pub dns: Vec<Spanned<Ipv4Addr>>,
+    #[serde(default)]
+    pub vlan: Option<Spanned<u16>>,
+    #[serde(default)]
+    pub vlans: Vec<Spanned<u16>>,
+    #[serde(default)]
+    pub mac: Option<Spanned<Mac>>,
+    #[serde(default)]
+    pub queues: Option<Spanned<u8>>,
+    #[serde(default)]
+    pub mtu: Option<Spanned<u16>>,
+    #[serde(default)]
+    pub receive: Limits,
+    #[serde(default)]
+    pub transmit: Limits,
+}
+
+/// Where a disk is, in one of three ways, and what it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(in crate::definition) struct Disk {
+    #[serde(default)]
+    pub size: Option<Spanned<ByteSize>>,
+    #[serde(default)]
+    pub device: Option<Spanned<String>>,
+    #[serde(default)]
+    pub file: Option<Spanned<String>>,
+    #[serde(default)]
+    pub format: Option<Spanned<DiskFormat>>,
+    #[serde(default)]
+    pub backing: Option<Spanned<String>>,
+    #[serde(default)]
+    pub read_only: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub direct: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub engine: Option<Spanned<DiskEngine>>,
+    #[serde(default)]
+    pub queues: Option<Spanned<u8>>,
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// How fast a device may be: bytes and requests, or packets, a second, and what may go at once after a rest.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(in crate::definition) struct Limits {
+    #[serde(default)]
+    pub bandwidth: Option<Spanned<ByteSize>>,
+    #[serde(default)]
+    pub bandwidth_burst: Option<Spanned<ByteSize>>,
+    #[serde(default)]
+    pub operations: Option<Spanned<u64>>,
+    #[serde(default)]
+    pub operations_burst: Option<Spanned<u64>>,
+}
+
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,52 @@
+//! Host features: concerns that a host has only if its definition asks for them.
+//!
+//! Each is a file `configs/host/NAME.toml` with the modules and the programs of packages that it takes. An appliance
+//! that does not ask for one carries none of its bytes.
+
+use std::collections::BTreeSet;
+
+use crate::appliance::Appliance;
+
+/// A concern of the host.
+#[derive(Clone, Copy, Debug)]
+pub struct Feature {
+    /// The name of its file.
+    pub name: &'static str,
+    /// Whether an appliance asks for it.
+    pub wanted: fn(&Appliance) -> bool,
+}
+
+/// All of them, by name.
+pub const FEATURES: &[Feature] = &[
+    Feature { name: "bond", wanted: |appliance| !appliance.network.bonds.is_empty() },
+    Feature { name: "dummy", wanted: |appliance| !appliance.network.dummies.is_empty() },
+    Feature { name: "ntp", wanted: |appliance| !appliance.host.time_servers.is_empty() },
+    Feature { name: "shell", wanted: |appliance| appliance.host.shell || appliance.host.ssh.is_some() },
+    Feature { name: "ssh", wanted: |appliance| appliance.host.ssh.is_some() },
+    Feature { name: "vlan", wanted: has_vlans },
+    Feature { name: "watchdog", wanted: |appliance| appliance.host.watchdog.is_some() },
+];
+
+/// The names of those that an appliance asks for, each once: by what it wants of its host, and by the services that it
+/// brings.
+pub fn wanted(appliance: &Appliance) -> impl Iterator<Item = &str> {
+    let known = FEATURES.iter().filter(|feature| (feature.wanted)(appliance)).map(|feature| feature.name);
+    let named = appliance.host.services.iter().filter_map(|service| service.feature.as_deref());
+    known.chain(named).collect::<BTreeSet<&str>>().into_iter()
+}
+
+/// The module is for the host's own VLANs; a bridge that filters wants it, too, where tags are the card's business.
+fn has_vlans(appliance: &Appliance) -> bool {
+    let network = &appliance.network;
+    !network.vlans.is_empty() || network.bridges.values().any(|bridge| bridge.vlan_filtering)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_in_order_and_used_once() {
+        assert!(FEATURES.windows(2).all(|pair| pair[0].name < pair[1].name));
+    }
+}

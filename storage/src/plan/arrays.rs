@@ -1,0 +1,174 @@
+//! Arrays: made when all members are there and nothing is on them, started when their superblocks say that they are one,
+//! completed when a member comes back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use thimble_spec::appliance::{Metadata, Raid};
+
+use super::{Device, Patience, Planner};
+use crate::mark::Place;
+use crate::observed::Array;
+use crate::signature::Md;
+use crate::step::{Step, Target};
+
+impl<'a> Planner<'a> {
+    /// The array of this name that the kernel has.
+    pub(super) fn array(&self, name: &str) -> Option<&'a Array> {
+        let raid = self.storage.raids.iter().find(|raid| raid.name == name)?;
+        let ours: BTreeSet<&str> =
+            raid.members.iter().chain(&raid.spares).filter_map(|path| self.declared_member(path)).collect();
+        let of_ours =
+            |array: &&Array| array.members.is_empty() || array.members.iter().any(|it| ours.contains(it.as_str()));
+        self.observed.arrays.iter().filter(|array| array.name == name).find(of_ours)
+    }
+
+    /// The kernel's name of a member; one that is an array itself is looked for by the array's name only, so that arrays
+    /// of arrays end somewhere.
+    fn declared_member(&self, path: &str) -> Option<&'a str> {
+        if path.starts_with(thimble_spec::appliance::ARRAY_NAMES) {
+            let name = path.rsplit('/').next()?;
+            return self.observed.arrays.iter().find(|array| array.name == name).map(|array| array.block.as_str());
+        }
+        self.kernel_name(path)
+    }
+
+    pub(super) fn arrays(&mut self) {
+        let storage = self.storage;
+        for raid in &storage.raids {
+            match self.array(&raid.name) {
+                Some(array) if array.active => self.complete(raid, array),
+                // Whatever was begun is begun anew: its members are free then, and the next look sees them so.
+                Some(array) => self.step(Step::Stop { block: array.block.clone() }),
+                None => self.bring_up(raid),
+            }
+        }
+    }
+
+    /// Members and spares that are there, and the paths of those that are not.
+    fn present(&self, paths: &[String]) -> (Vec<(Target, Device<'a>)>, Vec<String>) {
+        let mut missing = Vec::new();
+        let mut present = Vec::new();
+        for path in paths {
+            match self.resolve(path) {
+                Some(device) => present.push((self.target(path, device), device)),
+                None => missing.push(path.clone()),
+            }
+        }
+        (present, missing)
+    }
+
+    /// An array that runs: it has its name, and gets the members that it lacks.
+    fn complete(&mut self, raid: &Raid, array: &Array) {
+        let path = raid.path();
+        let Some(device) = self.resolve(&path) else { return };
+        self.name(&path, device);
+        let target = self.target(&path, device);
+        let paths: Vec<String> = raid.members.iter().chain(&raid.spares).cloned().collect();
+        let (present, missing) = self.present(&paths);
+        for path in missing.iter().filter(|_| array.degraded > 0) {
+            self.wait_for(format!("array {} lacks {path}, which is not there", raid.name));
+        }
+        if raid.level == 0 {
+            return;
+        }
+        for (member, device) in present {
+            if array.members.iter().any(|name| name == device.name) {
+                if device.block.found.unfinished() {
+                    self.finish(raid, member);
+                }
+                continue;
+            }
+            let returns = device.block.found.md().is_some_and(|md| md.uuid == array.uuid);
+            if returns && device.block.used_by.is_none() {
+                self.step(Step::AddMember { array: target.clone(), target: member, returns });
+            } else if let Some(steps) = self.ready(&member.path.clone(), device) {
+                self.take(steps);
+                self.step(Step::AddMember { array: target.clone(), target: member, returns: false });
+            }
+        }
+    }
+
+    fn finish(&mut self, raid: &Raid, target: Target) {
+        let place = match raid.metadata {
+            Metadata::Start => Place::First,
+            Metadata::End => Place::Last,
+        };
+        self.plan.steps.push(Step::Finish { target, place });
+    }
+
+    /// An array that does not run: started if its superblocks are there, made if nothing is.
+    fn bring_up(&mut self, raid: &Raid) {
+        let paths: Vec<String> = raid.members.iter().chain(&raid.spares).cloned().collect();
+        let (present, missing) = self.present(&paths);
+        let ours = |md: &Md| md.name == raid.name && md.level == i32::from(raid.level);
+        let mut found: BTreeMap<[u8; 16], Vec<(&Target, Device<'a>, &Md)>> = BTreeMap::new();
+        for (target, device) in &present {
+            if let Some(md) = device.block.found.md().filter(|md| ours(md)) {
+                found.entry(md.uuid).or_default().push((target, *device, md));
+            }
+        }
+        let making = present.iter().any(|(_, device)| device.block.found.unfinished());
+        // Cut off while it was made: nothing is on it yet, so it is made anew. If all superblocks were written, it is made.
+        let whole = found.values().any(|members| members.len() == present.len()) && missing.is_empty();
+        match found.len() {
+            _ if making && !whole => self.make(raid, &present, &missing),
+            0 => self.make(raid, &present, &missing),
+            1 => self.start(raid, found.into_values().next().unwrap_or_default(), &missing),
+            _ => self.problem(format!(
+                "the members of array {} come from {} arrays of that name: none is started; take the disks out that do not \
+                 belong to it",
+                raid.name,
+                found.len()
+            )),
+        }
+    }
+
+    fn start(&mut self, raid: &Raid, members: Vec<(&Target, Device<'a>, &Md)>, missing: &[String]) {
+        let disks = members.first().map_or(0, |(.., md)| md.disks);
+        let newest = members.iter().map(|(.., md)| md.events).max().unwrap_or_default();
+        // A member that was away is behind the others by more than the moment of a cut.
+        let roles: BTreeSet<u16> =
+            members.iter().filter(|(.., md)| md.events + 1 >= newest).filter_map(|(.., md)| md.role).collect();
+        let have = u32::try_from(roles.len()).unwrap_or(u32::MAX);
+        if let Some((target, device, _)) = members.iter().find(|(_, device, _)| device.block.used_by.is_some()) {
+            let user = device.block.used_by.clone().unwrap_or_default();
+            self.problem(format!("array {} is not started: {target} is used by {user}", raid.name));
+            return;
+        }
+        let lacks = disks.saturating_sub(have);
+        if have < disks {
+            let names = missing.join(", ");
+            let about = if names.is_empty() { String::new() } else { format!(" ({names})") };
+            // The superblocks know how many members there are, whatever the definition says by now.
+            let lost = usize::try_from(lacks).unwrap_or(usize::MAX);
+            if lost > raid.members.len().saturating_sub(raid.needed()) {
+                self.wait_for(format!("array {} lacks {lacks} of its {disks} members{about}", raid.name));
+                return;
+            }
+            if self.patience == Patience::Wait && !missing.is_empty() {
+                self.wait_for(format!("array {} waits for {lacks} of its {disks} members{about}", raid.name));
+                return;
+            }
+        }
+        for (target, device, _) in &members {
+            if device.block.found.unfinished() {
+                self.finish(raid, (*target).clone());
+            }
+        }
+        let members = members.into_iter().map(|(target, ..)| target.clone()).collect();
+        self.step(Step::Assemble { name: raid.name.clone(), members, missing: lacks });
+    }
+
+    fn make(&mut self, raid: &Raid, present: &[(Target, Device<'a>)], missing: &[String]) {
+        if !missing.is_empty() {
+            let names = missing.join(", ");
+            self.wait_for(format!("array {} is made as soon as all its members are there: {names}", raid.name));
+            return;
+        }
+        let Some(steps) = self.all_ready(present) else { return };
+        self.take(steps);
+        let mut members: Vec<Target> = present.iter().map(|(target, _)| target.clone()).collect();
+        let spares = members.split_off(raid.members.len());
+        self.step(Step::CreateArray { raid: raid.clone(), members, spares });
+    }
+}

@@ -1,0 +1,273 @@
+//! Plans, tried on a world of disks in memory: it does what the steps say, and can be cut off in the middle of each.
+
+mod world;
+
+use proptest::prelude::*;
+use thimble_spec::definition;
+
+use super::*;
+use crate::signature::{Found, Md, Signature};
+use world::World;
+
+const HEAD: &str = "[appliance]\nname = \"a\"\n[kernel.host]\npackage = \"linux\"\nhardware = []\n\
+                    [kernel.guest]\nsource = \"linux\"\nfragments = []\n";
+
+pub(super) fn storage(text: &str) -> Storage {
+    match definition::parse("a.toml", &format!("{HEAD}{text}")) {
+        Ok(definition) => definition.appliance.storage,
+        Err(mistakes) => panic!("{mistakes}"),
+    }
+}
+
+/// Everything at once: partitions, RAID 1 and 5, LVM with thin volumes, file systems, swap. `{a}` to `{f}` stand for what
+/// is said of the disks.
+fn everything(wipe: [bool; 6]) -> Storage {
+    let mut text = String::new();
+    for (disk, wipe) in ["a", "b", "c", "d", "e", "f"].iter().zip(wipe) {
+        text += &format!("[storage.disks.{disk}]\nmatch = {{ serial = \"{disk}\" }}\nwipe = {wipe}\n");
+        if *disk == "a" || *disk == "b" {
+            text += "partitions = [{ name = \"one\", size = \"16MiB\" }, { name = \"two\" }]\n";
+        }
+    }
+    text += r#"
+[[storage.raid]]
+name = "mirror"
+level = 1
+members = ["a.one", "b.one"]
+[[storage.raid]]
+name = "wide"
+level = 5
+members = ["c", "d", "e"]
+spares = ["f"]
+metadata = "1.0"
+[[storage.volume-group]]
+name = "vg"
+members = ["/dev/md/wide", "a.two"]
+volumes = [
+    { name = "files", size = "16MiB" },
+    { name = "pool", percent = 50, thin-pool = true },
+    { name = "thin", size = "1GiB", pool = "pool" },
+    { name = "before", snapshot-of = "thin" },
+]
+[[storage.filesystem]]
+device = "/dev/md/mirror"
+kind = "ext4"
+mount = "/data/mirror"
+[[storage.filesystem]]
+device = "/dev/vg/files"
+kind = "xfs"
+mount = "/data/files"
+[[storage.swap]]
+device = "b.two"
+"#;
+    storage(&text)
+}
+
+const SERIALS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+fn foreign(kind: u8, disk: &str) -> Found {
+    let md = |name: &str, uuid: u8| {
+        Signature::Md(Md { uuid: [uuid; 16], name: name.to_owned(), level: 5, disks: 3, role: Some(0), events: 9 })
+    };
+    let signatures = match kind {
+        0 => return Found::nothing(),
+        1 => Vec::new(),
+        2 => vec![Signature::Filesystem(thimble_spec::appliance::FilesystemKind::Ext4)],
+        3 => vec![Signature::Gpt],
+        4 => vec![Signature::Lvm],
+        5 => vec![md("other", 50)],
+        // Somebody else's array of the same name, each disk of another one.
+        6 => vec![md("wide", disk.as_bytes()[0])],
+        _ => vec![Signature::Other("an NTFS file system")],
+    };
+    Found { blank: false, signatures }
+}
+
+/// Plans and does until nothing is left, and gives the steps that were done.
+fn settle(storage: &Storage, world: &mut World) -> Vec<Step> {
+    let mut done = Vec::new();
+    for _ in 0..60 {
+        let plan = plan(storage, &world.observe(), Patience::Over);
+        if plan.steps.is_empty() {
+            return done;
+        }
+        for step in plan.steps {
+            world.check(storage, &step);
+            world.run(storage, &step);
+            done.push(step);
+        }
+    }
+    panic!("no end: {:#?}", plan(storage, &world.observe(), Patience::Over).steps);
+}
+
+#[test]
+fn blank_disks_become_what_is_declared_and_stay_so() {
+    let storage = everything([false; 6]);
+    let mut world = World::new(&SERIALS);
+    let steps = settle(&storage, &mut world);
+    let text: Vec<String> = steps.iter().map(ToString::to_string).collect();
+    for wanted in [
+        "write a partition table onto /dev/thimble/a (vda)",
+        "make the RAID 1 array /dev/md/mirror of /dev/thimble/a.one (vda1), /dev/thimble/b.one (vdb1)",
+        "make the RAID 5 array /dev/md/wide of /dev/thimble/c (vdc), /dev/thimble/d (vdd), /dev/thimble/e (vde), with /dev/thimble/f (vdf) to spare",
+        "make the volume vg/before",
+        "make an xfs file system on /dev/vg/files (dm-0)",
+        "mount /dev/vg/files (dm-0) at /data/files",
+        "swap to /dev/thimble/b.two (vdb2)",
+    ] {
+        assert!(text.iter().any(|step| step == wanted), "{wanted}: {text:#?}");
+    }
+    let end = plan(&storage, &world.observe(), Patience::Over);
+    assert_eq!(end, Plan::default());
+    // The next boot starts and mounts, and makes nothing.
+    world.reboot();
+    let again = settle(&storage, &mut world);
+    assert!(again.iter().all(|step| step.destroys().is_empty()), "{again:#?}");
+    assert!(again.iter().any(|step| matches!(step, Step::Assemble { missing: 0, .. })));
+}
+
+#[test]
+fn a_disk_that_is_missing_starts_a_degraded_array_after_patience_and_returns() {
+    let storage = everything([false; 6]);
+    let mut world = World::new(&SERIALS);
+    settle(&storage, &mut world);
+    world.reboot();
+    let away = world.pull("vdd");
+    let waiting = plan(&storage, &world.observe(), Patience::Wait);
+    assert!(!waiting.steps.iter().any(|step| matches!(step, Step::Assemble { name, .. } if name == "wide")));
+    assert!(
+        waiting.waiting.iter().any(|text| text.contains("array wide waits for 1 of its 3 members (/dev/thimble/d)"))
+    );
+    let steps = settle(&storage, &mut world);
+    assert!(steps.iter().any(|step| matches!(step, Step::Assemble { name, missing: 1, .. } if name == "wide")));
+    world.plug("vdg", away);
+    let steps = settle(&storage, &mut world);
+    let back = |step: &Step| matches!(step, Step::AddMember { target, returns: true, .. } if target.block == "vdg");
+    assert!(steps.iter().any(back), "{steps:#?}");
+    assert_eq!(plan(&storage, &world.observe(), Patience::Over).steps, []);
+}
+
+#[test]
+fn two_disks_too_few_are_waited_for() {
+    let storage = everything([true; 6]);
+    let mut world = World::new(&SERIALS);
+    settle(&storage, &mut world);
+    world.reboot();
+    let away = [world.pull("vdd"), world.pull("vde")];
+    let steps = settle(&storage, &mut world);
+    assert!(!steps.iter().any(|step| matches!(step, Step::Assemble { name, .. } if name == "wide")));
+    // The disks that are there keep what they have, wipe or not.
+    assert!(steps.iter().all(|step| step.destroys().is_empty()), "{steps:#?}");
+    for (name, disk) in ["vdd", "vde"].into_iter().zip(away) {
+        world.plug(name, disk);
+    }
+    settle(&storage, &mut world);
+    let end = plan(&storage, &world.observe(), Patience::Over);
+    assert_eq!(end, Plan::default());
+}
+
+#[test]
+fn a_new_disk_in_place_of_a_dead_one_is_taken_if_nothing_is_on_it() {
+    let storage = everything([false; 6]);
+    let mut world = World::new(&SERIALS);
+    settle(&storage, &mut world);
+    world.pull("vdd");
+    world.plug_new("vdh", "d", foreign(2, "d"));
+    let told = plan(&storage, &world.observe(), Patience::Over);
+    assert_eq!(told.problems.len(), 1, "{told:#?}");
+    assert!(
+        told.problems[0].starts_with("/dev/thimble/d (vdh) has an ext2, ext3 or ext4 file system, which is not what")
+    );
+    assert!(settle(&storage, &mut world).iter().all(|step| step.destroys().is_empty()));
+    world.pull("vdh");
+    world.plug_new("vdi", "d", Found::nothing());
+    let steps = settle(&storage, &mut world);
+    assert!(steps.iter().any(|step| matches!(step, Step::AddMember { returns: false, .. })), "{steps:#?}");
+}
+
+#[test]
+fn arrays_of_another_system_are_started() {
+    let storage = storage(
+        "[[storage.raid]]\nname = \"data\"\nlevel = 1\nmembers = [\"/dev/vda\", \"/dev/vdb\"]\nmetadata = \"1.0\"\n",
+    );
+    let mut world = World::new(&["a", "b"]);
+    for (role, block) in [(0, "vda"), (1, "vdb")] {
+        let md = Md { uuid: [3; 16], name: "data".to_owned(), level: 1, disks: 2, role: Some(role), events: 77 };
+        world.put(block, Found { blank: false, signatures: vec![Signature::Md(md), Signature::Gpt] });
+    }
+    let steps = settle(&storage, &mut world);
+    assert!(
+        matches!(&steps[..], [Step::Assemble { name, missing: 0, .. }, Step::Name { .. }] if name == "data"),
+        "{steps:#?}"
+    );
+}
+
+#[test]
+fn two_disks_that_answer_to_one_name_are_left_alone() {
+    let storage = everything([true; 6]);
+    let mut world = World::new(&["a", "a", "b", "c", "d", "e", "f"]);
+    let steps = settle(&storage, &mut world);
+    assert!(steps.iter().flat_map(Step::destroys).all(|target| !["vda", "vdb"].contains(&target.block.as_str())));
+    assert!(
+        plan(&storage, &world.observe(), Patience::Over).problems[0].contains("storage.disks.a is both vda and vdb")
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever is on the disks, whichever are there: only what is blank, ours, or given up is written to (`check` in
+    /// [`settle`] looks at each step), there is an end, and at the end nothing more is to be done.
+    #[test]
+    fn nothing_foreign_is_touched(
+        kinds in proptest::array::uniform6(0_u8..8),
+        wipe in proptest::array::uniform6(any::<bool>()),
+        there in proptest::array::uniform6(prop::bool::weighted(0.9)),
+    ) {
+        let storage = everything(wipe);
+        let mut world = World::new(&SERIALS);
+        for (index, serial) in SERIALS.iter().enumerate() {
+            let block = format!("vd{serial}");
+            world.put(&block, foreign(kinds[index], serial));
+            if !there[index] {
+                world.pull(&block);
+            }
+        }
+        settle(&storage, &mut world);
+        let end = plan(&storage, &world.observe(), Patience::Over);
+        prop_assert!(end.steps.is_empty());
+    }
+
+    /// A power cut at any moment, in the middle of a step as well, ends in the same state as no power cut.
+    #[test]
+    fn a_cut_anywhere_is_resumed(cuts in proptest::collection::vec((0_usize..40, 0_u8..4), 1..6), wipe in any::<bool>()) {
+        let storage = everything([wipe; 6]);
+        let mut whole = World::new(&SERIALS);
+        settle(&storage, &mut whole);
+        let mut world = World::new(&SERIALS);
+        for (after, part) in cuts {
+            let mut left = after;
+            'boot: loop {
+                let steps = plan(&storage, &world.observe(), Patience::Over).steps;
+                if steps.is_empty() {
+                    break;
+                }
+                for step in steps {
+                    world.check(&storage, &step);
+                    if left == 0 {
+                        world.cut_in(&storage, &step, part);
+                        break 'boot;
+                    }
+                    world.run(&storage, &step);
+                    left -= 1;
+                }
+            }
+            world.reboot();
+        }
+        settle(&storage, &mut world);
+        prop_assert_eq!(plan(&storage, &world.observe(), Patience::Over), Plan::default());
+        whole.reboot();
+        settle(&storage, &mut whole);
+        prop_assert_eq!(world.shape(), whole.shape());
+    }
+}

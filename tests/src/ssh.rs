@@ -1,0 +1,67 @@
+//! Logging in to a host.
+
+use std::fs;
+use std::io::Read;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long a login may take in an emulated machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A new key; gives the private one's file and the public one's line.
+///
+/// # Panics
+/// `ssh-keygen` is missing.
+pub fn key(directory: &Path, name: &str) -> (PathBuf, String) {
+    let path = directory.join(name);
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"]).arg(&path).status();
+    assert!(made.expect("ssh-keygen starts").success());
+    let public = fs::read_to_string(path.with_extension("pub")).expect("it wrote the public key");
+    (path, public.trim().to_owned())
+}
+
+/// Waits until somebody answers as an SSH server (RFC 4253, 4.2): QEMU accepts for a machine before it listens.
+///
+/// # Panics
+/// Nobody does.
+pub fn wait(port: u16) {
+    let began = Instant::now();
+    let mut said = [0; 4];
+    while began.elapsed() < LIMIT {
+        let read = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| stream.read_exact(&mut said));
+        if read.is_ok() && said == *b"SSH-" {
+            return;
+        }
+        sleep(Duration::from_millis(500));
+    }
+    panic!("no SSH server at port {port}");
+}
+
+/// Runs a command as root of the host behind a port of 127.0.0.1, by a key or, without one, by what ssh could try else.
+///
+/// # Panics
+/// `ssh` is missing.
+pub fn run(port: u16, key: Option<&Path>, command: &str) -> Output {
+    let mut ssh = Command::new("ssh");
+    ssh.args(["-F", "none", "-p", &port.to_string(), "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes"]);
+    ssh.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "IdentityAgent=none", "-o", "IdentitiesOnly=yes"]);
+    ssh.args(["-o", &format!("ConnectTimeout={}", LIMIT.as_secs()), "-o", "LogLevel=ERROR"]);
+    if let Some(key) = key {
+        ssh.arg("-i").arg(key);
+    }
+    ssh.args(["root@127.0.0.1", command]).stdin(Stdio::null()).output().expect("ssh starts")
+}
+
+/// [`run`] by a key that works; gives what the command printed.
+///
+/// # Panics
+/// It fails.
+pub fn said(port: u16, key: &Path, command: &str) -> String {
+    let output = run(port, Some(key), command);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
