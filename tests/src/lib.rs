@@ -2,6 +2,7 @@
 //! QEMU over QMP and talks to the guests over the network. A test reads as: boot this, expect that line.
 
 pub mod clients;
+mod disk;
 mod ganesha;
 pub mod guests;
 mod http;
@@ -12,8 +13,10 @@ pub mod rig;
 pub mod site;
 pub mod ssh;
 mod thimble;
+pub mod time_server;
 pub mod update;
 
+pub use disk::Disk;
 pub use ganesha::Ganesha;
 pub use http::{curl, get};
 pub use machine::{Boot, Machine};

@@ -264,6 +264,22 @@ impl Daemon {
         Self { process, said }
     }
 
+    /// Waits until it says something like this; what it says until then is taken.
+    ///
+    /// # Panics
+    /// It does not within `limit`.
+    pub fn wait(&self, pattern: &str, limit: Duration) {
+        let (pattern, deadline) = (Regex::new(pattern).expect("a pattern"), Instant::now() + limit);
+        let mut seen = Vec::new();
+        while let Ok(line) = self.said.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            if pattern.is_match(&line) {
+                return;
+            }
+            seen.push(line);
+        }
+        panic!("no line matched {pattern}: {seen:#?}");
+    }
+
     /// What it said so far.
     pub fn said(&self) -> Vec<String> {
         self.said.try_iter().collect()

@@ -49,6 +49,8 @@ pub fn run(port: u16, key: Option<&Path>, command: &str) -> Output {
     ssh.args(["-F", "none", "-p", &port.to_string(), "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes"]);
     ssh.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "IdentityAgent=none", "-o", "IdentitiesOnly=yes"]);
     ssh.args(["-o", &format!("ConnectTimeout={}", LIMIT.as_secs()), "-o", "LogLevel=ERROR"]);
+    // A machine that is gone, or starts again, does not hold the caller.
+    ssh.args(["-o", "ServerAliveInterval=5", "-o", &format!("ServerAliveCountMax={}", LIMIT.as_secs() / 5)]);
     if let Some(key) = key {
         ssh.arg("-i").arg(key);
     }

@@ -2,58 +2,18 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Output, Stdio};
 
 use nix::mount::{MsFlags, mount, umount};
-use nix::unistd::geteuid;
-use tempfile::TempDir;
-use thimble_tests::{demo, thimble};
+use thimble_tests::{Disk, demo, thimble};
 
-/// A disk of a file. Goes away with its owner.
-struct Disk {
-    dir: TempDir,
-    device: PathBuf,
-}
-
-impl Disk {
-    /// One of this size, with an ext4 that has the label `precious`; `None` where there is no such thing.
-    fn new(bytes: u64) -> Option<Self> {
-        if !geteuid().is_root() {
-            println!("SKIPPED: a loop device needs root");
-            return None;
-        }
-        let dir = TempDir::new().expect("a temporary directory");
-        let file = dir.path().join("disk");
-        File::create(&file).and_then(|file| file.set_len(bytes)).expect("a sparse file");
-        let made = Command::new("mke2fs").args(["-q", "-t", "ext4", "-L", "precious"]).arg(&file).status();
-        assert!(made.expect("mke2fs starts").success());
-        let output = Command::new("losetup").args(["--find", "--show"]).arg(&file).output().expect("losetup starts");
-        if !output.status.success() {
-            println!("SKIPPED: no loop device: {}", String::from_utf8_lossy(&output.stderr));
-            return None;
-        }
-        let device = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-        Some(Self { dir, device })
-    }
-
-    fn file(&self) -> PathBuf {
-        self.dir.path().join("disk")
-    }
-
-    fn flash(&self, image: &Path, options: &[&str]) -> (Option<i32>, String, Output) {
-        let mut command = thimble();
-        command.arg("flash").arg(image).arg(&self.device).args(options).stdin(Stdio::null());
-        let output = command.output().expect("thimble starts");
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), output)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Nothing else can be done about a device that stays.
-        let _ = Command::new("losetup").arg("--detach").arg(&self.device).status();
-    }
+/// What `thimble flash` makes of it: the exit code, what it tells, and all of it.
+fn flash(disk: &Disk, image: &Path, options: &[&str]) -> (Option<i32>, String, Output) {
+    let mut command = thimble();
+    command.arg("flash").arg(image).arg(disk.device()).args(options).stdin(Stdio::null());
+    let output = command.output().expect("thimble starts");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), output)
 }
 
 #[test]
@@ -64,41 +24,41 @@ fn an_image_is_written_where_it_may_be_and_refused_elsewhere() {
     let old = fs::read(disk.file()).expect("the disk");
 
     // Given a disk that is mounted, nothing helps,
-    let place = disk.dir.path().join("mounted");
+    let place = disk.dir().join("mounted");
     fs::create_dir(&place).unwrap();
-    mount(Some(&disk.device), &place, Some("ext4"), MsFlags::MS_RDONLY, None::<&str>).expect("root may mount");
-    let (code, told, _) = disk.flash(demo, &["--force", "--yes"]);
+    mount(Some(disk.device()), &place, Some("ext4"), MsFlags::MS_RDONLY, None::<&str>).expect("root may mount");
+    let (code, told, _) = flash(&disk, demo, &["--force", "--yes"]);
     umount(&place).expect("nobody uses it");
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("is mounted at") && told.contains("unmount it"), "{told}");
 
     // nor for one that somebody else holds alone.
-    let holder = File::options().read(true).custom_flags(nix::libc::O_EXCL).open(&disk.device).expect("it is free");
-    let (code, told, _) = disk.flash(demo, &["--force", "--yes"]);
+    let holder = File::options().read(true).custom_flags(nix::libc::O_EXCL).open(disk.device()).expect("it is free");
+    let (code, told, _) = flash(&disk, demo, &["--force", "--yes"]);
     drop(holder);
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("is in use"), "{told}");
 
     // One that is not removable wants --force, and a script has to say --yes.
-    let (code, told, _) = disk.flash(demo, &["--yes"]);
+    let (code, told, _) = flash(&disk, demo, &["--yes"]);
     assert!(code == Some(1) && told.contains("is a loop device: if it is the right one, say --force"), "{told}");
-    let (code, told, _) = disk.flash(demo, &["--force"]);
+    let (code, told, _) = flash(&disk, demo, &["--force"]);
     assert!(code == Some(2) && told.contains("say --yes"), "{told}");
 
     // An image that is not what its manifest says is refused before that.
-    let altered = disk.dir.path().join("altered");
+    let altered = disk.dir().join("altered");
     fs::create_dir(&altered).unwrap();
     for name in ["manifest.json", "flash.img"] {
         fs::copy(demo.join(name), altered.join(name)).expect(name);
     }
     let file = File::options().write(true).open(altered.join("flash.img")).unwrap();
     file.write_all_at(b"x", 40 << 20).unwrap();
-    let (code, told, _) = disk.flash(&altered, &["--force", "--yes"]);
+    let (code, told, _) = flash(&disk, &altered, &["--force", "--yes"]);
     assert!(code == Some(1) && told.contains("is not what the manifest"), "{told}");
     assert!(fs::read(disk.file()).unwrap() == old, "nothing was written until now");
 
     // When all is right, then the disk holds the image, says what was lost,
-    let (code, told, output) = disk.flash(demo, &["--force", "--yes", "--json"]);
+    let (code, told, output) = flash(&disk, demo, &["--force", "--yes", "--json"]);
     assert_eq!(code, Some(0), "{told}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
     assert_eq!(report["lost"][0]["label"], "precious", "{report:#}");
@@ -126,7 +86,7 @@ fn a_small_disk_and_what_is_no_disk_are_refused() {
     refused(Path::new("/dev/null"), "is no disk");
     refused(&demo.join("flash.img"), "is a file, not a disk");
     if let Some(disk) = Disk::new(30 << 20) {
-        refused(&disk.device, "too small");
+        refused(disk.device(), "too small");
     }
     let output = thimble().args(["flash", "--list", "--json"]).output().expect("thimble starts");
     let list: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");

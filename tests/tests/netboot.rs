@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::Value;
 use thimble_tests::site::{Firmware, SERVER, Site};
-use thimble_tests::{BOOT_LIMIT, demo, repository};
+use thimble_tests::{BOOT_LIMIT, Boot, Machine, demo, repository};
 
 const RANGE: [&str; 2] = ["--dhcp", "10.1.1.100-10.1.1.150"];
 const READY: [&str; 3] =
@@ -126,5 +126,32 @@ fn by_the_dnsmasq_of_the_documentation() {
     let said = dnsmasq.said();
     for file in ["boot.ipxe", "vmlinuz", "initrd"] {
         assert!(said.iter().any(|line| line.contains(&format!("sent {}/{file} to", tree.display()))), "{said:#?}");
+    }
+}
+
+#[test]
+fn by_bios_and_the_ipxe_that_a_foreign_rom_loads() {
+    // Given a site whose DHCP server names iPXE's loader to whatever ROM asks,
+    let site = Site::new();
+    let tree = fs::canonicalize(demo().join("netboot")).expect("it was built");
+    let root = format!("--tftp-root={}", tree.display());
+    let dnsmasq = site.dnsmasq(&["--enable-tftp", &root, "--dhcp-boot=undionly.kpxe"]);
+    // when a machine with a BIOS has loaded that by its ROM's PXE, and asks again,
+    let mut node = site.machine(Firmware::Bios);
+    dnsmasq.wait("sent .*/undionly.kpxe to", BOOT_LIMIT);
+    drop(dnsmasq);
+    let serve = site.serve(demo(), &RANGE);
+    // then it goes on by the ROM's own driver, with what it gets from us.
+    node.wait_all(&[READY[0], &hash()], BOOT_LIMIT);
+    drop(node);
+    let files = sent(&serve.end(), "http");
+    assert!(["boot.ipxe", "vmlinuz", "initrd"].iter().all(|file| files.iter().any(|sent| sent == file)), "{files:?}");
+}
+
+#[test]
+fn thimble_run_boots_the_tree_by_its_own_servers() {
+    for by in ["pxe-bios", "pxe-uefi"] {
+        let mut machine = Machine::boot(&Boot { more: &["--internet"], ..Boot::new(demo(), by) });
+        machine.wait_all(&[&hash(), READY[0], READY[1], READY[2]], BOOT_LIMIT);
     }
 }

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use thimble_tests::time_server::TimeServer;
 use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, repository, ssh, thimble};
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -156,4 +157,95 @@ fn the_console_is_a_shell_where_that_is_asked_for_and_the_log_goes_by_tcp() {
     // and the shell ends the host in order.
     machine.type_line("thimble-node power off");
     assert!(machine.end(LIMIT).success());
+}
+
+/// So many seconds the time server's clock is ahead.
+const AHEAD: u64 = 86_400;
+
+/// Waits for a datagram that has all of `wanted`, and gives it.
+fn heard(server: &UdpSocket, wanted: &[&str]) -> String {
+    let (mut seen, mut buffer) = (Vec::new(), [0; 8192]);
+    let began = Instant::now();
+    while began.elapsed() < LIMIT {
+        let Ok((length, _)) = server.recv_from(&mut buffer) else { continue };
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if wanted.iter().all(|wanted| text.contains(wanted)) {
+            return text;
+        }
+        seen.push(text);
+    }
+    panic!("no datagram with {wanted:?}; there were {seen:#?}");
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+#[test]
+fn its_clock_is_set_its_log_goes_by_udp_and_it_starts_again_by_kexec_and_by_the_watchdog() {
+    // Given a network with a time server whose clock is a day ahead, and with a syslog server,
+    let directory = TempDir::new().expect("a temporary directory");
+    let (key, public) = ssh::key(directory.path(), "right");
+    let server = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    server.set_read_timeout(Some(Duration::from_secs(1))).expect("it is one");
+    let syslog = format!("udp://10.1.1.1:{}", server.local_addr().expect("it is bound").port());
+    let _time = TimeServer::start(AHEAD);
+    let changes = [
+        ("KEY", public.as_str()),
+        ("udp://10.1.1.1:514", syslog.as_str()),
+        ("timeout-s = 30", "timeout-s = 16"),
+        ("node-s = 10", "node-s = 8"),
+    ];
+    let out = build(directory.path(), &changes, "", "flash");
+    let port = free_port();
+    let mut machine = Machine::boot(&Boot {
+        forward: &[(port, "host:22")],
+        more: &["--watchdog", "--internet"],
+        ..Boot::new(&out, "flash-bios")
+    });
+    machine.wait("node: starting slot a", BOOT_LIMIT);
+    machine.wait("^thimble: host node up", BOOT_LIMIT);
+
+    // then the machine's own watchdog is armed,
+    ssh::wait(port);
+    let log = ssh::said(port, &key, "thimble-node logs --source=init");
+    assert!(log.contains("watchdog i6300ESB timer armed, 16 s"), "{log}");
+    // the clock is set, and stays so,
+    let began = Instant::now();
+    while !(AHEAD - 60..AHEAD + 60).contains(&(clock(port, &key).saturating_sub(now()))) {
+        let log = || ssh::said(port, &key, "thimble-node logs --source=ntp");
+        assert!(began.elapsed() < LIMIT, "the clock is not set: {}", log());
+    }
+    // and what a host writes is heard, with that time and the level it was written with (RFC 5424, 6).
+    ssh::said(port, &key, "echo '<4>a word of the kernel' >/dev/kmsg");
+    let told = heard(&server, &["a word of the kernel"]);
+    let fields: Vec<&str> = told.split(' ').collect();
+    assert_eq!(fields[2..4], ["node", "kernel"], "{told}");
+    assert!(fields[0].ends_with(">1") && fields[1].ends_with('Z') && fields[1].len() > 20, "{told}");
+    heard(&server, &[" node ntp "]);
+
+    // When it is told to start again by kexec, the same release runs again, and no firmware or boot loader between;
+    let kexec = ssh::run(port, Some(&key), "thimble-node power kexec");
+    assert!(kexec.status.success(), "{}", String::from_utf8_lossy(&kexec.stderr));
+    let before = machine.seen().len();
+    machine.wait("^thimble: host node up", BOOT_LIMIT);
+    let loaded = machine.seen()[before..].iter().find(|line| line.contains("starting slot"));
+    assert_eq!(loaded, None, "it came by the boot loader");
+    ssh::wait(port);
+    let line = ssh::said(port, &key, "cat /proc/cmdline");
+    assert!(!line.contains("BOOT_IMAGE") && line.contains("thimble.slot=a"), "{line}");
+
+    // and when the node daemon is mute, whoever is started in its place too, the watchdog ends that.
+    let mute = "(while :; do killall -q -STOP thimble-node; sleep 0.2; done) >/dev/null 2>&1 </dev/null &";
+    ssh::said(port, &key, mute);
+    machine.wait("^thimble: error the node daemon gave no sign for 8 s and is killed", LIMIT);
+    machine.wait("^thimble: error the node daemon gives no sign though it was started again: the watchdog", LIMIT);
+    machine.wait("node: starting slot a", LIMIT);
+    machine.wait("^thimble: host node up", BOOT_LIMIT);
+}
+
+/// The machine's clock, in seconds since 1970.
+fn clock(port: u16, key: &Path) -> u64 {
+    let text = ssh::said(port, key, "date +%s");
+    text.trim().parse().unwrap_or_else(|error| panic!("{error}: {text}"))
 }

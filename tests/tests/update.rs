@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use thimble_tests::{BOOT_LIMIT, Boot, Machine, demo, repository, thimble};
+use thimble_tests::{BOOT_LIMIT, Boot, Disk, Machine, demo, repository, thimble};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -172,4 +172,31 @@ fn a_disk_takes_an_update_tries_it_and_goes_back() {
     let (code, told, error) = update(&disk, &two, &[]);
     assert!(code == Some(0) && told.contains("written  node.cpio"), "{told}{error}");
     assert!(inspect(&disk).0);
+}
+
+#[test]
+fn a_disk_that_was_flashed_takes_an_update_as_a_device_and_starts_it() {
+    // Given a disk larger than the image, written by `thimble flash`: its backup partition table stands elsewhere,
+    let site = Site::new();
+    let (one, two) = (site.build("one", "96MiB"), site.build("two", "112MiB"));
+    let image = fs::metadata(one.join("flash.img")).expect("it was built").len();
+    let Some(disk) = Disk::new(image + (100 << 20)) else { return };
+    let (code, _, error) = ended(thimble().arg("flash").arg(&one).arg(disk.device()).args(["--force", "--yes"]));
+    assert_eq!(code, Some(0), "{error}");
+    // when the device is given an update,
+    let (code, told, error) = update(disk.device(), &two, &[]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(told.contains("written  node.cpio"), "{told}");
+    let (sound, slots) = inspect(disk.device());
+    assert!(sound && slots["trial"] == "b", "{slots}");
+    // then a machine with that disk starts it, its guests are ready, and it is what the disk starts from then on.
+    let place = disk.file().to_str().expect("UTF-8").to_owned();
+    let mut machine = Machine::boot(&Boot { more: &["--disk", &place], ..Boot::new(&one, "flash-uefi") });
+    started(&mut machine, "b", &two);
+    machine.wait_all(&["^thimble: guest web1 ready", "^thimble: guest web2 ready"], BOOT_LIMIT);
+    let deadline = Instant::now() + LIMIT;
+    while inspect(&disk.file()).1["good"] != "b" {
+        assert!(Instant::now() < deadline, "slot b is not confirmed: {}", inspect(&disk.file()).1);
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
