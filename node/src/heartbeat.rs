@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use thimble_spec::appliance::Watchdog;
 use thimble_spec::host::{LINE_MAX, Request, VERSION, Verb};
+use thimble_spec::json::Json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
@@ -32,7 +33,7 @@ pub async fn beat_for_ever(watchdog: Watchdog, socket: &Path) {
 
 async fn beat(socket: &Path) -> Result<()> {
     let mut stream = BufReader::new(UnixStream::connect(socket).await.context("connecting to PID 1")?);
-    let mut line = serde_json::to_vec(&Request { v: VERSION, verb: Verb::Heartbeat })?;
+    let mut line = Request { v: VERSION, verb: Verb::Heartbeat }.to_json()?;
     line.push(b'\n');
     let answer = async {
         stream.get_mut().write_all(&line).await?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use thimble_spec::appliance::Appliance;
 use thimble_spec::cmdline::Cmdline;
+use thimble_spec::json::Json;
 use thimble_spec::paths;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -26,7 +27,7 @@ const COPY_CONSOLES: &str = "thimble.guest-consoles";
 /// It cannot be read, or is none.
 pub fn appliance(path: &Path) -> Result<Appliance> {
     let json = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_slice(&json).with_context(|| format!("{} is no appliance", path.display()))
+    Appliance::from_json(&json).with_context(|| format!("{} is no appliance", path.display()))
 }
 
 /// Runs until SIGTERM or SIGINT, then shuts the guests down.

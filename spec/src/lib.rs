@@ -22,6 +22,7 @@
 //! | [`vmm`] | the node daemon and one VMM process |
 //! | [`console`] | PID 1, the daemon, and whoever waits for a line |
 //! | [`ip`], [`names`], [`units`] | all of them: small values that are read alike |
+//! | [`json`] | all of them: the JSON of what programs say to each other (feature `json`) |
 //! | [`format`](mod@format) | the administrator, the builder, and whoever names an artefact |
 //! | [`manifest`] | the builder and everybody who asks what an artefact holds |
 //! | [`paths`] | where things lie inside the host and the guest |
@@ -37,6 +38,8 @@ pub mod feature;
 pub mod format;
 pub mod host;
 pub mod ip;
+#[cfg(feature = "json")]
+pub mod json;
 pub mod manifest;
 pub mod modules;
 pub mod names;

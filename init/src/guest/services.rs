@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use thimble_spec::json::Json;
 use thimble_spec::paths::SERVICES;
 use thimble_spec::service::Services;
 
@@ -13,7 +14,7 @@ use crate::service::prepare::{directory, sysctl};
 /// Reads what the image tells PID 1.
 pub fn read() -> Result<Services> {
     let text = fs::read(SERVICES).doing(|| format!("read {SERVICES} in the guest's image"))?;
-    serde_json::from_slice(&text).map_err(|error| Error::Said(format!("{SERVICES} in the guest's image: {error}")))
+    Services::from_json(&text).map_err(|error| Error::Said(format!("{SERVICES} in the guest's image: {error}")))
 }
 
 /// Sets the sysctls and makes the directories. What fails is reported and does not keep services from starting.

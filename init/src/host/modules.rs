@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
+use thimble_spec::json::Json;
 use thimble_spec::modules::ModuleIndex;
 
 use crate::console;
@@ -39,7 +40,7 @@ impl Modules {
     /// Reads the index. Without one the host has what its kernel has built in.
     pub fn open(directory: &Path, index: &Path) -> Result<Self> {
         let text = fs::read(index).doing(|| format!("read {}", index.display()))?;
-        let index: ModuleIndex = serde_json::from_slice(&text)
+        let index = ModuleIndex::from_json(&text)
             .map_err(|error| Error::Said(format!("{}: {error}: build the image again", index.display())))?;
         Ok(Self { index, ..Self::none(directory) })
     }

@@ -9,6 +9,7 @@ use nix::sys::utsname::uname;
 use thimble_spec::appliance::Appliance;
 use thimble_spec::cmdline::Cmdline;
 use thimble_spec::export::NFS;
+use thimble_spec::json::Json;
 use thimble_spec::paths::{APPLIANCE, END_MARKER, HOST_CONTROL, MODULES_DIR, MODULES_INDEX};
 use thimble_spec::slot::Origin;
 
@@ -219,7 +220,7 @@ fn manifest_hash(path: &Path) -> Result<String> {
 
 fn appliance(path: &Path) -> Result<Appliance> {
     let text = fs::read(path).doing(|| format!("read {}", path.display()))?;
-    serde_json::from_slice(&text)
+    Appliance::from_json(&text)
         .map_err(|error| Error::Said(format!("{}: {error}: build the image again", path.display())))
 }
 

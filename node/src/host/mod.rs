@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use thimble_spec::host::{Answer, LINE_MAX, Outcome, Power, Reply, Request, VERSION, Verb};
+use thimble_spec::json::Json;
 use thimble_spec::paths::HOST_CONTROL;
 
 use crate::cli::Options;
@@ -104,13 +105,13 @@ impl Connection {
     /// # Errors
     /// PID 1 refuses, or does not answer in time.
     pub fn ask(&mut self, verb: &Verb) -> Result<Answer> {
-        let mut line = serde_json::to_vec(&Request { v: VERSION, verb: verb.clone() })?;
+        let mut line = Request { v: VERSION, verb: verb.clone() }.to_json()?;
         line.push(b'\n');
         self.stream.get_mut().write_all(&line).context("asking PID 1")?;
         let mut line = Vec::new();
         (&mut self.stream).take(LINE_MAX as u64).read_until(b'\n', &mut line).context("waiting for PID 1's answer")?;
         ensure!(line.ends_with(b"\n"), "PID 1's answer is cut off");
-        match serde_json::from_slice::<Reply>(&line).context("PID 1's answer is not understood")?.outcome {
+        match Reply::from_json(&line).context("PID 1's answer is not understood")?.outcome {
             Outcome::Ok(answer) => Ok(answer),
             Outcome::Error(sentence) => bail!(sentence),
         }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use thimble_spec::host::{Answer, CLIENTS_MAX, LINE_MAX, Outcome, Reply, Request, VERSION, Verb};
+use thimble_spec::json::Json;
 
 use super::Host;
 use crate::clock::since_boot;
@@ -165,7 +166,7 @@ impl Client {
 
 /// The verb in a line.
 fn read(line: &[u8]) -> std::result::Result<Verb, String> {
-    let request: Request = serde_json::from_slice(line).map_err(|error| format!("this is no request: {error}"))?;
+    let request = Request::from_json(line).map_err(|error| format!("this is no request: {error}"))?;
     if request.v != VERSION {
         return Err(format!("version {} of the protocol is not known here, only {VERSION}", request.v));
     }
@@ -174,7 +175,7 @@ fn read(line: &[u8]) -> std::result::Result<Verb, String> {
 
 /// The reply as a line.
 fn written(outcome: Outcome) -> Vec<u8> {
-    let line = |outcome| serde_json::to_vec(&Reply { v: VERSION, outcome });
+    let line = |outcome| Reply { v: VERSION, outcome }.to_json();
     let too_long = || Outcome::Error(format!("the answer is longer than {LINE_MAX} bytes"));
     let mut line = match line(outcome) {
         Ok(text) if text.len() < LINE_MAX => text,
