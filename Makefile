@@ -52,7 +52,7 @@ CUTS    ?= 50
 soak: build ## the long loops: CUTS=50 power cuts in the middle of an update
 	THIMBLE_CUTS=$(CUTS) $(CARGO) test --release --package thimble-tests --test update_node -- --nocapture power_cut
 
-fuzz: setup ## run the fuzz targets of the VMM and of the store, FUZZ=10 seconds each
+fuzz: setup ## run all fuzz targets, FUZZ=10 seconds each
 	@scripts/fuzz $(FUZZ)
 
 bench: build ## print sizes and boot times
@@ -66,4 +66,4 @@ doctor: programs ## say what this machine lacks
 	@$(THIMBLE) doctor
 
 clean: ## remove what was built here; the cache of kernels and packages stays
-	rm -rf target store/fuzz/target vmm/fuzz/target
+	rm -rf target builder/fuzz/target store/fuzz/target vmm/fuzz/target

@@ -10,7 +10,7 @@ mod path;
 mod range;
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::error::Result;
@@ -93,10 +94,18 @@ pub async fn serve(listener: TcpListener, tree: Tree, board: Arc<Board>, admissi
 }
 
 async fn connection(stream: TcpStream, peer: SocketAddr, tree: Tree, board: Arc<Board>, _place: Place) {
+    converse(stream, peer.ip(), tree, board).await;
+}
+
+/// Answers what comes from a peer, until it ends that, does what the protocol does not allow, or takes nothing any more.
+pub async fn converse<S>(stream: S, peer: IpAddr, tree: Tree, board: Arc<Board>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let heartbeat = Arc::new(Heartbeat::new());
     let beat = Arc::clone(&heartbeat);
     let service = service_fn(move |request| {
-        let response = answer::answer(&request, peer.ip(), &tree, &board, &beat);
+        let response = answer::answer(&request, peer, &tree, &board, &beat);
         async move { response as io::Result<_> }
     });
     let connection = http1::Builder::new()

@@ -4,8 +4,8 @@
 //! Our own: of the maintained crates, `async-tftp` brings a second asynchronous runtime and `tftpd` a thread and a window's
 //! memory for each client, and neither tells how far a transfer is. The protocol is six packets.
 
-mod packet;
-mod sender;
+pub mod packet;
+pub mod sender;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -131,7 +131,7 @@ async fn send(socket: &UdpSocket, file: &File, size: u64, options: Options, tran
                 let _ = socket.send(greeting).await;
             }
         } else {
-            while let Some(block) = sender.next() {
+            while let Some(block) = sender.next_block() {
                 let packet = &mut buffer[..4 + block.length];
                 packet[..2].copy_from_slice(&[0, 3]);
                 packet[2..4].copy_from_slice(&block.number.to_be_bytes());

@@ -61,7 +61,7 @@ impl Sender {
     }
 
     /// The next block that may be sent now.
-    pub fn next(&mut self) -> Option<Block> {
+    pub fn next_block(&mut self) -> Option<Block> {
         if self.sent == self.last() || self.sent - self.has >= self.window {
             return None;
         }
@@ -112,25 +112,25 @@ mod tests {
     fn a_file_of_whole_blocks_ends_with_an_empty_one() {
         let mut sender = Sender::new(1024, 512, 1);
         for (number, offset, length) in [(1, 0, 512), (2, 512, 512), (3, 1024, 0)] {
-            assert_eq!(sender.next(), Some(Block { number, offset, length }));
-            assert_eq!(sender.next(), None, "one block between two acknowledgements");
+            assert_eq!(sender.next_block(), Some(Block { number, offset, length }));
+            assert_eq!(sender.next_block(), None, "one block between two acknowledgements");
             assert_eq!(sender.acknowledged(number - 1), Step::Wait, "a duplicate sends nothing twice");
             assert_eq!(sender.acknowledged(number), if number == 3 { Step::Done } else { Step::Send });
         }
-        assert_eq!(Sender::new(0, 512, 1).next(), Some(Block { number: 1, offset: 0, length: 0 }));
+        assert_eq!(Sender::new(0, 512, 1).next_block(), Some(Block { number: 1, offset: 0, length: 0 }));
     }
 
     #[test]
     fn a_window_goes_on_where_the_client_misses_something() {
         let mut sender = Sender::new(10_000, 1000, 4);
-        assert_eq!(std::iter::from_fn(|| sender.next()).count(), 4);
+        assert_eq!(std::iter::from_fn(|| sender.next_block()).count(), 4);
         assert_eq!(sender.acknowledged(2), Step::Send);
-        assert_eq!(sender.next().unwrap().number, 3);
-        assert_eq!(std::iter::from_fn(|| sender.next()).count(), 3);
+        assert_eq!(sender.next_block().unwrap().number, 3);
+        assert_eq!(std::iter::from_fn(|| sender.next_block()).count(), 3);
         // The first of the window is lost: said once, heard once.
         assert_eq!(sender.acknowledged(2), Step::Wait);
         sender.again();
-        assert_eq!(std::iter::from_fn(|| sender.next()).next().unwrap().number, 3);
+        assert_eq!(std::iter::from_fn(|| sender.next_block()).next().unwrap().number, 3);
         assert_eq!(sender.acknowledged(9), Step::Wait, "it was never sent");
     }
 
@@ -141,7 +141,7 @@ mod tests {
         let (mut read, mut wraps) = (0, 0);
         loop {
             let mut number = None;
-            while let Some(block) = sender.next() {
+            while let Some(block) = sender.next_block() {
                 assert_eq!(block.offset, read);
                 read += block.length as u64;
                 wraps += u32::from(block.number == 0);
@@ -167,7 +167,7 @@ mod tests {
             for _ in 0..20_000 {
                 let mut heard = None;
                 let mut since = 0;
-                while let Some(sent) = sender.next() {
+                while let Some(sent) = sender.next_block() {
                     if losses.next() == Some(true) {
                         continue;
                     }
@@ -200,7 +200,7 @@ mod tests {
         ) {
             let mut sender = Sender::new(size, 64, window);
             for number in numbers {
-                while let Some(block) = sender.next() {
+                while let Some(block) = sender.next_block() {
                     prop_assert!(block.offset + block.length as u64 <= size);
                 }
                 if sender.acknowledged(number % 100) == Step::Done {
