@@ -10,6 +10,10 @@ pub const USAGE: &str = "usage: thimble-node [APPLIANCE.json]
        thimble-node slots [--json]
        thimble-node guests [--json]
        thimble-node services [start|stop|restart NAME] [--json]
+       thimble-node firewall [--json]
+       thimble-node network [show] [--json]
+       thimble-node network apply FILE [--confirm-within=SECONDS] [--reach=ADDRESS]
+       thimble-node network confirm|rollback
        thimble-node logs [--follow] [--level=LEVEL] [--source=SOURCE] [--json]
        thimble-node power off|reboot|kexec
        thimble-node confirm
@@ -26,6 +30,11 @@ update   installs a thimble.update into the slot of the flash disk that is not i
 slots    what both slots of the flash disk hold, and which one is started next
 guests   what each guest does, and the hashes of the kernel and the initramfs that it runs and will run next
 services what the programs do that PID 1 keeps; or start, stop or restart one
+firewall what the firewall counted: packets for the host that are not allowed (denied), and what a guest sent under another
+         name than its own (NAME mac, arp, ip), or that no guest sends (NAME other)
+network  links and addresses; or makes them what another definition says: FILE, or - for standard input, is the appliance.json
+         that `thimble build` writes, of which [network] and [firewall] count; its guests must be those of this host. Unless `network confirm` follows within 120 seconds, or as
+         many as are said, or while ADDRESS does not answer for 15 seconds, the network before comes back by itself
 logs     what the kernel, PID 1 and its services wrote; --level: so grave or graver (emergency, alert, critical, error,
          warning, notice, info, debug); --source: kernel, init, node or a service; --follow: and what comes
 power    shuts the guests down, then ends the host; kexec starts the running release again without the firmware
@@ -125,7 +134,9 @@ impl Verb {
             ["guests"] => Self::Guests { json: options.flag("--json") },
             ["confirm"] => Self::Confirm,
             ["syslog"] => Self::Syslog,
-            ["services" | "power" | "logs", ..] => Self::Host(crate::host::Ask::parse(&words, &mut options)?),
+            ["services" | "firewall" | "network" | "power" | "logs", ..] => {
+                Self::Host(crate::host::Ask::parse(&words, &mut options)?)
+            }
             [appliance] => Self::Daemon { appliance: appliance.into() },
             [word, ..] => return Err(format!("`{}` takes nothing more", word.escape_debug())),
         };

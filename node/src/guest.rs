@@ -17,6 +17,7 @@ use anyhow::Result;
 use rtnetlink::Handle;
 use thimble_spec::appliance::Guest;
 use thimble_spec::console::Line;
+use thimble_spec::names::tap_name;
 use thimble_spec::vmm::{Answer, CONTROL_FILE, Event, Exit, ExitReason, State, Verb};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 use tokio::sync::watch;
@@ -82,7 +83,7 @@ impl Keeper {
             }
         }
         cgroup::remove(&self.guest.name).await;
-        if let Err(error) = tap::unplug(&plan::tap_name(&self.guest.name)) {
+        if let Err(error) = tap::unplug(&tap_name(&self.guest.name)) {
             say::error(&format!("guest {}: {error:#}", self.guest.name));
         }
     }

@@ -10,6 +10,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result};
 use rtnetlink::Handle;
 use thimble_spec::appliance::Guest;
+use thimble_spec::names::tap_name;
 use thimble_spec::paths;
 use thimble_spec::vmm::{CONFIG_FILE, CONTROL_FILE, EXIT_FILE, Exit, ExitReason, READY_FILE};
 use tokio::process::{Child, Command};
@@ -50,7 +51,7 @@ pub async fn start(guest: &Guest, index: u32, handle: &Handle) -> Result<Start> 
     };
     disk::prepare(guest).await?;
     if let Some(network) = &guest.network {
-        tap::plug(handle, &plan::tap_name(&guest.name), network).await?;
+        tap::plug(handle, &tap_name(&guest.name), network).await?;
     }
     let cgroup = cgroup::make(&guest.name, guest.memory.bytes(), plan::threads(guest)).context("making its cgroup")?;
     let jail = plan::jail(index, cgroup);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use thimble_spec::appliance::{DiskSource, Guest, GuestDisk, GuestNetwork};
 use thimble_spec::cmdline::{Cmdline, CmdlineError, DEFAULT_IMAGE, GuestParams};
-use thimble_spec::names::{INTERFACE_NAME_MAX, fnv1a};
+use thimble_spec::names::tap_name;
 use thimble_spec::paths;
 use thimble_spec::vmm::{DISK_WORKERS, Discovery, Disk, GuestConfig, Jail, Net, NetBackend, Pages, Vsock};
 
@@ -152,21 +152,11 @@ fn net(tap: String, network: &GuestNetwork) -> Net {
     }
 }
 
-/// The name of a guest's tap on the host: `tap-NAME` where that fits the kernel's limit, else with a hash of the name.
-pub fn tap_name(guest: &str) -> String {
-    const PREFIX: &str = "tap-";
-    if PREFIX.len() + guest.len() <= INTERFACE_NAME_MAX {
-        return format!("{PREFIX}{guest}");
-    }
-    // Its lower 40 bits print as ten digits, `.` keeps them apart from any guest's real name.
-    format!("{PREFIX}.{:010x}", fnv1a(guest.bytes()) & 0xff_ffff_ffff)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use thimble_spec::names::{Mac, check_interface};
+    use thimble_spec::names::Mac;
     use thimble_spec::vmm::{Balloon, CpuModel, DiskEngine, DiskFormat, Limits, Rate};
 
     fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig, CmdlineError> {
@@ -297,16 +287,6 @@ mod tests {
         let config = config(&guest(keys), jail(0, None)).unwrap();
         assert!(!config.cmdline.contains("thimble.disk"));
         assert!(config.disks[1].read_only && config.disks[1].direct);
-    }
-
-    #[test]
-    fn tap_names_fit_and_differ() {
-        let names = ["web1", "a-very-long-guest-name-1", "a-very-long-guest-name-2"].map(tap_name);
-        assert_eq!(names[0], "tap-web1");
-        assert_ne!(names[1], names[2]);
-        for name in names {
-            assert_eq!(check_interface(&name), Ok(()));
-        }
     }
 
     /// `KEY = ` and a value of `values`, or nothing: the default.

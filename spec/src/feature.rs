@@ -20,6 +20,9 @@ pub struct Feature {
 pub const FEATURES: &[Feature] = &[
     Feature { name: "bond", wanted: |appliance| !appliance.network.bonds.is_empty() },
     Feature { name: "dummy", wanted: |appliance| !appliance.network.dummies.is_empty() },
+    Feature { name: "firewall", wanted: has_rules },
+    Feature { name: "nat", wanted: |appliance| appliance.network.translates() },
+    Feature { name: "netserve", wanted: |appliance| appliance.network.served().next().is_some() },
     Feature { name: "ntp", wanted: |appliance| !appliance.host.time_servers.is_empty() },
     Feature { name: "shell", wanted: |appliance| appliance.host.shell || appliance.host.ssh.is_some() },
     Feature { name: "ssh", wanted: |appliance| appliance.host.ssh.is_some() },
@@ -33,6 +36,11 @@ pub fn wanted(appliance: &Appliance) -> impl Iterator<Item = &str> {
     let known = FEATURES.iter().filter(|feature| (feature.wanted)(appliance)).map(|feature| feature.name);
     let named = appliance.host.services.iter().filter_map(|service| service.feature.as_deref());
     known.chain(named).collect::<BTreeSet<&str>>().into_iter()
+}
+
+/// Networks of the host's own are kept apart by rules, too.
+fn has_rules(appliance: &Appliance) -> bool {
+    appliance.firewall.is_some() || appliance.network.has_own_networks()
 }
 
 /// The module is for the host's own VLANs; a bridge that filters wants it, too, where tags are the card's business.

@@ -56,6 +56,16 @@ pub fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes.into_iter().fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
+/// The name of a guest's tap on the host: `tap-NAME` where that fits the kernel's limit, else with a hash of the name.
+pub fn tap_name(guest: &str) -> String {
+    const PREFIX: &str = "tap-";
+    if PREFIX.len() + guest.len() <= INTERFACE_NAME_MAX {
+        return format!("{PREFIX}{guest}");
+    }
+    // Its lower 40 bits print as ten digits, `.` keeps them apart from any guest's real name.
+    format!("{PREFIX}.{:010x}", fnv1a(guest.bytes()) & 0xff_ffff_ffff)
+}
+
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
@@ -195,6 +205,16 @@ serde_by_text!(Mac, Ipv4Net);
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn tap_names_fit_and_differ() {
+        let names = ["web1", "a-very-long-guest-name-1", "a-very-long-guest-name-2"].map(tap_name);
+        assert_eq!(names[0], "tap-web1");
+        assert_ne!(names[1], names[2]);
+        for name in names {
+            assert_eq!(check_interface(&name), Ok(()));
+        }
+    }
 
     #[test]
     fn names_are_dns_labels() {

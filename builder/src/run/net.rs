@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use thimble_spec::appliance::{Appliance, Guest, Link};
+use thimble_spec::appliance::{Appliance, BridgeMode, Guest, Link};
 use thimble_spec::names::Ipv4Net;
 
 use super::forward::Forward;
@@ -35,8 +35,12 @@ impl UserNet {
     /// # Errors
     /// There are too few free addresses in it: a sentence.
     pub fn plan(appliance: &Appliance) -> Result<Self, String> {
-        let guests = || appliance.guests.iter().filter_map(|guest| guest.network.as_ref());
-        let links = || appliance.network.links().map(|(_, link)| link);
+        // Networks of the host's own are behind it.
+        let own =
+            |name: &str| appliance.network.bridges.get(name).is_some_and(|bridge| bridge.mode != BridgeMode::Bridged);
+        let guests =
+            || appliance.guests.iter().filter_map(|guest| guest.network.as_ref()).filter(|guest| !own(&guest.bridge));
+        let links = || appliance.network.links().filter(|(name, _)| !own(name)).map(|(_, link)| link);
         let of_guest = guests().find_map(|network| network.address);
         let net = of_guest.or_else(|| links().find_map(|link| link.ipv4().next())).unwrap_or(DEFAULT);
         let net = Ipv4Net { address: net.network(), prefix: net.prefix };

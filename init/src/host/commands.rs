@@ -38,7 +38,7 @@ pub enum Command {
 }
 
 /// Word and explanation of each command.
-pub const HELP: [(&str, &str); 15] = [
+pub const HELP: [(&str, &str); 17] = [
     ("help", "this list"),
     ("status", "what runs, and which addresses there are"),
     ("reboot", "stop the guests, then start the host again"),
@@ -51,6 +51,8 @@ pub const HELP: [(&str, &str); 15] = [
     ("cat FILE", "the text of a file"),
     ("guests", "what each guest does, and which kernel and initramfs it runs"),
     ("services", "what the programs do that PID 1 keeps; further words as thimble-node --help has them"),
+    ("firewall", "what the firewall counted"),
+    ("network", "links and addresses; with apply FILE, confirm or rollback another network on trial"),
     ("slots", "what the slots of the flash disk hold"),
     ("update FILE", "install an update from a file or a block device; with --reboot, start it too"),
     ("ask GUEST VERB", "what thimble-vmm ask does: status, stats, pause, resume, ..."),
@@ -82,7 +84,7 @@ impl Command {
             ("update", words) => Self::Node(["update"].into_iter().chain(split(words)).map(str::to_owned).collect()),
             ("guests" | "slots", "") => Self::Node(vec![word.to_owned()]),
             // What thimble-node asks PID 1.
-            ("services" | "power" | "logs", words) => {
+            ("services" | "firewall" | "network" | "power" | "logs", words) => {
                 Self::Node([word].into_iter().chain(split(words)).map(str::to_owned).collect())
             }
             ("ask", words) => {

@@ -127,7 +127,8 @@ impl<'a> Host<'a> {
                  appliance?"
             ));
         }
-        for error in self.network.declare(self.appliance.network.clone(), &mut self.modules, since_boot()) {
+        let (network, firewall) = (self.appliance.network.clone(), self.appliance.firewall.clone());
+        for error in self.network.declare(network, firewall, &mut self.modules, since_boot()) {
             console::failed(&error);
         }
     }

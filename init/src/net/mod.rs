@@ -8,11 +8,13 @@
 //! its binary small. The host, which keeps its network as it is declared, asks for all of it ([`reconcile`]).
 
 #[cfg(feature = "host")]
+pub mod nft;
+#[cfg(feature = "host")]
 pub mod reconcile;
 mod request;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 use std::fmt::Display;
 use std::fs;

@@ -11,14 +11,14 @@ use crate::error::{Doing, Error, Result};
 /// Length of `struct nlmsghdr` (linux/netlink.h).
 const HEADER: usize = 16;
 /// Kind of an acknowledgement: `NLMSG_ERROR`, whose first word is 0 or a negative error number.
-const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_ERROR: u16 = 2;
 // A dump's request, end and mark that something changed meanwhile (linux/netlink.h).
 #[cfg(feature = "host")]
 const NLM_F_REQUEST: u16 = 0x1;
 #[cfg(feature = "host")]
 const NLM_F_DUMP: u16 = 0x300;
 #[cfg(feature = "host")]
-const NLMSG_DONE: u16 = 3;
+pub(super) const NLMSG_DONE: u16 = 3;
 #[cfg(feature = "host")]
 const NLM_F_DUMP_INTR: u16 = 0x10;
 /// The most that the kernel puts into one datagram of a dump (`netlink_dump`, net/netlink/af_netlink.c).
@@ -141,7 +141,7 @@ impl RouteSocket {
 /// The messages of a datagram that answer the request with this sequence number: kind, flags, and what is behind the
 /// header.
 #[cfg(feature = "host")]
-fn messages(datagram: &[u8], sequence: u32) -> Vec<(u16, u16, &[u8])> {
+pub(super) fn messages(datagram: &[u8], sequence: u32) -> Vec<(u16, u16, &[u8])> {
     let mut messages = Vec::new();
     let mut rest = datagram;
     while let Ok(header) = NetlinkBuffer::new_checked(rest) {
@@ -157,7 +157,7 @@ fn messages(datagram: &[u8], sequence: u32) -> Vec<(u16, u16, &[u8])> {
 }
 
 /// What `datagram` says to the request with this sequence number; nothing, if it is about something else.
-fn acknowledgement(datagram: &[u8], sequence: u32) -> Option<io::Result<()>> {
+pub(super) fn acknowledgement(datagram: &[u8], sequence: u32) -> Option<io::Result<()>> {
     let header = NetlinkBuffer::new_checked(datagram).ok()?;
     if header.message_type() != NLMSG_ERROR || header.sequence_number() != sequence {
         return None;

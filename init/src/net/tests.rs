@@ -7,7 +7,7 @@ use std::process::Command;
 
 /// Runs `test` on a thread with its own network and its own /sys that shows it. Without the right to that, nothing is
 /// tested, which is said.
-pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
         if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS) {
             eprintln!("skipped: no network namespace of its own: {errno}");

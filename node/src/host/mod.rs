@@ -1,7 +1,9 @@
 //! What an administrator asks PID 1 over its control socket ([`thimble_spec::host`]). One file for each concern's words.
 
+mod firewall;
 mod kexec;
 pub mod logs;
+mod network;
 mod power;
 mod services;
 
@@ -32,6 +34,8 @@ pub struct Ask {
 enum What {
     /// One question, one answer.
     Verb(Verb),
+    /// A network.
+    Network(network::Wanted),
     /// Lines as they come.
     Logs(logs::Wanted),
 }
@@ -44,13 +48,15 @@ impl Ask {
     pub fn parse(words: &[&str], options: &mut Options<'_>) -> Result<Self, String> {
         let what = match words {
             ["services", words @ ..] => What::Verb(Verb::Services(services::parse(words)?)),
+            ["firewall", words @ ..] => What::Verb(Verb::Firewall(firewall::parse(words)?)),
+            ["network", words @ ..] => What::Network(network::parse(words, options)?),
             ["power", words @ ..] => What::Verb(Verb::Power(power::parse(words)?)),
             ["logs", words @ ..] => {
                 let follow = options.flag("--follow");
                 let (level, source) = (options.value("--level"), options.value("--source"));
                 What::Logs(logs::parse(words, follow, level.as_deref(), source.as_deref())?)
             }
-            _ => return Err("PID 1 is asked for services, logs or power".to_owned()),
+            _ => return Err("PID 1 is asked for services, firewall, network, logs or power".to_owned()),
         };
         Ok(Self { json: options.flag("--json"), what })
     }
@@ -63,6 +69,7 @@ impl Ask {
 pub fn run(ask: &Ask) -> Result<()> {
     let verb = match &ask.what {
         What::Logs(wanted) => return logs::run(wanted, ask.json),
+        What::Network(wanted) => &Verb::Network(network::verb(wanted)?),
         What::Verb(verb) => verb,
     };
     if *verb == Verb::Power(Power::Kexec) {
@@ -76,6 +83,8 @@ pub fn run(ask: &Ask) -> Result<()> {
     match answer {
         // The log is asked for elsewhere.
         Answer::Done | Answer::Logs(_) => {}
+        Answer::Firewall(counters) => print!("{}", firewall::text(&counters)),
+        Answer::Network(status) => print!("{}", network::text(&status)),
         Answer::Services(services) => print!("{}", services::text(&services)),
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ip::IpNet;
 use crate::names::{Ipv4Net, Mac};
 use crate::units::ByteSize;
 use crate::vmm::{Balloon, Cpu, DiskEngine, DiskFormat, Limits, Memory};
@@ -55,6 +56,12 @@ pub struct GuestNetwork {
     pub vlans: BTreeSet<u16>,
     /// Its Ethernet address.
     pub mac: Mac,
+    /// Behind a firewall, it sends from its MAC and from its addresses only.
+    #[serde(default = "yes")]
+    pub anti_spoofing: bool,
+    /// More addresses that it may send from.
+    #[serde(default)]
+    pub allowed_addresses: Vec<IpNet>,
     /// Pairs of queues.
     pub queues: u8,
     /// The largest packet, in bytes; none is what the host's interface takes.
@@ -96,4 +103,9 @@ pub enum DiskSource {
     Device(String),
     /// A file; one of an NFS export lies below the place where that is mounted.
     File(String),
+}
+
+/// What an appliance that was built before had.
+fn yes() -> bool {
+    true
 }

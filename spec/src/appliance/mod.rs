@@ -3,16 +3,18 @@
 //! Nothing here is optional for lack of an answer: addresses are parsed, MACs are chosen, defaults are filled in. Made by
 //! [`crate::definition`] only; everything else may trust it.
 
+mod firewall;
 mod guest;
 mod host;
 mod network;
 mod storage;
 
+pub use firewall::{Firewall, Opening, Protocol};
 pub use guest::{DiskSource, Guest, GuestDisk, GuestNetwork};
 pub use host::{HostService, HostSettings, Ssh, Syslog, SyslogTransport, Watchdog};
 pub use network::{
-    Bond, BondMode, Bridge, HashPolicy, Ipv6, LacpRate, Link, Match, Network, PciPath, PciPathError, PortVlans, Route,
-    Vlan,
+    Bond, BondMode, Bridge, BridgeMode, Forward, HashPolicy, Ipv6, LacpRate, Link, Match, Network, PciPath,
+    PciPathError, PortVlans, Route, Vlan,
 };
 pub use storage::{
     ARRAY_NAMES, DISK_NAMES, Disk, DiskMatch, DiskPartition, Filesystem, FilesystemKind, Metadata, NfsMount,
@@ -38,6 +40,9 @@ pub struct Appliance {
     pub guest_kernel: GuestKernel,
     /// The host's links and addresses.
     pub network: Network,
+    /// Who may reach the host, if that is said.
+    #[serde(default)]
+    pub firewall: Option<Firewall>,
     /// Disks, arrays, volumes, file systems.
     #[serde(default)]
     pub storage: Storage,

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::firewall::Protocol;
 use crate::ip::IpNet;
 use crate::names::{Ipv4Net, Mac};
 
@@ -25,6 +26,9 @@ pub struct Network {
     pub vlans: BTreeMap<String, Vlan>,
     /// Links to nowhere, for addresses that go with no wire.
     pub dummies: BTreeMap<String, Link>,
+    /// Ports of the host that lead to guests.
+    #[serde(default)]
+    pub forwards: Vec<Forward>,
 }
 
 impl Network {
@@ -58,6 +62,22 @@ impl Network {
         let named = self.interfaces.keys().chain(self.cards.keys());
         let names = ports.chain(parents).chain(named).map(String::as_str);
         names.filter(|name| !self.is_made(name)).collect()
+    }
+
+    /// Whether some bridge is a network of the host's own, which it passes packets on for, or keeps apart.
+    pub fn has_own_networks(&self) -> bool {
+        self.bridges.values().any(|bridge| bridge.mode != BridgeMode::Bridged)
+    }
+
+    /// Whether packets leave the host under another address than they came with.
+    pub fn translates(&self) -> bool {
+        !self.forwards.is_empty() || self.bridges.values().any(|bridge| bridge.mode == BridgeMode::Nat)
+    }
+
+    /// Bridges whose guests ask the host for addresses and names, each with its network.
+    pub fn served(&self) -> impl Iterator<Item = (&str, &Bridge, Ipv4Net)> {
+        let served = self.bridges.iter().filter(|(_, bridge)| bridge.dhcp_dns);
+        served.filter_map(|(name, bridge)| Some((name.as_str(), bridge, bridge.link.ipv4().next()?)))
     }
 
     /// The bond or bridge that a link is a port of.
@@ -304,12 +324,46 @@ pub struct Bridge {
     pub link: Link,
     /// Interfaces and bonds in it.
     pub ports: Vec<String>,
+    /// How its guests reach others.
+    #[serde(default)]
+    pub mode: BridgeMode,
+    /// The host gives its guests addresses, and answers their questions about names.
+    #[serde(default)]
+    pub dhcp_dns: bool,
     /// Whether it speaks the spanning tree protocol.
     pub stp: bool,
     /// Whether it keeps frames within the VLANs of their ports.
     pub vlan_filtering: bool,
     /// The VLANs of each of its ports, and under its own name the host's; empty without filtering.
     pub vlans: BTreeMap<String, PortVlans>,
+}
+
+/// How a bridge's guests reach others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BridgeMode {
+    /// By its ports, as their neighbours.
+    #[default]
+    Bridged,
+    /// By the host, under its address; others reach them by forwarded ports only.
+    Nat,
+    /// By the host, under their own addresses, which routers of the site know the way to.
+    Routed,
+    /// Not at all, but for each other and the host.
+    Isolated,
+}
+
+/// A port of the host that leads to a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// How.
+    pub protocol: Protocol,
+    /// The host's port.
+    pub port: u16,
+    /// The guest's address.
+    pub address: Ipv4Addr,
+    /// The guest's port.
+    pub to_port: u16,
 }
 
 /// The VLANs of a port.

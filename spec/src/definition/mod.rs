@@ -75,6 +75,8 @@ fn read<T: serde::de::DeserializeOwned>(file: &str, text: &str) -> Result<T, Mis
 }
 
 #[cfg(test)]
+mod firewall_tests;
+#[cfg(test)]
 mod host_tests;
 #[cfg(test)]
 mod network_tests;

@@ -7,11 +7,15 @@
 //!
 //! One file for each concern's verbs.
 
+mod firewall;
 mod logs;
+mod network;
 mod power;
 mod services;
 
+pub use firewall::{Counted, FirewallVerb};
 pub use logs::{Level, LogLine, Logs, LogsVerb};
+pub use network::{CONFIRM_S, CONFIRM_S_DEFAULT, LinkStatus, NetworkStatus, NetworkVerb, Proposal};
 pub use power::Power;
 pub use services::{ServiceState, ServiceStatus, ServicesVerb};
 
@@ -42,6 +46,10 @@ pub struct Request {
 pub enum Verb {
     /// About the programs that PID 1 keeps. Replies with [`Answer::Services`] to a question, else with [`Answer::Done`].
     Services(ServicesVerb),
+    /// About the firewall. Replies with [`Answer::Firewall`].
+    Firewall(FirewallVerb),
+    /// About links and addresses. Replies with [`Answer::Network`] to a question, else with [`Answer::Done`].
+    Network(NetworkVerb),
     /// Asks for the log. Replies with [`Answer::Logs`].
     Logs(LogsVerb),
     /// The node daemon is well: it says so every few seconds.
@@ -78,6 +86,10 @@ pub enum Answer {
     Done,
     /// To [`ServicesVerb::List`].
     Services(Vec<ServiceStatus>),
+    /// To [`Verb::Firewall`].
+    Firewall(Vec<Counted>),
+    /// To [`NetworkVerb::Show`].
+    Network(NetworkStatus),
     /// To [`Verb::Logs`].
     Logs(Logs),
 }

@@ -3,7 +3,9 @@
 //! A client is read only while nothing is left to be written to it, and what it may leave unread or unfinished is one line:
 //! neither one that floods nor one that does not read takes more than that. The verbs are in the files beside this one.
 
+mod firewall;
 mod logs;
+mod network;
 mod power;
 mod services;
 
@@ -198,6 +200,8 @@ impl Host<'_> {
     fn obey(&mut self, verb: Verb) -> Done {
         match verb {
             Verb::Services(verb) => self.obey_services(&verb),
+            Verb::Firewall(verb) => self.obey_firewall(verb),
+            Verb::Network(verb) => self.obey_network(verb),
             Verb::Logs(asked) => self.obey_logs(&asked),
             Verb::Heartbeat => {
                 if let Some(watchdog) = &mut self.watchdog {

@@ -5,6 +5,11 @@
 //! | `declared` | the definition as the state that the kernel shall have |
 //! | `cards` | which card gets which name |
 //! | `watch` | the kernel's announcements |
+//! | `firewall` | the definition as rules |
+//! | `forwarding` | what the host passes on, as rules |
+//! | `guard` | the rules as the kernel has them |
+//! | `trial` | a definition that has to be confirmed |
+//! | `probe` | whether a machine answers meanwhile |
 //!
 //! [`Networking::settle`] is all there is: it asks the kernel what is there, and makes what is not so as declared
 //! ([`crate::net::reconcile`]). It is called for every card that comes, every link that changes and every lease, and does
@@ -12,6 +17,11 @@
 
 mod cards;
 mod declared;
+mod firewall;
+mod forwarding;
+mod guard;
+mod probe;
+mod trial;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,21 +29,26 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use thimble_spec::appliance::{self, Appliance};
+use thimble_spec::appliance::{self, Appliance, BridgeMode, Firewall, Guest};
+use thimble_spec::host::Counted;
 
 use super::dhcp::{Dhcp, Leased};
 use super::modules::Modules;
 use crate::console;
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use crate::net::reconcile::{self, Kind, State};
 use crate::net::{self, Network};
 use cards::{Card, Names};
+use guard::Guard;
+use trial::Trial;
 use watch::Watch;
 
 /// After an announcement others follow: the next look is so much later.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The same when something could not be made: what does not go now hardly goes a moment later.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(5);
+/// Whether packets of IPv4 are passed on (Documentation/networking/ip-sysctl.rst).
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 /// So often a look follows another at once because the first one found something to do.
 const ROUNDS: u32 = 3;
 /// Settings of the network namespace, each with its reason.
@@ -48,6 +63,9 @@ const SETTINGS: &[(&str, &str)] = &[
 pub struct Networking {
     host: String,
     declared: appliance::Network,
+    firewall: Option<Firewall>,
+    guests: Vec<Guest>,
+    guard: Guard,
     kernel: Option<Network>,
     watch: Option<Watch>,
     names: Names,
@@ -58,6 +76,10 @@ pub struct Networking {
     due: Option<Duration>,
     /// Errors that were told and still hold.
     told: BTreeSet<String>,
+    /// The definition before the one that has to be confirmed.
+    trial: Option<Trial>,
+    /// What became of the last one.
+    last: Option<String>,
 }
 
 impl Networking {
@@ -75,6 +97,9 @@ impl Networking {
         Self {
             host: appliance.name.clone(),
             declared: appliance.network.clone(),
+            firewall: appliance.firewall.clone(),
+            guests: appliance.guests.clone(),
+            guard: Guard::default(),
             kernel,
             watch: Watch::listen().map_err(kept).ok(),
             names: Names::default(),
@@ -82,14 +107,31 @@ impl Networking {
             begun: false,
             due: None,
             told: BTreeSet::new(),
+            trial: None,
+            last: None,
         }
     }
 
     /// Makes this so, now and whenever something changes; what was declared before and is no more goes. What could not be made is told to
     /// the caller, who may go back by the same way.
-    pub fn declare(&mut self, network: appliance::Network, modules: &mut Modules, now: Duration) -> Vec<Error> {
-        load_modules(&network, modules);
+    pub fn declare(
+        &mut self,
+        network: appliance::Network,
+        firewall: Option<Firewall>,
+        modules: &mut Modules,
+        now: Duration,
+    ) -> Vec<Error> {
+        load_modules(&network, firewall.as_ref(), modules);
+        self.put(network, firewall, now)
+    }
+
+    /// The same with modules that are there.
+    fn put(&mut self, network: appliance::Network, firewall: Option<Firewall>, now: Duration) -> Vec<Error> {
+        if network.has_own_networks() || self.declared.has_own_networks() {
+            pass_on(&network);
+        }
         self.declared = network;
+        self.firewall = firewall;
         // Leases are given back while their addresses are there to do it from.
         let dhcp: BTreeSet<&str> = self.declared.links().filter(|(_, link)| link.dhcp).map(|(name, _)| name).collect();
         self.clients.retain_mut(|client| {
@@ -124,7 +166,10 @@ impl Networking {
 
     /// Looks at what is there and makes it as declared; what could not be made.
     fn settle(&mut self, now: Duration) -> Vec<Error> {
-        let Some(kernel) = &mut self.kernel else { return Vec::new() };
+        // Before anything can be heard.
+        let rules = firewall::tables(&self.declared, self.firewall.as_ref(), &self.guests);
+        let unguarded = self.guard.set(rules).err();
+        let Some(kernel) = &mut self.kernel else { return unguarded.into_iter().collect() };
         let mut errors = Vec::new();
         for _ in 0..ROUNDS {
             errors.clear();
@@ -152,6 +197,7 @@ impl Networking {
         }
         self.start_clients(now);
         self.write_dns();
+        errors.extend(unguarded);
         errors
     }
 
@@ -222,6 +268,7 @@ impl Networking {
                 self.changed(now);
             }
         }
+        self.run_trial(now);
         let mut leased = false;
         for client in &mut self.clients {
             leased |= client.run(now);
@@ -234,12 +281,23 @@ impl Networking {
     /// When [`Self::run`] has something to do even if nothing is heard.
     pub fn deadline(&self) -> Option<Duration> {
         let due = self.due.filter(|_| self.begun);
-        self.clients.iter().filter_map(Dhcp::deadline).chain(due).min()
+        let trial = self.trial.as_ref().map(Trial::deadline);
+        self.clients.iter().filter_map(Dhcp::deadline).chain(due).chain(trial).min()
     }
 
     /// What to wait for until it can be read.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.clients.iter().map(Dhcp::descriptor).chain(self.watch.as_ref().map(AsFd::as_fd))
+        let probe = self.trial.as_ref().and_then(|trial| trial.probe.as_ref());
+        let fixed = self.watch.as_ref().map(AsFd::as_fd).into_iter().chain(probe.map(AsFd::as_fd));
+        self.clients.iter().map(Dhcp::descriptor).chain(fixed)
+    }
+
+    /// What the firewall counted.
+    ///
+    /// # Errors
+    /// There is none, or the kernel does not say.
+    pub fn counted(&mut self) -> Result<Vec<Counted>> {
+        self.guard.counted()
     }
 
     /// The links that ask for addresses, for people.
@@ -256,7 +314,10 @@ impl Networking {
 }
 
 /// Loads the modules that the declared devices need: the kernel would call modprobe, which is not here.
-fn load_modules(network: &appliance::Network, modules: &mut Modules) {
+fn load_modules(network: &appliance::Network, firewall: Option<&Firewall>, modules: &mut Modules) {
+    if firewall.is_some() || network.has_own_networks() {
+        guard::ALIASES.iter().for_each(|alias| modules.load_for(alias));
+    }
     for (kind, is_wanted) in [
         ("bond", !network.bonds.is_empty()),
         ("bridge", !network.bridges.is_empty()),
@@ -266,6 +327,15 @@ fn load_modules(network: &appliance::Network, modules: &mut Modules) {
         if is_wanted {
             modules.load_for(&format!("rtnl-link-{kind}"));
         }
+    }
+}
+
+/// Has the kernel pass packets on, or not.
+fn pass_on(network: &appliance::Network) {
+    let modes = network.bridges.values().map(|bridge| bridge.mode);
+    let on = modes.into_iter().any(|mode| matches!(mode, BridgeMode::Nat | BridgeMode::Routed));
+    if let Err(error) = std::fs::write(FORWARDING, if on { "1" } else { "0" }).doing(|| format!("write {FORWARDING}")) {
+        console::failed(&error);
     }
 }
 

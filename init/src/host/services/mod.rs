@@ -4,6 +4,7 @@
 //! conversation rather than a signal, and it is started again even while the host ends.
 
 mod group;
+mod netserve;
 mod table;
 
 use std::collections::BTreeMap;

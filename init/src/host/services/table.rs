@@ -8,7 +8,7 @@ use thimble_spec::appliance::Appliance;
 use thimble_spec::paths::NODE;
 use thimble_spec::service::{Limits, Restart, Service, ServiceKind};
 
-use super::Kind;
+use super::{Kind, netserve};
 use crate::error::{Doing, Result};
 
 /// A service of the host's own.
@@ -41,6 +41,14 @@ pub const TABLE: &[BuiltIn] = &[
         // In the foreground, with its messages on standard error; -s sets the clock at the start.
         service: |_| daemon("ntp", &["/usr/sbin/ntpd", "-d", "-s", "-f", NTP_CONFIG]),
         prepare: prepare_ntp,
+    },
+    BuiltIn {
+        name: "netserve",
+        wanted: |appliance| appliance.network.served().next().is_some(),
+        kind: Kind::Logged,
+        // In the foreground, with its messages on standard error.
+        service: |_| daemon("netserve", &["/usr/sbin/dnsmasq", "--keep-in-foreground", netserve::CONFIG_WORD]),
+        prepare: netserve::prepare,
     },
     BuiltIn {
         name: "ssh",

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::super::source;
 use super::{Checker, Devices, Once, User};
-use crate::appliance::{Guest, GuestNetwork, Network};
+use crate::appliance::{BridgeMode, Guest, GuestNetwork, Network};
 use crate::ip::IpNet;
 use crate::names::{Ipv4Net, Mac, check_name};
 use crate::units::{ByteSize, MIB};
@@ -147,6 +147,17 @@ impl Checker<'_> {
             let nets: Vec<IpNet> = address.into_iter().map(IpNet::from).collect();
             self.gateway((*gateway.get_ref()).into(), gateway.span(), &nets, &format!("{key}.gateway"));
         }
+        // Where the host is their gateway, guests are told so unless they are told something else.
+        let host = known.filter(|bridge| bridge.mode != BridgeMode::Bridged && vlan.is_none());
+        let host = host.and_then(|bridge| Some((bridge, bridge.link.ipv4().next()?.address)));
+        let gateway = network.gateway.map(Spanned::into_inner).or_else(|| {
+            let gateway = host.filter(|(bridge, _)| bridge.mode != BridgeMode::Isolated && address.is_some());
+            gateway.map(|(_, address)| address)
+        });
+        let mut dns = self.guest_dns(network.dns, &format!("{key}.dns"));
+        if let Some((_, address)) = host.filter(|(bridge, _)| bridge.dhcp_dns && dns.is_empty()) {
+            dns.push(address);
+        }
         let queues = network.queues.map_or(1, |queues| {
             if !(1..=QUEUE_PAIRS_MAX).contains(queues.get_ref()) {
                 self.wrong(
@@ -163,14 +174,17 @@ impl Checker<'_> {
             let message = format!("use {} to {} bytes", MTU.start(), MTU.end());
             self.wrong(mtu.span(), format!("{key}.mtu"), message);
         }
+        let (anti_spoofing, allowed_addresses) = self.spoofing(network.anti_spoofing, network.allowed_addresses, &key);
         GuestNetwork {
             bridge: bridge.into_inner(),
             address,
-            gateway: network.gateway.map(Spanned::into_inner),
-            dns: self.guest_dns(network.dns, &format!("{key}.dns")),
+            gateway,
+            dns,
             vlan,
             vlans: network.vlans.into_iter().map(Spanned::into_inner).collect(),
             mac: network.mac.map_or_else(|| Mac::derived(appliance, name), Spanned::into_inner),
+            anti_spoofing,
+            allowed_addresses,
             queues,
             mtu: network.mtu.map(Spanned::into_inner),
             receive: self.limits(network.receive, &format!("{key}.receive")),

@@ -1,6 +1,8 @@
 //! What must hold between the parts of a definition. Here the appliance as a whole, in the files below its parts.
 
 mod devices;
+mod firewall;
+mod forwards;
 mod guests;
 mod host;
 mod kernels;
@@ -42,7 +44,8 @@ const READY_WITHIN_S_DEFAULT: u32 = 300;
 
 /// Checks everything and fills in the defaults.
 pub(super) fn check(file: &str, text: &str, source: source::Definition) -> Result<Definition, Mistakes> {
-    let mut checker = Checker { file, text, mistakes: Vec::new() };
+    let behind_firewall = source.firewall.is_some();
+    let mut checker = Checker { file, text, behind_firewall, mistakes: Vec::new() };
     let definition = checker.definition(source);
     if checker.mistakes.is_empty() { Ok(definition) } else { Err(checker.mistakes.into()) }
 }
@@ -50,6 +53,7 @@ pub(super) fn check(file: &str, text: &str, source: source::Definition) -> Resul
 struct Checker<'a> {
     file: &'a str,
     text: &'a str,
+    behind_firewall: bool,
     mistakes: Vec<Mistake>,
 }
 
@@ -120,7 +124,9 @@ impl Checker<'_> {
         let host_kernel = self.host_kernel(source.kernel.host);
         let guest_kernel = self.guest_kernel(source.kernel.guest);
 
-        let (mut network, unfiltered) = self.network(source.network);
+        let mut links = source.network;
+        let forwards = std::mem::take(&mut links.forward);
+        let (mut network, unfiltered) = self.network(links);
 
         let mut devices = Devices::new(&source.storage);
         let storage = self.storage(source.storage, &mut devices);
@@ -138,6 +144,8 @@ impl Checker<'_> {
             access: source.access,
             service: source.service,
         });
+        let firewall = source.firewall.map(|firewall| self.firewall(firewall, host.ssh.as_ref()));
+        network.forwards = self.forwards(forwards, &network, &guests, firewall.as_ref());
         let appliance = Appliance {
             name: name.into_inner(),
             budget,
@@ -145,6 +153,7 @@ impl Checker<'_> {
             host_kernel,
             guest_kernel,
             network,
+            firewall,
             storage,
             update: self.update_limits(&source.update),
             host,

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::ip::IpNet;
 use crate::names::{Ipv4Net, Mac};
 use crate::units::ByteSize;
 use crate::vmm::{CpuModel, DiskEngine, DiskFormat, Pages};
@@ -68,7 +69,7 @@ pub(in crate::definition) struct Vsock {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(in crate::definition) struct GuestNetwork {
     pub bridge: Spanned<String>,
     #[serde(default)]
@@ -83,6 +84,10 @@ pub(in crate::definition) struct GuestNetwork {
     pub vlans: Vec<Spanned<u16>>,
     #[serde(default)]
     pub mac: Option<Spanned<Mac>>,
+    #[serde(default)]
+    pub anti_spoofing: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub allowed_addresses: Vec<Spanned<IpNet>>,
     #[serde(default)]
     pub queues: Option<Spanned<u8>>,
     #[serde(default)]

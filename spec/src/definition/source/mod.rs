@@ -1,10 +1,12 @@
 //! What may stand in a definition: one type a table, each value with its place in the file.
 
+mod firewall;
 mod guest;
 mod host;
 mod network;
 mod storage;
 
+pub(super) use firewall::*;
 pub(super) use guest::*;
 pub(super) use host::*;
 pub(super) use network::*;
@@ -26,6 +28,8 @@ pub(in crate::definition) struct Definition {
     pub kernel: Kernel,
     #[serde(default)]
     pub network: Network,
+    #[serde(default)]
+    pub firewall: Option<Firewall>,
     #[serde(default)]
     pub storage: Storage,
     #[serde(default)]

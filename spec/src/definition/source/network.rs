@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-use crate::appliance::{BondMode, HashPolicy, Ipv6, LacpRate, PciPath};
+use crate::appliance::{BondMode, BridgeMode, HashPolicy, Ipv6, LacpRate, PciPath, Protocol};
 use crate::ip::IpNet;
 use crate::names::Mac;
 
@@ -25,6 +25,8 @@ pub(in crate::definition) struct Network {
     pub vlans: BTreeMap<String, Spanned<Vlan>>,
     #[serde(default)]
     pub dummies: BTreeMap<String, Spanned<Dummy>>,
+    #[serde(default)]
+    pub forward: Vec<Forward>,
 }
 
 /// Tables of links: their own keys, and those of every link. (serde has no unknown keys where tables are flattened.)
@@ -101,6 +103,10 @@ links! {
         #[serde(default)]
         ports: Vec<Spanned<String>>,
         #[serde(default)]
+        mode: Option<Spanned<BridgeMode>>,
+        #[serde(default)]
+        dhcp_dns: Option<Spanned<bool>>,
+        #[serde(default)]
         stp: bool,
         #[serde(default)]
         vlan_filtering: Option<Spanned<bool>>,
@@ -167,6 +173,16 @@ pub(in crate::definition) struct Route {
     pub via: Option<Spanned<IpAddr>>,
     #[serde(default)]
     pub metric: Option<Spanned<u32>>,
+}
+
+/// A port of the host that leads to a guest.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::definition) struct Forward {
+    pub port: Spanned<u16>,
+    #[serde(default)]
+    pub protocol: Protocol,
+    pub to: Spanned<String>,
 }
 
 /// `"dhcp"`, `"none"` or an address.

@@ -11,7 +11,7 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 
 use super::{Checker, Once, inner, source};
-use crate::appliance::{Bond, BondMode, Bridge, Link, Match, Network, PortVlans, Vlan};
+use crate::appliance::{Bond, BondMode, Bridge, BridgeMode, Link, Match, Network, PortVlans, Vlan};
 use crate::ip::IpNet;
 use crate::names::{Mac, check_interface};
 
@@ -229,6 +229,7 @@ impl Checker<'_> {
             let place = Place { key: format!("{key}.vlan-filtering"), span: filtering.span() };
             places.unfiltered.0.insert(name.to_owned(), place);
         }
+        let (mode, dhcp_dns) = self.own_network(&bridge, &link, key);
         let vlans = bridge.vlans.into_iter().map(|(port, vlans)| {
             let key = format!("{key}.vlans.{port}");
             places.vlans.push((name.to_owned(), port.clone(), Place { key: key.clone(), span: vlans.span() }));
@@ -242,7 +243,30 @@ impl Checker<'_> {
         });
         let vlans = vlans.collect::<BTreeMap<_, _>>();
         let filtering = bridge.vlan_filtering.map_or(!vlans.is_empty(), Spanned::into_inner);
-        Bridge { link, ports: inner(bridge.ports), stp: bridge.stp, vlan_filtering: filtering, vlans }
+        let ports = inner(bridge.ports);
+        Bridge { link, ports, mode, dhcp_dns, stp: bridge.stp, vlan_filtering: filtering, vlans }
+    }
+
+    /// What a bridge says of being a network of the host's own.
+    fn own_network(&mut self, bridge: &source::Bridge, link: &Link, key: &str) -> (BridgeMode, bool) {
+        let mode = bridge.mode.as_ref().map(|mode| *mode.get_ref()).unwrap_or_default();
+        let own = mode != BridgeMode::Bridged;
+        if let Some(place) = bridge.mode.as_ref().filter(|_| own) {
+            if link.ipv4().next().is_none() {
+                let message = "the host is its guests' gateway: give it an address, such as \"192.168.77.1/24\"";
+                self.wrong(place.span(), format!("{key}.mode"), message);
+            }
+            if let Some(port) = bridge.ports.first() {
+                let message = "its guests reach others by the host: a bridge with ports has mode = \"bridged\"";
+                self.wrong(port.span(), format!("{key}.ports[0]"), message);
+            }
+        }
+        let dhcp_dns = bridge.dhcp_dns.as_ref().map_or(own, |dhcp_dns| *dhcp_dns.get_ref());
+        if let Some(place) = bridge.dhcp_dns.as_ref().filter(|_| dhcp_dns && !own) {
+            let message = "goes with mode = \"nat\", \"routed\" or \"isolated\": others have servers of their own";
+            self.wrong(place.span(), format!("{key}.dhcp-dns"), message);
+        }
+        (mode, dhcp_dns)
     }
 
     /// What every link says.

@@ -1,0 +1,83 @@
+//! `[firewall]`, and what goes with it.
+
+use toml::Spanned;
+
+use super::super::source;
+use super::{Checker, inner};
+use crate::appliance::{Firewall, Opening, Protocol, Ssh};
+use crate::ip::IpNet;
+
+impl Checker<'_> {
+    /// With ssh among the open ports.
+    pub(super) fn firewall(&mut self, source: source::Firewall, ssh: Option<&Ssh>) -> Firewall {
+        let mut open = Vec::<Opening>::new();
+        for (index, opening) in source.open.into_iter().enumerate() {
+            let key = format!("firewall.open[{index}]");
+            let (port, protocol) = (*opening.port.get_ref(), opening.protocol);
+            let same = |other: &Opening| (other.protocol, other.port) == (protocol, port);
+            if port == 0 {
+                self.wrong(opening.port.span(), format!("{key}.port"), "use 1 to 65535");
+            } else if open.iter().any(same) {
+                let message =
+                    format!("{} port {port} is opened twice: name all networks in one `from`", protocol.name());
+                self.wrong(opening.port.span(), format!("{key}.port"), message);
+            } else if protocol == Protocol::Tcp && ssh.is_some_and(|ssh| ssh.port == port) {
+                let message = "[access.ssh] opens its port itself: firewall.ssh-from says from where";
+                self.wrong(opening.port.span(), format!("{key}.port"), message);
+            }
+            self.networks(&opening.from, &format!("{key}.from"));
+            open.push(Opening { protocol, port, from: inner(opening.from) });
+        }
+        let from = source.ssh_from.map(|from| {
+            if ssh.is_none() {
+                self.wrong(from.span(), "firewall.ssh-from", "nobody logs in by ssh without [access.ssh]");
+            } else if from.get_ref().is_empty() {
+                self.wrong(from.span(), "firewall.ssh-from", "name a network, or leave it out for all of them");
+            }
+            self.networks(from.get_ref(), "firewall.ssh-from");
+            inner(from.into_inner())
+        });
+        if let Some(ssh) = ssh {
+            let from = from.unwrap_or_default();
+            open.push(Opening { protocol: Protocol::Tcp, port: ssh.port, from });
+        }
+        Firewall { ping: source.ping, open }
+    }
+
+    /// Networks, each written as one.
+    pub(super) fn networks(&mut self, nets: &[Spanned<IpNet>], key: &str) {
+        for (index, net) in nets.iter().enumerate() {
+            let network = net.get_ref().network();
+            if network != *net.get_ref() {
+                let message = format!("{} is an address, not a network: write {network}", net.get_ref());
+                self.wrong(net.span(), format!("{key}[{index}]"), message);
+            }
+        }
+    }
+
+    /// Whether a guest may send under any name, and its addresses beside its own.
+    pub(super) fn spoofing(
+        &mut self,
+        anti_spoofing: Option<Spanned<bool>>,
+        allowed: Vec<Spanned<IpNet>>,
+        key: &str,
+    ) -> (bool, Vec<IpNet>) {
+        let said = [
+            ("anti-spoofing", anti_spoofing.as_ref().map(Spanned::span)),
+            ("allowed-addresses", allowed.first().map(Spanned::span)),
+        ];
+        for (name, span) in said {
+            if let Some(span) = span.filter(|_| !self.behind_firewall) {
+                let message = "goes with [firewall], which the definition does not have";
+                self.wrong(span, format!("{key}.{name}"), message);
+            }
+        }
+        let on = anti_spoofing.is_none_or(Spanned::into_inner);
+        if let Some(first) = allowed.first().filter(|_| !on) {
+            let message = "without anti-spoofing the guest sends from any address";
+            self.wrong(first.span(), format!("{key}.allowed-addresses"), message);
+        }
+        self.networks(&allowed, &format!("{key}.allowed-addresses"));
+        (on, inner(allowed))
+    }
+}
