@@ -1,8 +1,8 @@
-//! One machine under `thimble run`.
+//! One machine under `thimble run`, or of QEMU's alone.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts a machine.
+    /// Starts a machine under `thimble run`.
     pub fn boot(boot: &Boot<'_>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut command = thimble();
@@ -65,8 +65,31 @@ impl Machine {
             command.arg("--append").arg(boot.append);
         }
         command.args(boot.more);
+        Self::start(command, directory)
+    }
+
+    /// Starts a machine of QEMU's by itself, with more arguments: what `thimble run` has no words for. It boots directly
+    /// what is in `netboot` of `artefacts`.
+    ///
+    /// # Panics
+    /// QEMU does not start.
+    pub fn of_qemu(artefacts: &Path, append: &str, more: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-M", "q35", "-m", "768"]);
+        // QEMU's nested paging is not to be trusted: see `guests::PATIENT`.
+        command.args(["-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,npt=off", "-smp", "2"]);
+        command.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", directory.path().join("qmp").display()));
+        command.arg("-kernel").arg(artefacts.join("netboot/vmlinuz"));
+        command.arg("-initrd").arg(artefacts.join("netboot/initrd"));
+        command.arg("-append").arg(format!("console=ttyS0 quiet panic=-1 {append}")).args(more);
+        Self::start(command, directory)
+    }
+
+    fn start(mut command: Command, directory: TempDir) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.spawn().expect("thimble starts");
+        let mut process = command.spawn().expect("it starts: see scripts/setup");
         let (sender, console) = channel();
         let stdout: Box<dyn Read + Send> = Box::new(process.stdout.take().expect("it is piped"));
         let stderr: Box<dyn Read + Send> = Box::new(process.stderr.take().expect("it is piped"));

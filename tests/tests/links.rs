@@ -1,4 +1,4 @@
-//! Links that come and go: a bond's cables while a guest serves, a card that is pulled and plugged in.
+//! Links that come and go: a bond's cables while a guest serves, a card that is pulled and plugged in; and a trunk.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 const BIG: u64 = 8 << 20;
 const RATE: &str = "400K";
 
-fn build(directory: &Path, public: &str) -> PathBuf {
-    let text = fs::read_to_string(repository().join("tests/library/links.toml")).expect("it can be read");
-    let config = directory.join("links.toml");
-    fs::write(&config, text.replace("KEY", public)).expect("the definition can be written");
+/// Builds a definition of `tests/library` with its key and with more behind it.
+fn build(directory: &Path, name: &str, public: &str, more: &str) -> PathBuf {
+    let text = fs::read_to_string(repository().join("tests/library").join(name)).expect("it can be read");
+    let config = directory.join(name);
+    fs::write(&config, text.replace("KEY", public) + more).expect("the definition can be written");
     let out = directory.join("out");
     let mut command = thimble();
     command.args(["build", "--quiet", "--library", "tests/library", "--format", "netboot"]);
@@ -32,7 +33,7 @@ fn cables_and_cards_come_and_go() {
     // Given a host with two cards of a bond at one switch, and a third card that is alone,
     let directory = TempDir::new().expect("a temporary directory");
     let (key, public) = ssh::key(directory.path(), "right");
-    let out = build(directory.path(), &public);
+    let out = build(directory.path(), "links.toml", &public, "");
     let (login, page) = (free_port(), free_port());
     let world = format!(
         "user,id=world,ipv6=off,restrict=on,net=10.1.1.0/24,host=10.1.1.1,dns=10.1.1.3,dhcpstart=10.1.1.100,\
@@ -57,9 +58,9 @@ fn cables_and_cards_come_and_go() {
             "-device",
             "virtio-net-pci,netdev=port1,id=card1,romfile=,mac=52:54:00:00:00:02",
             "-device",
-            "pcie-root-port,id=slot,chassis=1,slot=1",
+            "pcie-root-port,id=hot,chassis=1,slot=1",
             "-device",
-            "virtio-net-pci,netdev=port2,id=card2,romfile=,mac=52:54:00:00:00:03,bus=slot",
+            "virtio-net-pci,netdev=port2,id=card2,romfile=,mac=52:54:00:00:00:03,bus=hot",
         ],
     );
     machine.wait_all(&["^thimble: host wires up", "^thimble: guest inner ready"], BOOT_LIMIT);
@@ -112,7 +113,35 @@ fn cables_and_cards_come_and_go() {
     machine.qmp("device_del", json!({ "id": "card2" }));
     until(None);
     machine.qmp("netdev_add", json!({ "type": "hubport", "id": "port3", "hubid": 2 }));
-    let card = json!({ "driver": "virtio-net-pci", "netdev": "port3", "id": "card3", "bus": "slot" });
+    let card = json!({ "driver": "virtio-net-pci", "netdev": "port3", "id": "card3", "bus": "hot" });
     machine.qmp("device_add", card);
     until(Some("br1"));
+}
+
+#[test]
+fn a_trunk_leads_to_guests_of_the_same_vlan_on_another_host() {
+    // Given two hosts whose cards are joined, with guests in two VLANs,
+    let guest = |name: &str, address: u8, vlan: u16| {
+        format!(
+            "[[guest]]\nname = \"{name}\"\nimage = \"behind\"\nmemory = \"64MiB\"\n\
+             network = {{ bridge = \"br0\", address = \"10.9.0.{address}/24\", vlan = {vlan} }}\n"
+        )
+    };
+    let places = [(); 2].map(|()| TempDir::new().expect("a temporary directory"));
+    let [right, left] = [guest("right", 2, 10) + &guest("other", 3, 20), guest("left", 1, 10)];
+    let right = build(places[0].path(), "trunk.toml", "", &right);
+    let left = build(places[1].path(), "trunk.toml", "", &left);
+    let socket = places[0].path().join("wire");
+    let boot = |artefacts: &Path, server: &str, mac: &str| {
+        let wire = format!("stream,id=wire,server={server},addr.type=unix,addr.path={}", socket.display());
+        let card = format!("virtio-net-pci,netdev=wire,romfile=,mac={mac}");
+        Machine::of_qemu(artefacts, "thimble.guest-consoles", &["-netdev", &wire, "-device", &card])
+    };
+    let mut right = boot(&right, "on", "52:54:00:00:00:01");
+    right.wait_all(&["^thimble: guest right ready", "^thimble: guest other ready"], BOOT_LIMIT);
+    let mut left = boot(&left, "off", "52:54:00:00:00:02");
+    // then those of one VLAN reach each other, and no others.
+    left.wait(r"^\[left\] same vlan: passed", BOOT_LIMIT);
+    let other = left.wait(r"^\[left\] other vlan: ", BOOT_LIMIT);
+    assert!(!other.contains("passed"), "{other}");
 }
