@@ -18,6 +18,8 @@
 mod cards;
 mod declared;
 mod firewall;
+#[cfg(test)]
+mod firewall_tests;
 mod forwarding;
 mod guard;
 mod probe;
