@@ -86,6 +86,9 @@ pub struct Args {
     /// With CONFIG: see `thimble build`
     #[arg(long, value_name = "DIR")]
     library: Option<PathBuf>,
+    /// More words for QEMU, behind `--`: other disks and cards, as `-device` has them
+    #[arg(last = true, value_name = "QEMU OPTION")]
+    qemu: Vec<String>,
 }
 
 /// Runs it.
@@ -146,6 +149,7 @@ fn start(args: Args, dir: &Path, progress: &Progress) -> Result<()> {
         qmp: args.qmp,
         internet: args.internet,
         append: args.append,
+        qemu: args.qemu,
     };
     run::run(&artefacts, request, progress)
 }

@@ -150,6 +150,8 @@ pub struct Request {
     pub internet: bool,
     /// More words for the kernel.
     pub append: String,
+    /// More words for QEMU.
+    pub qemu: Vec<String>,
 }
 
 /// Runs an appliance to its end, or to the line that is waited for.
@@ -207,6 +209,7 @@ pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Resu
         ends_on_reboot: request.until.is_some(),
         watchdog: request.watchdog,
         qmp: request.qmp,
+        more: request.qemu,
         // Last, so that its notice stands alone: whatever could be wrong has been told.
         accel: accelerate(request.accel, progress),
     };

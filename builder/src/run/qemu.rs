@@ -89,6 +89,8 @@ pub struct Machine {
     pub watchdog: bool,
     /// A QMP socket for somebody else.
     pub qmp: Option<PathBuf>,
+    /// The user's own words for QEMU.
+    pub more: Vec<String>,
 }
 
 impl Machine {
@@ -173,6 +175,7 @@ impl Machine {
         if let Some(socket) = &self.qmp {
             add(&["-qmp", &format!("unix:{},server=on,wait=off", escaped(socket))]);
         }
+        args.extend(self.more.iter().cloned());
         args
     }
 
@@ -218,6 +221,7 @@ mod tests {
             ends_on_reboot: false,
             watchdog: false,
             qmp: None,
+            more: vec![],
         }
     }
 
