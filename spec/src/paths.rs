@@ -43,6 +43,11 @@ pub const HOST_CONTROL: &str = "/run/thimble/init.sock";
 /// A file whose presence tells PID 1 that the node daemon has done its start-up; it holds nothing.
 pub const NODE_READY: &str = "/run/thimble/node.ready";
 
+/// What the storage service has brought up so far, for the node daemon: see [`crate::host::storage::State`].
+pub const STORAGE_STATE: &str = "/run/thimble/storage.json";
+/// A file whose presence tells PID 1 that the storage service has done what it can; it holds nothing.
+pub const STORAGE_SETTLED: &str = "/run/thimble/storage.settled";
+
 /// A file whose presence tells PID 1 that all guests that start by themselves have been ready, at the same time; it holds
 /// nothing.
 pub const GUESTS_READY: &str = "/run/thimble/guests.ready";

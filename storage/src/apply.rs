@@ -29,6 +29,8 @@ pub trait System {
     fn execute(&mut self, step: &Step) -> Result<()>;
     /// Tells people that a step is about to be taken.
     fn tell(&mut self, step: &Step);
+    /// Tells programs what there is by now.
+    fn planned(&mut self, plan: &Plan);
 }
 
 /// What is left when everything was done.
@@ -40,6 +42,8 @@ pub struct Outcome {
     pub problems: Vec<String>,
     /// What is not there.
     pub waiting: Vec<String>,
+    /// What waits for something else.
+    pub held: Vec<String>,
 }
 
 /// Makes the host's storage what is declared, as far as it can be. Disks that are missing may come until `settle` has
@@ -53,7 +57,9 @@ pub fn apply(storage: &Storage, system: &mut dyn System, settle: Duration) -> Re
     let mut quiet_since = Instant::now();
     for _ in 0..ROUNDS_MAX {
         let patience = if quiet_since.elapsed() < settle { Patience::Wait } else { Patience::Over };
-        let Plan { steps, problems, waiting } = plan(storage, &system.observe()?, patience);
+        let plan = plan(storage, &system.observe()?, patience);
+        system.planned(&plan);
+        let Plan { steps, problems, waiting, held, .. } = plan;
         let steps: Vec<Step> = steps.into_iter().filter(|step| !failed.forbids(step)).collect();
         if steps.is_empty() {
             if !waiting.is_empty() && patience == Patience::Wait {
@@ -62,7 +68,7 @@ pub fn apply(storage: &Storage, system: &mut dyn System, settle: Duration) -> Re
             }
             let told = failed.sentences.clone().into_iter().chain(problems);
             outcome.problems = told.collect();
-            outcome.waiting = waiting;
+            (outcome.waiting, outcome.held) = (waiting, held);
             return Ok(outcome);
         }
         for step in steps {
@@ -147,6 +153,8 @@ mod tests {
         }
 
         fn tell(&mut self, _: &Step) {}
+
+        fn planned(&mut self, _: &Plan) {}
     }
 
     #[test]

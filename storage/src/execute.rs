@@ -13,6 +13,7 @@ use thimble_spec::appliance::{
 };
 
 use crate::mark::{self, Place};
+use crate::observe::array_directory;
 use crate::step::{Step, Target};
 use crate::tools::{lvm, run};
 use crate::{Error, Result, doing, table};
@@ -28,6 +29,8 @@ pub(crate) const FRESH: &str = "thimble-new";
 pub(crate) const PV_PREFIX: &str = "thimbl-";
 /// How long the kernel may take to make the partitions of a new table.
 const PARTITIONS_LIMIT: Duration = Duration::from_secs(5);
+/// How long an array may take to let a member go.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 /// Swap in memory is used before swap on disks (`SWAP_FLAG_PREFER` and a priority, linux/swap.h).
 const ZRAM_PRIORITY: i32 = 0x8000 | 100;
 
@@ -52,6 +55,7 @@ pub fn execute(storage: &Storage, step: &Step) -> Result<()> {
             mdadm("--assemble", &[&array, "--run"], &paths)
         }
         Step::Stop { block } => mdadm("--stop", &[&format!("/dev/{block}")], &[]),
+        Step::Release { array } => release(array),
         Step::AddMember { array, target, returns } => add_member(array, target, *returns),
         Step::CreateGroup { name, members } => {
             let paths = physical_volumes(members)?;
@@ -240,12 +244,36 @@ fn create_array(raid: &Raid, members: &[Target], spares: &[Target]) -> Result<()
     all.iter().try_for_each(|target| unmark(target, place))
 }
 
+/// Members whose disk was pulled keep their places until somebody says that they are gone (Documentation/admin-guide/md.rst,
+/// `dev-XXX/state`).
+fn release(array: &Target) -> Result<()> {
+    let directory = array_directory(&array.block);
+    let what = || format!("take members out of {array}");
+    for entry in doing(fs::read_dir(&directory), what)?.flatten() {
+        let is_member = entry.file_name().to_string_lossy().starts_with("dev-");
+        if !is_member || entry.path().join("block").exists() {
+            continue;
+        }
+        let state = entry.path().join("state");
+        // One that has failed already stays so; the last one of an array cannot fail.
+        let _ = fs::write(&state, "faulty");
+        let end = Instant::now() + RELEASE_LIMIT;
+        // The array is done with it when all that it had begun has ended.
+        while let Err(error) = fs::write(&state, "remove") {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                break;
+            }
+            if Instant::now() >= end {
+                return Err(Error(format!("cannot {}: {error}", what())));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    Ok(())
+}
+
 fn add_member(array: &Target, target: &Target, returns: bool) -> Result<()> {
     let path = format!("/dev/{}", array.block);
-    // Members that were pulled keep their places until somebody says that they are gone. Without any, this fails.
-    for verb in ["--fail", "--remove"] {
-        let _ = run("mdadm", &[&path, verb, "detached"]);
-    }
     if !returns {
         clear(target)?;
     }
@@ -296,11 +324,7 @@ fn create_volume(group: &str, volume: &Volume) -> Result<()> {
             let tag = format!("--addtag={FRESH}");
             vec![tag, "--wipesignatures=y".to_owned(), "--zero=y".to_owned(), name, size(bytes), group.to_owned()]
         }
-        // A pool that is full says so, rather than let writes wait: the VMM stops the guest then.
-        VolumeKind::ThinPool(bytes) => {
-            let full = "--errorwhenfull=y".to_owned();
-            vec!["--type=thin-pool".to_owned(), full, name, size(bytes), group.to_owned()]
-        }
+        VolumeKind::ThinPool(bytes) => vec!["--type=thin-pool".to_owned(), name, size(bytes), group.to_owned()],
         VolumeKind::Thin { pool, size } => {
             let virtual_size = format!("--virtualsize={}b", size.bytes());
             vec!["--type=thin".to_owned(), name, virtual_size, format!("--thinpool={pool}"), group.to_owned()]

@@ -22,15 +22,21 @@
 //! | [`observe`] | reads sysfs, the devices, LVM |
 //! | [`execute`] | does a step, with the distribution's tools |
 //! | [`apply`] | all of it, until nothing is left |
+//! | [`state`] | what may be used by now, for whoever waits for it |
+//! | [`repair`] | what administrators have done to an array |
 //! | [`status`] | what administrators and programs are told |
+//! | [`end`] | all of it taken down, when the host ends |
 
 pub mod apply;
+pub mod end;
 pub mod execute;
 pub mod mark;
 pub mod observe;
 pub mod observed;
 pub mod plan;
+pub mod repair;
 pub mod signature;
+pub mod state;
 pub mod status;
 pub mod step;
 mod table;

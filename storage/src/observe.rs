@@ -145,7 +145,7 @@ fn look(path: &Path, size: u64) -> io::Result<Found> {
 }
 
 /// Device numbers and mount points (proc(5), mountinfo), the uppermost of each place.
-fn mounts() -> Vec<(String, String)> {
+pub(crate) fn mounts() -> Vec<(String, String)> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     parse_mounts(&text)
 }
@@ -163,7 +163,7 @@ fn parse_mounts(text: &str) -> Vec<(String, String)> {
     mounts
 }
 
-fn swaps() -> Vec<String> {
+pub(crate) fn swaps() -> Vec<String> {
     let text = fs::read_to_string("/proc/swaps").unwrap_or_default();
     let paths = text.lines().skip(1).filter_map(|line| line.split_whitespace().next());
     paths.filter_map(|path| device_name(Path::new(path))).collect()

@@ -1,7 +1,6 @@
 //! What administrators and programs are told of a host's storage.
 
 use std::fs;
-use std::path::Path;
 
 use serde::Serialize;
 use thimble_spec::appliance::{Raid, Storage};
@@ -9,7 +8,7 @@ use thimble_spec::appliance::{Raid, Storage};
 use crate::observe::{array_directory, rows, word};
 use crate::observed::Observed;
 use crate::plan::{Patience, plan};
-use crate::{Result, doing, tools};
+use crate::{Result, tools};
 
 /// All of it.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -28,6 +27,8 @@ pub struct Status {
     pub problems: Vec<String>,
     /// What is not there.
     pub waiting: Vec<String>,
+    /// What waits for something else.
+    pub held: Vec<String>,
 }
 
 /// A disk.
@@ -118,6 +119,7 @@ pub fn status(storage: &Storage, observed: &Observed) -> Result<Status> {
         steps: plan.steps.iter().map(ToString::to_string).collect(),
         problems: plan.problems,
         waiting: plan.waiting,
+        held: plan.held,
     })
 }
 
@@ -189,27 +191,6 @@ fn volumes(storage: &Storage) -> Result<Vec<VolumeStatus>> {
         notes_percent: word(row, "metadata_percent").parse().ok(),
     };
     Ok(rows(&report, "lv").iter().filter(|row| ours(row)).map(volume).collect())
-}
-
-/// Has an array read and compared as a whole, in the background.
-///
-/// # Errors
-/// It does something else, or does not run.
-pub fn scrub(raid: &Raid, observed: &Observed) -> Result<()> {
-    let array = observed.arrays.iter().find(|array| array.name == raid.name && array.active);
-    let what = || format!("check the array {}", raid.name);
-    let array = doing(array.ok_or("it does not run"), what)?;
-    doing(fs::write(array_directory(&array.block).join("sync_action"), "check"), what)
-}
-
-/// Copies a member of an array to another device, and takes it out when all is copied.
-///
-/// # Errors
-/// mdadm refuses.
-pub fn replace(raid: &Raid, old: &Path, new: &Path) -> Result<()> {
-    let (old, new) = (old.display().to_string(), new.display().to_string());
-    tools::run("mdadm", &[&raid.path(), "--add", &new])?;
-    tools::run("mdadm", &[&raid.path(), "--replace", &old, "--with", &new]).map(drop)
 }
 
 #[cfg(test)]

@@ -76,6 +76,11 @@ pub enum Step {
         /// The kernel's name.
         block: String,
     },
+    /// Tells an array that members are not there any more, so that their places are free.
+    Release {
+        /// The array.
+        array: Target,
+    },
     /// Gives an array a member, or one back.
     AddMember {
         /// The array.
@@ -195,6 +200,7 @@ impl fmt::Display for Step {
                 if *missing == 0 { Ok(()) } else { write!(f, ", without {missing} that are missing") }
             }
             Self::Stop { block } => write!(f, "stop the array {block}, which is not whole"),
+            Self::Release { array } => write!(f, "take the members out of {array} that are not there any more"),
             Self::AddMember { array, target, returns: true } => write!(f, "give {target} back to {array}"),
             Self::AddMember { array, target, returns: false } => write!(f, "add {target} to {array}"),
             Self::CreateGroup { name, members } => write!(f, "make the volume group {name} on {}", list(members)),

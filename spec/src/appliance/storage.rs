@@ -47,6 +47,34 @@ impl Storage {
         *self == Self::default()
     }
 
+    /// What of it must be there before a path can be used: the declared block device that it is, or the mount that it is
+    /// below.
+    pub fn under<'a>(&self, path: &'a str) -> Option<&'a str> {
+        if self.devices().any(|device| device == path) {
+            return Some(path);
+        }
+        let mounts = self.filesystems.iter().map(|it| &it.mount).chain(self.nfs.iter().map(|it| &it.mount));
+        let of = |mount: &String| {
+            let rest = path.strip_prefix(mount.as_str())?;
+            (rest.is_empty() || rest.starts_with('/')).then(|| &path[..mount.len()])
+        };
+        mounts.filter_map(of).max_by_key(|mount| mount.len())
+    }
+
+    /// The paths of all declared block devices.
+    pub fn devices(&self) -> impl Iterator<Item = String> {
+        let disks = self.disks.iter().flat_map(|(name, disk)| {
+            let parts = disk.partitions.iter().map(move |part| Self::partition_path(name, &part.name));
+            std::iter::once(Self::disk_path(name)).chain(parts)
+        });
+        let arrays = self.raids.iter().map(Raid::path);
+        let volumes = self.groups.iter().flat_map(|group| {
+            let devices = group.volumes.iter().filter(|volume| !matches!(volume.kind, VolumeKind::ThinPool(_)));
+            devices.map(move |volume| group.path(&volume.name))
+        });
+        disks.chain(arrays).chain(volumes)
+    }
+
     /// The path of a declared disk.
     pub fn disk_path(disk: &str) -> String {
         format!("{DISK_NAMES}/{disk}")

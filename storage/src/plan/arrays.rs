@@ -66,10 +66,13 @@ impl<'a> Planner<'a> {
         let paths: Vec<String> = raid.members.iter().chain(&raid.spares).cloned().collect();
         let (present, missing) = self.present(&paths);
         for path in missing.iter().filter(|_| array.degraded > 0) {
-            self.wait_for(format!("array {} lacks {path}, which is not there", raid.name));
+            self.wait_for_device(&format!("array {}", raid.name), path);
         }
         if raid.level == 0 {
             return;
+        }
+        if array.gone > 0 {
+            self.step(Step::Release { array: target.clone() });
         }
         for (member, device) in present {
             if array.members.iter().any(|name| name == device.name) {
@@ -107,9 +110,14 @@ impl<'a> Planner<'a> {
                 found.entry(md.uuid).or_default().push((target, *device, md));
             }
         }
+        // One that took another's place is not in the definition yet: its superblock says that it belongs here.
+        let strangers = self.strangers(&present, found.keys());
+        for (target, device, md) in &strangers {
+            found.entry(md.uuid).or_default().push((target, *device, md));
+        }
         let making = present.iter().any(|(_, device)| device.block.found.unfinished());
         // Cut off while it was made: nothing is on it yet, so it is made anew. If all superblocks were written, it is made.
-        let whole = found.values().any(|members| members.len() == present.len()) && missing.is_empty();
+        let whole = found.values().any(|members| members.len() >= present.len()) && missing.is_empty();
         match found.len() {
             _ if making && !whole => self.make(raid, &present, &missing),
             0 => self.make(raid, &present, &missing),
@@ -121,6 +129,23 @@ impl<'a> Planner<'a> {
                 found.len()
             )),
         }
+    }
+
+    /// Devices that the definition does not name as members, and that are in one of these arrays.
+    fn strangers<'m>(
+        &self,
+        present: &[(Target, Device<'a>)],
+        arrays: impl Iterator<Item = &'m [u8; 16]>,
+    ) -> Vec<(Target, Device<'a>, &'a Md)> {
+        let arrays: Vec<&[u8; 16]> = arrays.collect();
+        let blocks = self.observed.blocks.iter().filter(|(_, block)| block.used_by.is_none());
+        let others = blocks.filter(|(name, _)| !present.iter().any(|(_, device)| device.name == name.as_str()));
+        let member = others.filter_map(|(name, block)| {
+            let md = block.found.md().filter(|md| arrays.contains(&&md.uuid))?;
+            let target = Target { block: name.clone(), path: format!("/dev/{name}") };
+            Some((target, Device { name, block }, md))
+        });
+        member.collect()
     }
 
     fn start(&mut self, raid: &Raid, members: Vec<(&Target, Device<'a>, &Md)>, missing: &[String]) {

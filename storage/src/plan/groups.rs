@@ -25,8 +25,9 @@ impl<'a> Planner<'a> {
             match self.observed.groups.iter().find(of_ours) {
                 Some(known) => self.extend(group, known, &found),
                 None if !missing.is_empty() => {
-                    let missing = missing.join(", ");
-                    self.wait_for(format!("volume group {} waits for {missing}", group.name));
+                    for path in missing {
+                        self.wait_for_device(&format!("volume group {}", group.name), path);
+                    }
                 }
                 None if self.observed.groups.iter().any(|known| known.name == group.name) => self.problem(format!(
                     "there is a volume group {} on other disks than its definition says: it is left alone",

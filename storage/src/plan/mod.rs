@@ -29,6 +29,10 @@ pub struct Plan {
     pub problems: Vec<String>,
     /// What is not there, and may still come.
     pub waiting: Vec<String>,
+    /// What cannot be, because something else of the plan is not there yet.
+    pub held: Vec<String>,
+    /// Paths of declared devices and mounts that may be used by now.
+    pub ready: Vec<String>,
 }
 
 /// Whether missing disks may still come.
@@ -47,7 +51,27 @@ pub fn plan(storage: &Storage, observed: &Observed, patience: Patience) -> Plan 
     planner.arrays();
     planner.groups();
     planner.uses();
+    planner.plan.ready = planner.ready_paths();
     planner.plan
+}
+
+/// The device of a path, or of the name of a declared disk or partition, and the steps after which something new may be made
+/// on it, or the sentence that says why nothing may.
+///
+/// # Errors
+/// It is not there.
+pub fn clearance(
+    storage: &Storage,
+    observed: &Observed,
+    path: &str,
+) -> Result<(Target, Result<Vec<Step>, String>), String> {
+    let path = if path.starts_with('/') { path.to_owned() } else { Storage::disk_path(path) };
+    let mut planner =
+        Planner { storage, observed, patience: Patience::Over, plan: Plan::default(), wiped: BTreeSet::new() };
+    let device = planner.resolve(&path).ok_or_else(|| format!("{path} is not there"))?;
+    let target = planner.target(&path, device);
+    let steps = planner.ready(&path, device);
+    Ok((target, steps.ok_or_else(|| planner.plan.problems.join("; "))))
 }
 
 struct Planner<'a> {
@@ -113,6 +137,42 @@ impl<'a> Planner<'a> {
         if !self.plan.waiting.contains(&sentence) {
             self.plan.waiting.push(sentence);
         }
+    }
+
+    /// Something waits for a device; whose fault that is was said where the device is declared.
+    fn wait_for_device(&mut self, what: &str, path: &str) {
+        let sentence = format!("{what} waits for {path}");
+        if !self.storage.devices().any(|device| device == path) {
+            self.wait_for(sentence);
+        } else if !self.plan.held.contains(&sentence) {
+            self.plan.held.push(sentence);
+        }
+    }
+
+    /// What has its name and is not being made.
+    fn ready_paths(&self) -> Vec<String> {
+        let is_made = |device: &Device<'_>| {
+            let block = device.block;
+            let array = self.observed.arrays.iter().find(|array| array.block == device.name);
+            let unfinished = |member: &String| self.observed.blocks.get(member).is_some_and(|it| it.found.unfinished());
+            block.broken.is_none()
+                && !block.found.unfinished()
+                && !self.wiped.contains(device.name)
+                && !array.is_some_and(|array| array.members.iter().any(unfinished))
+        };
+        let named = |path: &String| {
+            let device = self.resolve(path)?;
+            let known = self.observed.names.get(path).is_some_and(|name| name == device.name);
+            (known && is_made(&device)).then_some(())
+        };
+        let mounted = self.storage.filesystems.iter().filter(|filesystem| {
+            let device = self.resolve(&filesystem.device).map(|device| format!("/dev/{}", device.name));
+            device.is_some_and(|device| self.observed.mounts.get(&filesystem.mount) == Some(&device))
+        });
+        let exports = self.storage.nfs.iter().map(|nfs| &nfs.mount);
+        let exports = exports.filter(|mount| self.observed.mounts.contains_key(*mount)).cloned();
+        let devices = self.storage.devices().filter(|path| named(path).is_some());
+        devices.chain(mounted.map(|filesystem| filesystem.mount.clone())).chain(exports).collect()
     }
 
     /// Gives a device its declared name, if it hasn't it.

@@ -25,7 +25,7 @@ impl<'a> Planner<'a> {
     fn device(&mut self, path: &str, what: &str) -> Option<Device<'a>> {
         let device = self.resolve(path);
         if device.is_none() {
-            self.wait_for(format!("{what} waits for {path}"));
+            self.wait_for_device(what, path);
         }
         // What this plan changes is looked at again before anything is made on it.
         device.filter(|device| !self.wiped.contains(device.name))

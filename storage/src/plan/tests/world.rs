@@ -367,7 +367,7 @@ impl World {
             Step::Name { target } => {
                 self.names.insert(target.path.clone(), target.block.clone());
             }
-            Step::Stop { .. } | Step::Zram { .. } => {}
+            Step::Stop { .. } | Step::Release { .. } | Step::Zram { .. } => {}
         }
     }
 

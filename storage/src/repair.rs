@@ -1,0 +1,67 @@
+//! What administrators have done to an array that runs.
+
+use std::fs;
+
+use thimble_spec::appliance::{Raid, Storage};
+
+use crate::observe::array_directory;
+use crate::observed::{Array, Observed};
+use crate::plan::clearance;
+use crate::step::{Step, Target};
+use crate::{Error, Result, doing, execute, tools};
+
+/// A declared array that runs.
+fn running<'a>(storage: &'a Storage, observed: &'a Observed, name: &str) -> Result<(&'a Raid, &'a Array)> {
+    let known = || storage.raids.iter().map(|raid| raid.name.as_str()).collect::<Vec<_>>().join(", ");
+    let raid = storage.raids.iter().find(|raid| raid.name == name);
+    let raid = raid.ok_or_else(|| Error(format!("no array {name} is declared; there is {}", known())))?;
+    let array = observed.arrays.iter().find(|array| array.name == name && array.active);
+    Ok((raid, array.ok_or_else(|| Error(format!("the array {name} does not run: see thimble-node storage status")))?))
+}
+
+/// Has an array read and compared as a whole, in the background.
+///
+/// # Errors
+/// It is not declared, does something else, or does not run.
+pub fn scrub(storage: &Storage, observed: &Observed, name: &str) -> Result<()> {
+    let (_, array) = running(storage, observed, name)?;
+    let asked = fs::write(array_directory(&array.block).join("sync_action"), "check");
+    doing(asked, || format!("check the array {name}, which may do something else: see thimble-node storage status"))
+}
+
+/// What is said instead of a member that is not there any more.
+pub const MISSING: &str = "missing";
+
+/// Has a member of an array copied to another device, in the background; it is taken out when all is copied. Instead of one
+/// that is [`MISSING`], the other device is filled from the members that are left. It must be free: see [`clearance`].
+///
+/// # Errors
+/// The array is not declared or does not run, a device is not there or not free, mdadm refuses.
+pub fn replace(
+    storage: &Storage,
+    observed: &Observed,
+    name: &str,
+    old: &str,
+    new: &str,
+    tell: &mut dyn FnMut(&Step),
+) -> Result<()> {
+    let (raid, array) = running(storage, observed, name)?;
+    let old = match old {
+        MISSING => None,
+        old => Some(clearance(storage, observed, old).map_err(Error)?.0),
+    };
+    if let Some(stranger) = old.as_ref().filter(|old| !array.members.contains(&old.block)) {
+        let members = array.members.join(", ");
+        return Err(Error(format!("{stranger} is no member of the array {name}, which has {members}")));
+    }
+    let (new, free) = clearance(storage, observed, new).map_err(Error)?;
+    let array = Target { block: array.block.clone(), path: raid.path() };
+    let add = Step::AddMember { array: array.clone(), target: new.clone(), returns: false };
+    for step in free.map_err(Error)?.iter().chain([&add]) {
+        tell(step);
+        execute::execute(storage, step)?;
+    }
+    let Some(old) = old else { return Ok(()) };
+    let [array, old, new] = [array, old, new].map(|target| format!("/dev/{}", target.block));
+    tools::run("mdadm", &[&array, "--replace", &old, "--with", &new]).map(drop)
+}
