@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::appliance::Appliance;
+use crate::appliance::{Appliance, FilesystemKind, VolumeKind};
 
 /// A concern of the host.
 #[derive(Clone, Copy, Debug)]
@@ -20,14 +20,25 @@ pub struct Feature {
 pub const FEATURES: &[Feature] = &[
     Feature { name: "bond", wanted: |appliance| !appliance.network.bonds.is_empty() },
     Feature { name: "dummy", wanted: |appliance| !appliance.network.dummies.is_empty() },
+    Feature { name: "ext4", wanted: |appliance| makes(appliance, FilesystemKind::Ext4) },
     Feature { name: "firewall", wanted: has_rules },
+    Feature { name: "lvm", wanted: |appliance| !appliance.storage.groups.is_empty() },
+    Feature { name: "lvm-thin", wanted: has_thin_pools },
+    Feature { name: "md", wanted: |appliance| !appliance.storage.raids.is_empty() },
     Feature { name: "nat", wanted: |appliance| appliance.network.translates() },
     Feature { name: "netserve", wanted: |appliance| appliance.network.served().next().is_some() },
+    Feature { name: "nfs-mounts", wanted: |appliance| !appliance.storage.nfs.is_empty() },
     Feature { name: "ntp", wanted: |appliance| !appliance.host.time_servers.is_empty() },
     Feature { name: "shell", wanted: |appliance| appliance.host.shell || appliance.host.ssh.is_some() },
     Feature { name: "ssh", wanted: |appliance| appliance.host.ssh.is_some() },
+    Feature {
+        name: "swap",
+        wanted: |appliance| !appliance.storage.swaps.is_empty() || appliance.storage.zram.is_some(),
+    },
     Feature { name: "vlan", wanted: has_vlans },
     Feature { name: "watchdog", wanted: |appliance| appliance.host.watchdog.is_some() },
+    Feature { name: "xfs", wanted: |appliance| makes(appliance, FilesystemKind::Xfs) },
+    Feature { name: "zram", wanted: |appliance| appliance.storage.zram.is_some() },
 ];
 
 /// The names of those that an appliance asks for, each once: by what it wants of its host, and by the services that it
@@ -47,6 +58,15 @@ fn has_rules(appliance: &Appliance) -> bool {
 fn has_vlans(appliance: &Appliance) -> bool {
     let network = &appliance.network;
     !network.vlans.is_empty() || network.bridges.values().any(|bridge| bridge.vlan_filtering)
+}
+
+fn makes(appliance: &Appliance, kind: FilesystemKind) -> bool {
+    appliance.storage.filesystems.iter().any(|filesystem| filesystem.kind == kind)
+}
+
+fn has_thin_pools(appliance: &Appliance) -> bool {
+    let mut volumes = appliance.storage.groups.iter().flat_map(|group| &group.volumes);
+    volumes.any(|volume| matches!(volume.kind, VolumeKind::ThinPool(_)))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! summary = "arrays of disks: mdadm and the kernel's personalities"
 //! modules = ["md_mod", "raid1"]          # of the host's kernel, with all that they need
 //! always = []                            # those of them that PID 1 loads whatever is there
+//! fragments = []                         # what switches them on in a kernel that is compiled
 //! packages = ["mdadm"]                   # of the distribution
 //! keep = ["/sbin/mdadm"]                 # paths in them, with the ELF closure of each
 //! [links]
@@ -38,6 +39,8 @@ struct Table {
     modules: Vec<String>,
     #[serde(default)]
     always: Vec<String>,
+    #[serde(default)]
+    fragments: Vec<String>,
     #[serde(default)]
     packages: Vec<String>,
     #[serde(default)]
@@ -95,12 +98,12 @@ fn parse(name: &str, source: Source, overlay: PathBuf) -> std::result::Result<Fe
         name: name.to_owned(),
         modules: table.modules,
         always: table.always,
-        fragments: Vec::new(),
+        fragments: table.fragments,
         when: Vec::new(),
         source,
     };
     set.check()?;
-    let Table { packages, keep, links, users, .. } = Table { modules: Vec::new(), always: Vec::new(), ..table };
+    let Table { packages, keep, links, users, .. } = table;
     Ok(Feature { set, packages, keep, links, users, overlay })
 }
 
