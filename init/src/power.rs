@@ -13,7 +13,7 @@ use thimble_spec::cmdline::Cmdline;
 use thimble_spec::paths::GUESTS_READY;
 use thimble_spec::slot::TRIAL_WORD;
 
-use crate::clock::{since_boot, wait_until};
+use crate::clock::since_boot;
 use crate::console;
 use crate::error::{Doing, Result};
 use crate::process;
@@ -70,10 +70,7 @@ pub fn end_all_processes(limit: Duration) {
         let _ = kill(everybody, signal);
         // A stopped process sees no SIGTERM before it goes on.
         let _ = kill(everybody, Signal::SIGCONT);
-        if wait_until(limit, || {
-            while process::reap().is_some() {}
-            !process::any_child()
-        }) {
+        if process::wait_for_all(limit) {
             return;
         }
     }

@@ -6,12 +6,14 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 use std::{fmt, io};
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, setsid};
 
+use crate::clock::wait_until;
 use crate::error::{Doing, Error, Result};
 
 /// Where programs are looked for by those who were told no path.
@@ -168,8 +170,16 @@ pub fn reap() -> Option<(Pid, Exit)> {
     }
 }
 
+/// Reaps until no child is left, not longer than `limit`; says whether none is.
+pub fn wait_for_all(limit: Duration) -> bool {
+    wait_until(limit, || {
+        while reap().is_some() {}
+        !any_child()
+    })
+}
+
 /// Whether any child is left, dead or alive.
-pub fn any_child() -> bool {
+fn any_child() -> bool {
     waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT).is_ok()
 }
 

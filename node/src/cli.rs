@@ -16,6 +16,8 @@ pub const USAGE: &str = "usage: thimble-node [APPLIANCE.json]
        thimble-node network confirm|rollback
        thimble-node logs [--follow] [--level=LEVEL] [--source=SOURCE] [--json]
        thimble-node power off|reboot|kexec
+       thimble-node storage [status|plan] [--json]
+       thimble-node storage apply | scrub ARRAY | replace ARRAY OLD NEW
        thimble-node confirm
        thimble-node syslog
 
@@ -38,6 +40,9 @@ network  links and addresses; or makes them what another definition says: FILE, 
 logs     what the kernel, PID 1 and its services wrote; --level: so grave or graver (emergency, alert, critical, error,
          warning, notice, info, debug); --source: kernel, init, node or a service; --follow: and what comes
 power    shuts the guests down, then ends the host; kexec starts the running release again without the firmware
+storage  how disks, arrays, volumes and file systems are; plan: what would be done to make them what is declared; apply: do
+         it, as PID 1 has it done at the boot and whenever disks come and go; scrub: read an array as a whole, in the
+         background; replace: have a member of an array (or `missing`) replaced by another device, in the background
 syslog   sends the log to the server that the appliance names; PID 1 does so
 confirm  tells the boot loader that this release works; PID 1 does so
 
@@ -98,6 +103,8 @@ pub enum Verb {
     Host(crate::host::Ask),
     /// The running slot works.
     Confirm,
+    /// About the storage.
+    Storage(crate::storage::Ask),
     /// Send the log to a server.
     Syslog,
     /// Show [`USAGE`].
@@ -134,6 +141,7 @@ impl Verb {
             ["guests"] => Self::Guests { json: options.flag("--json") },
             ["confirm"] => Self::Confirm,
             ["syslog"] => Self::Syslog,
+            ["storage", ref words @ ..] => Self::Storage(crate::storage::Ask::parse(words, &mut options)?),
             ["services" | "firewall" | "network" | "power" | "logs", ..] => {
                 Self::Host(crate::host::Ask::parse(&words, &mut options)?)
             }
@@ -204,6 +212,9 @@ mod tests {
         assert_eq!(parse("slots --json"), Ok(Verb::Slots { json: true }));
         assert_eq!(parse("guests"), Ok(Verb::Guests { json: false }));
         assert_eq!(parse("confirm"), Ok(Verb::Confirm));
+        for line in ["storage", "storage plan --json", "storage scrub data"] {
+            assert!(matches!(parse(line), Ok(Verb::Storage(_))), "{line}");
+        }
         for line in ["services --json", "logs --follow --level=error --source=kernel --json", "power kexec"] {
             assert!(matches!(parse(line), Ok(Verb::Host(_))), "{line}");
         }

@@ -29,7 +29,7 @@ use crate::objects::Objects;
 use crate::plan::{self, Place};
 use crate::policy::{Next, Policy};
 use crate::readiness::Signs;
-use crate::{cgroup, lock, say, tap};
+use crate::{cgroup, lock, say, storage, tap};
 
 /// How long a guest may take to stop its services and power off before its power is cut.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
@@ -48,6 +48,8 @@ pub struct Keeper {
     pub index: u32,
     /// The way to the kernel's network objects.
     pub network: Handle,
+    /// What of the host's storage its disk is on.
+    pub needs: Vec<String>,
     /// What it shares with the others.
     pub objects: Objects,
     /// By which PID 1 knows that it is ready.
@@ -67,6 +69,7 @@ impl Keeper {
             return;
         }
         self.wait_for_image().await;
+        self.wait_for_storage().await;
         while !*self.stopping.borrow() {
             let began = Instant::now();
             let exit = match self.live().await {
@@ -93,6 +96,17 @@ impl Keeper {
         let image = plan::image(&self.guest);
         tokio::select! {
             () = self.objects.wait_for(&image) => {}
+            _ = self.stopping.wait_for(|stopping| *stopping) => {}
+        }
+    }
+
+    /// Waits for what its disk is on, as long as the host does not stop; one that runs has it.
+    async fn wait_for_storage(&mut self) {
+        if self.runs() {
+            return;
+        }
+        tokio::select! {
+            () = storage::wait::wait(&self.guest.name, &self.needs) => {}
             _ = self.stopping.wait_for(|stopping| *stopping) => {}
         }
     }

@@ -24,6 +24,7 @@ mod policy;
 mod readiness;
 mod say;
 mod shared;
+mod storage;
 mod syslog;
 mod tap;
 #[cfg(test)]
@@ -69,6 +70,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Slots { json } => update::slots::run(json)?,
         Verb::Confirm => update::confirm::run()?,
         Verb::Syslog => syslog::run()?,
+        Verb::Storage(ask) => storage::run(&ask)?,
         Verb::Host(ask) => host::run(&ask)?,
     }
     Ok(())

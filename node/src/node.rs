@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::guest::Keeper;
 use crate::objects::Objects;
 use crate::readiness::Signs;
-use crate::{heartbeat, hugepages, overcommit, say};
+use crate::{heartbeat, hugepages, overcommit, say, storage};
 
 /// On the host's kernel command line: copy the guests' consoles to the host's. A guest can flood the console then, so
 /// it is for tests and for looking what is wrong.
@@ -52,7 +52,8 @@ pub async fn run(appliance: &Path) -> Result<()> {
     for (index, guest) in (0..).zip(appliance.guests) {
         let (network, objects, stopping) = (network.clone(), objects.clone(), stopping.clone());
         let signs = signs.clone();
-        let keeper = Keeper { guest, index, network, objects, signs, stopping, copy_console };
+        let needs = storage::wait::needs(&appliance.storage, &guest);
+        let keeper = Keeper { guest, index, network, needs, objects, signs, stopping, copy_console };
         keepers.spawn(keeper.keep());
     }
     if let Some(watchdog) = appliance.host.watchdog {

@@ -35,7 +35,8 @@ fn copied(guest: &str, text: &str) -> Option<String> {
     (!text.is_empty()).then(|| format!("[{guest}] {text}"))
 }
 
-fn print(text: &str) {
+/// Prints a line as it is; it must not start with `thimble:`.
+pub fn print(text: &str) {
     // The console may be gone; there is nobody left to tell.
     let _ = std::io::stdout().write_all(format!("{text}\n").as_bytes());
 }

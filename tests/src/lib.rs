@@ -3,6 +3,7 @@
 
 pub mod clients;
 mod disk;
+pub mod disks;
 mod ganesha;
 pub mod guests;
 mod http;

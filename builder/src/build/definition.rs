@@ -60,7 +60,7 @@ impl Inputs {
         let Definition { mut appliance, build } =
             definition::parse(&source.file, &source.text).map_err(Error::Definition)?;
         let library = Library::find(library, config)?;
-        let mut mistakes = unsupported(&source, &appliance);
+        let mut mistakes = Vec::new();
         let mut sets = hardware::read(&library, &appliance.host_kernel.hardware, &source, &mut mistakes)?;
         let features = features::read(&library, &appliance, &mut mistakes)?;
         sets.extend(features.iter().map(|feature| feature.set.clone()));
@@ -88,16 +88,6 @@ impl Inputs {
         let lock = Lock::beside(config)?;
         Ok(Self { source, appliance, build, sets, features, host_settings, settings, images, trust, lock })
     }
-}
-
-/// What a definition may say and this version does not do.
-fn unsupported(source: &Source, appliance: &Appliance) -> Vec<Mistake> {
-    let mut mistakes = Vec::new();
-    if !appliance.storage.is_empty() {
-        let message = "this version of Thimble obeys no [storage]: leave it out, or use a RAID controller";
-        mistakes.push(source.mistake("storage", message));
-    }
-    mistakes
 }
 
 fn images(
@@ -141,10 +131,6 @@ hardware = ["virtoi"]
 [kernel.guest]
 source = "linux-source-6.12"
 fragments = ["guest/bace"]
-[[storage.raid]]
-name = "data"
-level = 1
-members = ["/dev/sda", "/dev/sdb"]
 [[guest]]
 name = "web1"
 image = "wep"
@@ -176,9 +162,7 @@ memory = "64MiB"
                  configs/hardware/virtoi.toml does not exist; did you mean virtio?",
                 "configs/demo.toml:8: kernel.guest.fragments[0]: there is no fragment guest/bace: \
                  configs/kernel/guest/bace.config does not exist; did you mean guest/base?",
-                "configs/demo.toml:9: storage: this version of Thimble obeys no [storage]: leave it out, or use a RAID \
-                 controller",
-                "configs/demo.toml:15: guest[0].image: there is no image wep: images/wep/recipe.toml does not exist; \
+                "configs/demo.toml:11: guest[0].image: there is no image wep: images/wep/recipe.toml does not exist; \
                  did you mean web?",
             ]
         );

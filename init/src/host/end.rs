@@ -1,15 +1,16 @@
-//! The end of a host, in order: guests, services, processes, leases, file systems, watchdog, power.
+//! The end of a host, in order: guests, services, processes, declared storage, leases, file systems, watchdog, power.
 
 use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use thimble_spec::paths::DATA_DIR;
+use thimble_spec::paths::{DATA_DIR, NODE};
 
 use super::{Announcement, Host};
 use crate::clock::since_boot;
 use crate::console;
 use crate::power::{self, Ending};
+use crate::process;
 
 /// How long the daemon may take: it shuts the guests down.
 const NODE_LIMIT: Duration = Duration::from_secs(40);
@@ -17,6 +18,22 @@ const NODE_LIMIT: Duration = Duration::from_secs(40);
 const SERVICES_LIMIT: Duration = Duration::from_secs(8);
 /// How long all others may take.
 const REST_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long declared storage may take to be taken down.
+const STORAGE_LIMIT: Duration = Duration::from_secs(20);
+
+/// A process of its own takes storage down: a disk that does not answer holds nobody else.
+fn end_storage(host: &str) {
+    let exec = [NODE, "storage", "end"].map(str::to_owned);
+    match process::start_as_root(&exec, host) {
+        Ok(_) if process::wait_for_all(STORAGE_LIMIT) => {}
+        Ok(_) => console::error(&format!(
+            "storage was not taken down in {} s, the host ends without: arrays may be checked at the next boot",
+            STORAGE_LIMIT.as_secs()
+        )),
+        Err(error) => console::failed(&error),
+    }
+}
 
 impl Host<'_> {
     /// Ends the host. Whatever is asked for meanwhile changes nothing.
@@ -29,6 +46,9 @@ impl Host<'_> {
             self.stop_services();
         }
         power::end_all_processes(REST_LIMIT);
+        if !self.appliance.storage.is_empty() {
+            end_storage(&self.appliance.name);
+        }
         self.network.end(since_boot());
         nix::unistd::sync();
         if let Err(error) = power::settle(Path::new(DATA_DIR)) {

@@ -112,9 +112,6 @@ impl<'a> Host<'a> {
         host.finish_modules();
         host.arm_watchdog();
         host.steps.done("modules");
-        if !host.appliance.storage.is_empty() {
-            console::error("[storage] is not supported yet, the host goes on without it");
-        }
         host.announcement = Announcement::Until(since_boot() + NODE_LIMIT);
         host
     }

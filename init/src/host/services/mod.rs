@@ -33,7 +33,6 @@ pub enum Kind {
     /// It reads nothing; what it writes is kept in the log.
     Logged,
     /// The same, and it stands on the console as well: for our own programs.
-    #[allow(dead_code)]
     Told,
     /// It has the console for itself.
     Terminal,

@@ -5,8 +5,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use thimble_spec::appliance::Appliance;
-use thimble_spec::paths::NODE;
-use thimble_spec::service::{Limits, Restart, Service, ServiceKind};
+use thimble_spec::paths::{NODE, STORAGE_SETTLED, STORAGE_STATE};
+use thimble_spec::service::{Limits, Ready, Restart, Service, ServiceKind};
 
 use super::{Kind, netserve};
 use crate::error::{Doing, Result};
@@ -27,6 +27,22 @@ pub struct BuiltIn {
 
 /// All of them, in the order in which they start.
 pub const TABLE: &[BuiltIn] = &[
+    BuiltIn {
+        name: "storage",
+        wanted: |appliance| !appliance.storage.is_empty(),
+        kind: Kind::Told,
+        service: |_| Service {
+            ready: Some(Ready::File(STORAGE_SETTLED.to_owned())),
+            ..daemon("storage", &[NODE, "storage", "keep"])
+        },
+        // One before it may have left them.
+        prepare: |_| {
+            for path in [STORAGE_STATE, STORAGE_SETTLED] {
+                let _ = fs::remove_file(path);
+            }
+            Ok(())
+        },
+    },
     BuiltIn {
         name: "syslog",
         wanted: |appliance| appliance.host.syslog.is_some(),

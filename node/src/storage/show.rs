@@ -1,0 +1,121 @@
+//! What people are told of the storage.
+
+use std::fmt::Write as _;
+
+use thimble_storage::plan::Plan;
+use thimble_storage::status::{ArrayStatus, Status};
+
+/// A line for each thing.
+pub fn status(status: &Status) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    for disk in &status.disks {
+        let _ = match (&disk.device, disk.size, &disk.content) {
+            (Some(device), Some(size), Some(content)) => {
+                writeln!(text, "disk {}: {device}, {}, {content}", disk.name, mib(size))
+            }
+            _ => writeln!(text, "disk {}: not there", disk.name),
+        };
+    }
+    for array in &status.arrays {
+        let _ = writeln!(text, "array {}: RAID {}, {}", array.name, array.level, array_line(array));
+    }
+    for volume in &status.volumes {
+        let _ = write!(text, "volume {}: {}", volume.name, mib(volume.size));
+        for (percent, what) in [(volume.used_percent, "used"), (volume.notes_percent, "of its notes used")] {
+            let _ = percent.map_or(Ok(()), |percent| write!(text, ", {percent:.1} % {what}"));
+        }
+        text.push('\n');
+    }
+    for filesystem in &status.filesystems {
+        let _ = match (filesystem.mounted, filesystem.size, filesystem.free) {
+            (true, Some(size), Some(free)) => {
+                writeln!(text, "file system {}: {}, {} free", filesystem.mount, mib(size), mib(free))
+            }
+            (true, ..) => writeln!(text, "file system {}: mounted", filesystem.mount),
+            _ => writeln!(text, "file system {}: not mounted", filesystem.mount),
+        };
+    }
+    rest(&mut text, &status.steps, &status.problems, &status.waiting, &status.held);
+    text
+}
+
+/// What would be done, and what keeps the rest.
+pub fn plan(plan: &Plan) -> String {
+    let mut text = String::new();
+    let steps: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+    rest(&mut text, &steps, &plan.problems, &plan.waiting, &plan.held);
+    if text.is_empty() {
+        text.push_str("nothing to do\n");
+    }
+    text
+}
+
+fn rest(text: &mut String, steps: &[String], problems: &[String], waiting: &[String], held: &[String]) {
+    for (what, sentences) in [("to do", steps), ("problem", problems), ("missing", waiting), ("waits", held)] {
+        for sentence in sentences {
+            let _ = writeln!(text, "{what}: {sentence}");
+        }
+    }
+}
+
+fn array_line(array: &ArrayStatus) -> String {
+    let Some(device) = &array.device else { return "not started".to_owned() };
+    let health = match array.degraded {
+        0 => "whole".to_owned(),
+        lost => format!("degraded, without {lost} of its members"),
+    };
+    let done = array.done_per_mille.map_or(String::new(), |done| format!(" {}.{} %", done / 10, done % 10));
+    format!("{device} of {}, {health}, {}{done}", array.members.join(" "), array.action)
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use thimble_storage::status::{DiskStatus, FilesystemStatus, VolumeStatus};
+
+    #[test]
+    fn each_thing_has_its_line() {
+        let array = ArrayStatus {
+            name: "data".to_owned(),
+            device: Some("md127".to_owned()),
+            level: 1,
+            degraded: 1,
+            members: vec!["vdb".to_owned()],
+            action: "recover".to_owned(),
+            done_per_mille: Some(123),
+            mismatches: 0,
+        };
+        let shown = status(&Status {
+            disks: vec![DiskStatus { name: "a".to_owned(), device: None, size: None, content: None }],
+            arrays: vec![array],
+            volumes: vec![VolumeStatus {
+                name: "vg/pool".to_owned(),
+                size: 64 << 20,
+                used_percent: Some(12.5),
+                notes_percent: Some(3.0),
+            }],
+            filesystems: vec![FilesystemStatus {
+                mount: "/data/a".to_owned(),
+                mounted: true,
+                size: Some(100 << 20),
+                free: Some(90 << 20),
+            }],
+            waiting: vec!["disk a is not there".to_owned()],
+            ..Status::default()
+        });
+        assert_eq!(
+            shown,
+            "disk a: not there\n\
+             array data: RAID 1, md127 of vdb, degraded, without 1 of its members, recover 12.3 %\n\
+             volume vg/pool: 64 MiB, 12.5 % used, 3.0 % of its notes used\n\
+             file system /data/a: 100 MiB, 90 MiB free\n\
+             missing: disk a is not there\n"
+        );
+        assert_eq!(plan(&Plan::default()), "nothing to do\n");
+    }
+}

@@ -1,0 +1,148 @@
+//! Disks of a machine under `thimble run`, each known by its serial number: files that a test can make, look at and pull.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{Boot, Machine, repository, thimble};
+
+/// Where a disk is plugged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plug {
+    /// A virtio disk, for good.
+    Virtio,
+    /// A virtio disk in a slot of its own: it can be pulled.
+    Slot,
+    /// A SATA disk.
+    Sata,
+}
+
+/// Disks in a directory.
+pub struct Disks {
+    directory: PathBuf,
+    disks: Vec<(&'static str, Plug)>,
+}
+
+impl Disks {
+    /// Blank ones of these serial numbers and sizes, in MiB.
+    ///
+    /// # Panics
+    /// They cannot be made.
+    pub fn new(directory: &Path, disks: &[(&'static str, u64, Plug)]) -> Self {
+        for (serial, mib, _) in disks {
+            let file = File::create(directory.join(serial)).expect("a disk can be made");
+            file.set_len(mib << 20).expect("a disk can be made");
+        }
+        let disks = disks.iter().map(|(serial, _, plug)| (*serial, *plug)).collect();
+        Self { directory: directory.to_owned(), disks }
+    }
+
+    /// The file of one.
+    pub fn file(&self, serial: &str) -> PathBuf {
+        self.directory.join(serial)
+    }
+
+    /// What is on one, as a hash.
+    ///
+    /// # Panics
+    /// It cannot be read.
+    pub fn hash(&self, serial: &str) -> String {
+        let content = fs::read(self.file(serial)).expect("a disk can be read");
+        Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// QEMU's words for them.
+    fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        for (number, (serial, plug)) in self.disks.iter().enumerate() {
+            let file = self.file(serial);
+            words.push("-blockdev".to_owned());
+            words.push(format!("driver=raw,node-name=disk-{serial},file.driver=file,file.filename={}", file.display()));
+            if *plug == Plug::Slot {
+                words.push("-device".to_owned());
+                words.push(format!("pcie-root-port,id=slot-{serial},chassis={0},slot={0}", number + 1));
+            }
+            words.push("-device".to_owned());
+            words.push(match plug {
+                Plug::Virtio => format!("virtio-blk-pci,drive=disk-{serial},serial={serial}"),
+                Plug::Slot => {
+                    format!("virtio-blk-pci,id={serial},drive=disk-{serial},serial={serial},bus=slot-{serial}")
+                }
+                Plug::Sata => format!("ide-hd,drive=disk-{serial},serial={serial}"),
+            });
+        }
+        words
+    }
+
+    /// Boots `out` by QEMU itself, with these disks.
+    ///
+    /// # Panics
+    /// As [`Machine::boot`].
+    pub fn boot(&self, out: &Path, forward: &[(u16, &str)]) -> Machine {
+        let words = self.words();
+        let more: Vec<&str> = std::iter::once("--").chain(words.iter().map(String::as_str)).collect();
+        let append = "thimble.guest-consoles";
+        Machine::boot(&Boot { forward, append, more: &more, ..Boot::new(out, "direct") })
+    }
+
+    /// Pulls a disk out of its slot, and waits until it is gone.
+    ///
+    /// # Panics
+    /// The machine does not let it go.
+    pub fn pull(machine: &Machine, serial: &str) {
+        machine.qmp("device_del", json!({ "id": serial }));
+        let began = Instant::now();
+        let is_there = || {
+            let Value::Array(devices) = machine.qmp("qom-list", json!({ "path": "/machine/peripheral" })) else {
+                return false;
+            };
+            devices.iter().any(|device| device["name"] == serial)
+        };
+        while is_there() {
+            assert!(began.elapsed() < Duration::from_secs(60), "the machine does not let {serial} go");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Plugs it in again.
+    ///
+    /// # Panics
+    /// QEMU refuses.
+    pub fn plug(machine: &Machine, serial: &str) {
+        let (drive, bus) = (format!("disk-{serial}"), format!("slot-{serial}"));
+        let disk = json!({ "driver": "virtio-blk-pci", "id": serial, "drive": drive, "serial": serial, "bus": bus });
+        machine.qmp("device_add", disk);
+    }
+}
+
+/// Builds `tests/library/NAME.toml` with these texts replaced, from the library of the repository and the images of the tests.
+///
+/// # Panics
+/// It does not build.
+pub fn build(directory: &Path, name: &str, changes: &[(&str, &str)]) -> PathBuf {
+    let mut text = fs::read_to_string(repository().join(format!("tests/library/{name}.toml"))).expect("it can be read");
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    let library = directory.join("library");
+    if !library.exists() {
+        fs::create_dir_all(library.join("images")).expect("a directory");
+        symlink(repository().join("configs"), library.join("configs")).expect("a link");
+        for (from, image) in [("images", "web"), ("tests/library/images", "writer")] {
+            symlink(repository().join(from).join(image), library.join("images").join(image)).expect("a link");
+        }
+    }
+    let config = directory.join(format!("{name}.toml"));
+    fs::write(&config, text).expect("the definition can be written");
+    let out = directory.join(format!("{name}.out"));
+    let mut command = thimble();
+    command.args(["build", "--quiet", "--format", "netboot", "--library"]).arg(&library);
+    let built = command.arg(&config).arg("--out").arg(&out).output().expect("thimble starts");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    out
+}

@@ -1,0 +1,226 @@
+//! What a definition says of disks, on a host with many: made, kept over reboots, power cuts and disks that fail.
+
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use thimble_tests::disks::{Disks, Plug, build};
+use thimble_tests::{BOOT_LIMIT, Machine, free_port, ssh};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn disks(directory: &Path) -> Disks {
+    let all = [
+        ("A", 96, Plug::Slot),
+        ("B", 96, Plug::Slot),
+        ("C", 256, Plug::Virtio),
+        ("D", 256, Plug::Virtio),
+        ("E", 256, Plug::Virtio),
+        ("F", 256, Plug::Sata),
+        ("G", 400, Plug::Virtio),
+        ("H", 64, Plug::Virtio),
+    ];
+    let disks = Disks::new(directory, &all);
+    for serial in ["G", "H"] {
+        // Somebody else's, of a kind that is not declared for either.
+        let mut tool = Command::new(if serial == "G" { "mke2fs" } else { "mkswap" });
+        let made = tool.arg("-q").arg(disks.file(serial)).status();
+        assert!(made.expect("the tool starts").success());
+    }
+    disks
+}
+
+fn status(port: u16, key: &Path) -> Value {
+    serde_json::from_str(&ssh::said(port, key, "thimble-node storage --json")).expect("JSON")
+}
+
+fn array<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let arrays = status["arrays"].as_array().expect("a list");
+    arrays.iter().find(|array| array["name"] == name).unwrap_or_else(|| panic!("{status}"))
+}
+
+/// Waits until the storage's status is so.
+fn until(port: u16, key: &Path, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    let began = Instant::now();
+    loop {
+        let status = status(port, key);
+        if is(&status) {
+            return status;
+        }
+        assert!(began.elapsed() < LIMIT, "never {what}: {status:#}");
+        sleep(Duration::from_secs(1));
+    }
+}
+
+fn whole(status: &Value, name: &str) -> bool {
+    array(status, name)["degraded"] == 0 && array(status, name)["action"] == "idle"
+}
+
+fn errors(machine: &Machine) -> Vec<&String> {
+    machine.seen().iter().filter(|line| line.starts_with("thimble: error")).collect()
+}
+
+/// Steps that write something new.
+fn made(machine: &Machine) -> Vec<&String> {
+    let writes = ["storage: make ", "storage: wipe ", "storage: write ", "storage: add ", "storage: clear "];
+    machine.seen().iter().filter(|line| writes.iter().any(|begin| line.starts_with(begin))).collect()
+}
+
+#[test]
+fn blank_disks_become_what_is_declared_and_stay_so() {
+    // Given a definition that uses every kind of storage, blank disks for it, and two that somebody else has written to,
+    let directory = TempDir::new().expect("a temporary directory");
+    let (key, public) = ssh::key(directory.path(), "key");
+    let out = build(directory.path(), "storage", &[("KEY", public.as_str())]);
+    let disks = disks(directory.path());
+    let foreign = disks.hash("G");
+    let port = free_port();
+    let forward = [(port, "host:22")];
+
+    // when the host boots,
+    let mut machine = disks.boot(&out, &forward);
+    machine.wait_all(
+        &[
+            "^storage: make the RAID 1 array /dev/md/mirror",
+            "^storage: make the RAID 5 array /dev/md/wide",
+            "^storage: make the volume vg/thin",
+            "^storage: wipe /dev/thimble/h ",
+            "^thimble: host disks up",
+            "^\\[array\\] writer: 10$",
+            "^\\[thin\\] writer: 10$",
+            "^\\[file\\] writer: 10$",
+            "^thimble: error guest held waits for /data/foreign",
+        ],
+        BOOT_LIMIT,
+    );
+    // then all of it is there, but for the foreign disk, which is told in one line,
+    ssh::wait(port);
+    let now = until(port, &key, "whole", |status| whole(status, "mirror") && whole(status, "wide"));
+    assert_eq!(now["steps"], serde_json::json!([]), "{now:#}");
+    let problems = now["problems"].as_array().expect("a list");
+    assert!(problems.len() == 1 && problems[0].as_str().is_some_and(|text| text.contains("/dev/thimble/g")), "{now:#}");
+    let told: Vec<&String> = errors(&machine).into_iter().filter(|line| !line.contains("guest held")).collect();
+    assert!(told.len() == 1 && told[0].contains("wipe = true"), "{told:#?}");
+    let mounts = ssh::said(port, &key, "cat /proc/mounts");
+    for (point, kind) in [("/data/files", "xfs"), ("/data/guests", "ext4"), ("/data/wiped", "ext4")] {
+        assert!(mounts.contains(&format!(" {point} {kind} ")), "{mounts}");
+    }
+    let swaps = ssh::said(port, &key, "cat /proc/swaps");
+    assert!(swaps.contains("zram0") && swaps.lines().count() == 3, "{swaps}");
+    ssh::said(port, &key, "echo kept > /data/files/x; echo kept > /data/wiped/x");
+    // and an apply by hand does nothing.
+    let again = ssh::run(port, Some(&key), "thimble-node storage apply");
+    let text = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(!text.contains("storage: make") && !again.status.success(), "{text}");
+
+    // When a disk of the mirror is pulled while a guest writes to it,
+    Disks::pull(&machine, "A");
+    machine.wait("^thimble: error storage: array mirror goes on without 1 of its 2 members", LIMIT);
+    // then the guest goes on;
+    let at = machine.wait("^\\[array\\] writer: [0-9]+$", LIMIT);
+    machine.wait("^\\[array\\] writer: [0-9]+$", LIMIT);
+    machine.wait("^\\[array\\] writer: [0-9]+$", LIMIT);
+    assert_eq!(array(&status(port, &key), "mirror")["degraded"], 1, "{at}");
+    // when it is plugged in again, it is filled with what changed meanwhile.
+    Disks::plug(&machine, "A");
+    machine.wait("^storage: give /dev/thimble/a .*back to /dev/md/mirror", LIMIT);
+    machine.wait("^storage: array mirror is whole again", LIMIT);
+    until(port, &key, "whole", |status| whole(status, "mirror"));
+    // A scrub finds both sides alike, as far as the writer lets it.
+    ssh::said(port, &key, "thimble-node storage scrub wide");
+    machine.wait("^storage: array wide: check is over", LIMIT);
+    assert_eq!(array(&status(port, &key), "wide")["mismatches"], 0);
+
+    // When the host ends and boots again,
+    ssh::said(port, &key, "thimble-node power off");
+    assert!(machine.end(LIMIT).success());
+    assert!(!machine.seen().iter().any(|line| line.contains("is damaged")), "{:#?}", machine.seen());
+    let ended: Vec<&String> = errors(&machine).into_iter().filter(|line| line.contains("not stopped")).collect();
+    assert!(ended.is_empty(), "{ended:?}");
+    let mut machine = disks.boot(&out, &forward);
+    let begins = machine.wait("^\\[array\\] writer: begins after [0-9]+$", BOOT_LIMIT);
+    machine.wait_all(&["^\\[thin\\] writer: [0-9]+$", "^\\[file\\] writer: [0-9]+$"], BOOT_LIMIT);
+    // then nothing is made anew, nothing has to be synchronized, and what was there is there,
+    assert_eq!(made(&machine), Vec::<&String>::new());
+    assert!(!begins.ends_with(" 0"), "{begins}");
+    ssh::wait(port);
+    let kernel = ssh::said(port, &key, "thimble-node logs --source=kernel");
+    assert!(!kernel.contains("not clean") && !kernel.contains("resync of"), "{kernel}");
+    assert_eq!(ssh::said(port, &key, "cat /data/files/x /data/wiped/x"), "kept\nkept\n");
+    ssh::said(port, &key, "thimble-node power off");
+    assert!(machine.end(LIMIT).success());
+    assert!(!machine.seen().iter().any(|line| line.contains("is damaged")), "{:#?}", machine.seen());
+    // and of the foreign disk no byte has changed.
+    assert_eq!(disks.hash("G"), foreign);
+}
+
+/// Cuts the power in the middle of the step that comes after so many others; says whether there was one.
+fn cut_at(machine: &mut Machine, steps: usize, millis: u64) -> bool {
+    for _ in 0..steps {
+        let line = machine.wait("^storage: (make|wipe|write|clear|add) |^thimble: error guest held waits", BOOT_LIMIT);
+        if line.starts_with("thimble") {
+            return false;
+        }
+    }
+    sleep(Duration::from_millis(millis));
+    machine.cut_power();
+    true
+}
+
+#[test]
+fn power_cuts_at_any_time_and_arrays_from_elsewhere() {
+    // Given the same,
+    let directory = TempDir::new().expect("a temporary directory");
+    let (key, public) = ssh::key(directory.path(), "key");
+    let out = build(directory.path(), "storage", &[("KEY", public.as_str())]);
+    let disks = disks(directory.path());
+    let foreign = disks.hash("G");
+    let port = free_port();
+    let forward = [(port, "host:22")];
+
+    // when the power is cut in the middle of one step after the other,
+    let mut cuts = 0;
+    let mut machine = loop {
+        let mut machine = disks.boot(&out, &forward);
+        // Another step and another moment in it each time.
+        if cuts == 8 || !cut_at(&mut machine, 1 + cuts % 3, [0, 40, 150, 15, 400][cuts % 5]) {
+            break machine;
+        }
+        cuts += 1;
+    };
+    assert!(cuts >= 4, "{cuts} cuts");
+    // then the boot that is not cut off completes all of it,
+    ssh::wait(port);
+    let complete = |status: &Value| {
+        let problems = status["problems"].as_array().is_some_and(|problems| problems.len() == 1);
+        whole(status, "mirror") && whole(status, "wide") && status["steps"] == serde_json::json!([]) && problems
+    };
+    until(port, &key, "complete", complete);
+    machine.wait_all(&["^\\[array\\] writer: [0-9]+$", "^\\[thin\\] writer: [0-9]+$"], BOOT_LIMIT);
+
+    // When a member is filled anew, and the power is cut in the middle of that, while guests write,
+    let fill = "echo 4000 > /proc/sys/dev/raid/speed_limit_max; D=$(readlink /dev/thimble/d.wide); \
+        mdadm /dev/md/wide --fail $D --remove $D; mdadm --zero-superblock $D; \
+        dd if=/dev/zero of=$D bs=1M count=2 2>/dev/null; thimble-node storage apply";
+    ssh::run(port, Some(&key), fill);
+    machine.wait("^storage: array wide: recover begins", LIMIT);
+    until(port, &key, "in the middle", |status| array(status, "wide")["done_per_mille"].as_u64() > Some(50));
+    machine.cut_power();
+    // then the next boot goes on with it, and no guest has lost what it had written.
+    let mut machine = disks.boot(&out, &forward);
+    let begun = ["array", "thin", "file"].map(|name| format!("^\\[{name}\\] writer: begins after [0-9]+$"));
+    for line in machine.wait_all(&begun.each_ref().map(String::as_str), BOOT_LIMIT) {
+        assert!(!line.ends_with(" 0"), "{line}");
+    }
+    machine.wait_all(&["^\\[array\\] writer: [0-9]+$", "^\\[thin\\] writer: [0-9]+$"], BOOT_LIMIT);
+    assert_eq!(made(&machine), Vec::<&String>::new());
+    ssh::wait(port);
+    until(port, &key, "complete", complete);
+    ssh::said(port, &key, "thimble-node power off");
+    assert!(machine.end(LIMIT).success());
+    assert!(!machine.seen().iter().any(|line| line.contains("is damaged")), "{:#?}", machine.seen());
+    assert_eq!(disks.hash("G"), foreign);
+}
