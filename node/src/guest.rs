@@ -29,6 +29,7 @@ use crate::objects::Objects;
 use crate::plan::{self, Place};
 use crate::policy::{Next, Policy};
 use crate::readiness::Signs;
+use crate::room::Room;
 use crate::{cgroup, lock, say, storage, tap};
 
 /// How long a guest may take to stop its services and power off before its power is cut.
@@ -174,9 +175,11 @@ impl Keeper {
     async fn follow(&mut self, watch: &mut Control, socket: &Path, place: &Place) -> Option<Exit> {
         let name = self.guest.name.clone();
         let mut stop = Stop::new(self.stopping.clone());
+        let mut room = Room::new(&self.guest);
         loop {
             let event = tokio::select! {
                 event = watch.event() => event,
+                () = room.look(socket) => continue,
                 step = stop.next() => {
                     self.stop(step, socket).await;
                     continue;

@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 
 use crate::lock::{self, Lock};
 use crate::plan::{self, Place};
+use crate::room::PAUSED;
 use crate::shared::{self, Shared};
 use crate::{cgroup, disk, tap};
 
@@ -65,7 +66,7 @@ pub async fn start(guest: &Guest, index: u32, handle: &Handle) -> Result<Start> 
     shared::record(&place, &version)?;
     let config = serde_json::to_vec_pretty(&plan::config(guest, &version, jail)?)?;
     write_whole(&place.file(CONFIG_FILE), &config)?;
-    for stale in [EXIT_FILE, CONTROL_FILE, TOLD_RUNNING, READY_FILE] {
+    for stale in [EXIT_FILE, CONTROL_FILE, TOLD_RUNNING, READY_FILE, PAUSED] {
         match fs::remove_file(place.file(stale)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}

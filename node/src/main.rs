@@ -22,6 +22,7 @@ mod overcommit;
 mod plan;
 mod policy;
 mod readiness;
+mod room;
 mod say;
 mod shared;
 mod storage;

@@ -52,6 +52,7 @@ pub async fn run(appliance: &Path) -> Result<()> {
     for (index, guest) in (0..).zip(appliance.guests) {
         let (network, objects, stopping) = (network.clone(), objects.clone(), stopping.clone());
         let signs = signs.clone();
+        let guest = storage::wait::around_cache(&appliance.storage, guest);
         let needs = storage::wait::needs(&appliance.storage, &guest);
         let keeper = Keeper { guest, index, network, needs, objects, signs, stopping, copy_console };
         keepers.spawn(keeper.keep());

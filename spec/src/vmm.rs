@@ -521,6 +521,9 @@ pub struct DiskStats {
     pub errors: u64,
     /// Times that a limit made a request wait.
     pub throttled: u64,
+    /// Requests that wait now, for the host has no room for them.
+    #[serde(default)]
+    pub waiting: u64,
 }
 
 /// What a network interface did, as the guest sees it. All zero where the host's kernel moves the packets: the tap's own

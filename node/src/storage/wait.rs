@@ -23,6 +23,16 @@ pub fn needs(storage: &Storage, guest: &Guest) -> Vec<String> {
     needs
 }
 
+/// A guest on a thin volume goes around the page cache: what that has taken and the pool has no room for would be lost, where
+/// the guest itself can wait.
+pub fn around_cache(storage: &Storage, mut guest: Guest) -> Guest {
+    let thin = plan::own_disk(&guest).is_some_and(|path| path.to_str().is_some_and(|path| storage.is_thin(path)));
+    if let Some(disk) = guest.disk.as_mut().filter(|_| thin) {
+        disk.direct = true;
+    }
+    guest
+}
+
 /// Waits until all of it is there, for ever if it must be. What is not there when everything was tried is told once.
 pub async fn wait(guest: &str, needs: &[String]) {
     let mut told = false;
@@ -67,6 +77,13 @@ mod tests {
                 device = "/dev/sdc"
                 kind = "ext4"
                 mount = "/data/guests"
+                [[storage.volume-group]]
+                name = "vg"
+                members = ["/dev/sdd"]
+                volumes = [
+                    {{ name = "pool", size = "64MiB", thin-pool = true }},
+                    {{ name = "thin", size = "64MiB", pool = "pool" }},
+                ]
                 [[guest]]
                 name = "web1"
                 image = "web"
@@ -81,9 +98,12 @@ mod tests {
             ("{ size = \"16MiB\" }", Some("/data/guests")),
             ("{ file = \"/data/guests2/x\" }", None),
             ("{ device = \"/dev/sdz\" }", None),
+            ("{ device = \"/dev/vg/thin\" }", Some("/dev/vg/thin")),
         ] {
             let appliance = definition::parse("a.toml", &text(disk)).unwrap_or_else(|it| panic!("{it}")).appliance;
             assert_eq!(needs(&appliance.storage, &appliance.guests[0]), Vec::from_iter(needed), "{disk}");
+            let around = around_cache(&appliance.storage, appliance.guests[0].clone());
+            assert_eq!(around.disk.is_some_and(|disk| disk.direct), disk.contains("thin"), "{disk}");
         }
     }
 }

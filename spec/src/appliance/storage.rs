@@ -61,6 +61,14 @@ impl Storage {
         mounts.filter_map(of).max_by_key(|mount| mount.len())
     }
 
+    /// Whether a path is a volume that takes from a pool what is written to it.
+    pub fn is_thin(&self, path: &str) -> bool {
+        self.groups.iter().any(|group| {
+            let thin = |kind: &VolumeKind| matches!(kind, VolumeKind::Thin { .. } | VolumeKind::Snapshot { .. });
+            group.volumes.iter().any(|volume| thin(&volume.kind) && group.path(&volume.name) == path)
+        })
+    }
+
     /// The paths of all declared block devices.
     pub fn devices(&self) -> impl Iterator<Item = String> {
         let disks = self.disks.iter().flat_map(|(name, disk)| {

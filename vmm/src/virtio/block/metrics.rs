@@ -17,6 +17,7 @@ pub struct Metrics {
     erases: AtomicU64,
     errors: AtomicU64,
     throttled: AtomicU64,
+    waiting: AtomicU64,
 }
 
 impl Metrics {
@@ -44,6 +45,16 @@ impl Metrics {
         self.throttled.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A request that waits for room on the host.
+    pub fn waits(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One that is tried again.
+    pub fn waits_no_more(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// All of them, for a disk of `bytes`.
     pub fn stats(&self, bytes: u64) -> DiskStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -57,6 +68,7 @@ impl Metrics {
             erases: read(&self.erases),
             errors: read(&self.errors),
             throttled: read(&self.throttled),
+            waiting: read(&self.waiting),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | `queues` | a lane: requests in flight, limits, answers |
 //! | `bounce` | buffers in the place of the guest's |
 //! | `engine` | how operations reach the host's kernel: io_uring, calls, qcow2 |
+//! | `full` | requests that wait for room on the host |
 //! | `geometry` | the sizes of the host's blocks |
 //! | `lock` | whose a disk is |
 //! | `disk` | what front, lanes and verbs share: size, limits, counts |
@@ -17,6 +18,7 @@ mod config;
 mod device;
 mod disk;
 pub mod engine;
+mod full;
 mod geometry;
 mod lock;
 mod metrics;

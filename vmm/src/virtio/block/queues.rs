@@ -17,6 +17,7 @@ use super::bounce::Bounce;
 use super::disk::{Direct, Disk};
 use super::engine::sync::Sync;
 use super::engine::{Begun, Engine};
+use super::full::{Full, is_want_of_room};
 use super::geometry::Alignment;
 use super::request::{self, ID_BYTES, Kind, Operation, Request, Status};
 use super::{config, metrics::Metrics};
@@ -28,6 +29,8 @@ use crate::virtio::{Lane, Progress, Service, Wake};
 
 /// Place of the limits' timer among the sources.
 const TIMER: usize = 0;
+/// Place of the timer of those that wait for room.
+const ROOM: usize = 1;
 
 /// A request that was begun.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ struct Begin {
     stand_in: Option<Pinned>,
     /// Bytes of the pieces that are done.
     done: u64,
+    /// It goes through the page cache although the disk is used around it.
+    cached: bool,
     status: Pinned,
 }
 
@@ -107,6 +112,8 @@ pub struct Requests {
     /// Held while operations are on their way: they point into it.
     memory: Option<GuestMemoryMmap>,
     on_their_way: HashMap<u16, Begin>,
+    /// Wait for room on the host.
+    full: Full<Begin>,
 }
 
 impl Requests {
@@ -137,6 +144,7 @@ impl Requests {
             cached,
             memory: None,
             on_their_way: HashMap::new(),
+            full: Full::new()?,
         })
     }
 
@@ -154,7 +162,7 @@ impl Requests {
                 }
                 return Ok(Progress::Done);
             };
-            if self.on_their_way.contains_key(&chain.head) {
+            if self.on_their_way.contains_key(&chain.head) || self.full.has(chain.head) {
                 return Err(RingError::Chain(chain.head));
             }
             let (request, status) = request::parse(&mut chain, self.disk.sectors(), self.disk.read_only)?;
@@ -202,14 +210,8 @@ impl Requests {
         let stand_in = (way == Way::StandIn).then(|| self.bounce.take(operation.length));
         // SAFETY: the lane holds the memory until nothing is on its way.
         let (buffers, status) = unsafe { (place(&operation, chain).pin(), status.pin()) };
-        let begin = Begin { operation, buffers, stand_in, done: 0, status };
-        match &self.cached {
-            Some(cached) if way == Way::Cached => {
-                let result = cached.carry_out(operation, &begin.buffers, self.write_through);
-                self.finish(chain.head, begin, result, ring, memory)
-            }
-            _ => self.go_on(chain.head, begin, ring, memory),
-        }
+        let begin = Begin { operation, buffers, stand_in, done: 0, cached: way == Way::Cached, status };
+        self.go_on(chain.head, begin, ring, memory)
     }
 
     /// How a request reaches the disk.
@@ -236,19 +238,49 @@ impl Requests {
         memory: &GuestMemoryMmap,
     ) -> Result<(), RingError> {
         loop {
+            let around = self.cached.as_ref().filter(|_| begin.cached);
             let (piece, place) = begin.prepare();
-            match self.engine.begin(head, piece, place, self.write_through) {
+            let begun = match around {
+                Some(cached) => Begun::Done(cached.carry_out(piece, place, self.write_through)),
+                None => self.engine.begin(head, piece, place, self.write_through),
+            };
+            match begun {
                 Begun::OnItsWay => {
                     self.on_their_way.insert(head, begin);
                     return Ok(());
                 }
                 Begun::Done(result) => {
+                    let Some((returned, result)) = self.hold(head, begin, result) else { return Ok(()) };
+                    begin = returned;
                     if let Some(result) = begin.complete(result) {
                         return self.finish(head, begin, result, ring, memory);
                     }
                 }
             }
         }
+    }
+
+    /// Lets a request wait for which the host has no room; any other comes back with its result.
+    fn hold(&mut self, head: u16, begin: Begin, result: io::Result<u64>) -> Option<(Begin, io::Result<u64>)> {
+        if !is_want_of_room(begin.piece(), &result) {
+            return Some((begin, result));
+        }
+        match self.full.hold(head, begin) {
+            Ok(()) => {
+                self.disk.metrics.waits();
+                None
+            }
+            Err(begin) => Some((begin, result)),
+        }
+    }
+
+    /// Tries again what waits for room.
+    fn try_again(&mut self, ring: &mut Ring, memory: &GuestMemoryMmap) -> Result<(), RingError> {
+        for (head, begin) in self.full.take() {
+            self.disk.metrics.waits_no_more();
+            self.go_on(head, begin, ring, memory)?;
+        }
+        Ok(())
     }
 
     /// Answers a request.
@@ -287,7 +319,8 @@ impl Requests {
     /// Answers what is done by now.
     fn reap(&mut self, ring: &mut Ring, memory: &GuestMemoryMmap) -> Result<(), RingError> {
         while let Some((tag, result)) = self.engine.reap() {
-            let Some(mut begin) = self.on_their_way.remove(&tag) else { continue };
+            let Some(begin) = self.on_their_way.remove(&tag) else { continue };
+            let Some((mut begin, result)) = self.hold(tag, begin, result) else { continue };
             match begin.complete(result) {
                 Some(result) => self.finish(tag, begin, result, ring, memory)?,
                 None => self.go_on(tag, begin, ring, memory)?,
@@ -328,7 +361,7 @@ impl Lane for Requests {
     }
 
     fn sources(&self) -> Vec<BorrowedFd<'_>> {
-        [Some(self.limiter.source()), self.engine.source()].into_iter().flatten().collect()
+        [Some(self.limiter.source()), Some(self.full.source()), self.engine.source()].into_iter().flatten().collect()
     }
 
     fn start(&mut self, features: u64, _rings: &mut [Ring], memory: &GuestMemoryMmap) -> io::Result<()> {
@@ -339,8 +372,10 @@ impl Lane for Requests {
 
     fn stop(&mut self) {
         self.engine.drain();
-        for begin in self.on_their_way.drain() {
-            begin.1.stand_in.into_iter().for_each(|buffer| self.bounce.give(buffer));
+        let waiting = self.full.take();
+        waiting.iter().for_each(|_| self.disk.metrics.waits_no_more());
+        for (_, begin) in self.on_their_way.drain().chain(waiting) {
+            begin.stand_in.into_iter().for_each(|buffer| self.bounce.give(buffer));
         }
         self.memory = None;
     }
@@ -349,6 +384,9 @@ impl Lane for Requests {
         let ring = &mut rings[0];
         if wake == Wake::Source(TIMER) {
             self.limiter.fired();
+        }
+        if wake == Wake::Source(ROOM) {
+            self.try_again(ring, memory)?;
         }
         self.reap(ring, memory)?;
         let progress = if ring.is_ready() { self.serve(ring, memory) } else { Ok(Progress::Done) };

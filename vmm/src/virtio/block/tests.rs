@@ -37,6 +37,7 @@ for_each_engine! {
     an_image_that_ends_within_a_sector_reads_as_zeros_behind
     a_read_only_disk_is_not_written
     a_failing_host_is_an_error_in_the_guest
+    a_full_host_lets_the_guest_wait
     a_disk_has_a_name
     sectors_can_be_given_back
     an_unknown_request_is_unsupported
@@ -144,11 +145,29 @@ fn a_failing_host_is_an_error_in_the_guest(engine: DiskEngine) {
     let mut driver = Driver::new(Block::on(write_only, 8, false, engine));
     driver.start(0);
     assert_eq!(request(&mut driver, 0, 0, &[(BUFFER, 512, WRITE)]).0, S_IOERR);
-    // A full one.
+}
+
+fn a_full_host_lets_the_guest_wait(engine: DiskEngine) {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut driver = Driver::new(Block::on(full, 8, false, engine));
+    let device = Block::on(full, 8, false, engine);
+    let handle = device.handle();
+    let mut driver = Driver::new(device);
     driver.start(0);
-    assert_eq!(request(&mut driver, 1, 0, &[(BUFFER, 512, 0)]).0, S_IOERR);
+    driver.put(HEADER, &[1_u32.to_le_bytes(), [0; 4], [0; 4], [0; 4]].concat());
+    driver.submit(0, &[(HEADER, 16, 0), (BUFFER, 512, 0), (STATUS, 1, WRITE)]);
+    driver.kick(0);
+    // However often it is tried again.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while handle.stats().waiting != 1 {
+        assert!(Instant::now() < deadline);
+        driver.rouse(1);
+    }
+    driver.rouse(1);
+    assert!(driver.used(0).is_empty() && !driver.needs_reset());
+    assert_eq!(handle.stats().errors, 0);
+    // A reset lets go of it.
+    driver.start(0);
+    assert_eq!(handle.stats().waiting, 0);
 }
 
 fn a_disk_has_a_name(engine: DiskEngine) {
