@@ -181,7 +181,7 @@ fn cut_at(machine: &mut Machine, steps: usize, millis: u64) -> bool {
 }
 
 #[test]
-fn power_cuts_at_any_time_are_made_good() {
+fn power_cuts_at_any_time_and_arrays_from_elsewhere() {
     // Given the same,
     let directory = TempDir::new().expect("a temporary directory");
     let (key, public) = ssh::key(directory.path(), "key");
@@ -211,9 +211,46 @@ fn power_cuts_at_any_time_are_made_good() {
     until(port, &key, "complete", complete);
     machine.wait_all(&["^\\[array\\] writer: [0-9]+$", "^\\[thin\\] writer: [0-9]+$"], BOOT_LIMIT);
 
+    // When a member is filled anew, and the power is cut in the middle of that, while guests write,
+    let fill = "echo 4000 > /proc/sys/dev/raid/speed_limit_max; D=$(readlink /dev/thimble/d.wide); \
+        mdadm /dev/md/wide --fail $D --remove $D; mdadm --zero-superblock $D; \
+        for at in 0 246; do dd if=/dev/zero of=$D bs=1M count=2 seek=$at 2>/dev/null; done; thimble-node storage apply";
+    ssh::run(port, Some(&key), fill);
+    until(port, &key, "in the middle", |status| array(status, "wide")["done_per_mille"].as_u64() > Some(50));
+    machine.cut_power();
+    // then the next boot goes on with it, and no guest has lost what it had written.
+    let mut machine = disks.boot(&out, &forward);
+    let begun = ["array", "thin", "file"].map(|name| format!("^\\[{name}\\] writer: begins after [0-9]+$"));
+    for line in machine.wait_all(&begun.each_ref().map(String::as_str), BOOT_LIMIT) {
+        assert!(!line.ends_with(" 0"), "{line}");
+    }
+    machine.wait_all(&["^\\[array\\] writer: [0-9]+$", "^\\[thin\\] writer: [0-9]+$"], BOOT_LIMIT);
+    assert_eq!(made(&machine), Vec::<&String>::new());
+    ssh::wait(port);
+    until(port, &key, "complete", complete);
+
+    // When Debian's mdadm makes an array on disks that nobody declares, as a machine of another name,
+    let make = "disk() { echo /dev/$(grep -l ^$1 /sys/block/vd*/serial | cut -d / -f 4); }; I=$(disk I); J=$(disk J); \
+        mdadm --create /dev/md/kept --homehost=elsewhere --level=1 --raid-devices=2 --run $I $J && \
+        mke2fs -q -t ext4 /dev/md/kept && mkdir /tmp/k && mount -t ext4 /dev/md/kept /tmp/k && echo kept > /tmp/k/x && \
+        umount /tmp/k && mdadm --stop /dev/md/kept";
+    ssh::said(port, &key, make);
     ssh::said(port, &key, "thimble-node power off");
     assert!(machine.end(LIMIT).success());
     assert!(!machine.seen().iter().any(|line| line.contains("is damaged")), "{:#?}", machine.seen());
+    // then a host that declares it assembles it as it is.
+    let held = "[[guest]]\nname = \"held\"";
+    let more = format!(
+        "[storage.disks.i]\nmatch = {{ serial = \"I\" }}\n[storage.disks.j]\nmatch = {{ serial = \"J\" }}\n\
+         [[storage.raid]]\nname = \"kept\"\nlevel = 1\nmembers = [\"i\", \"j\"]\n\
+         [[storage.filesystem]]\ndevice = \"/dev/md/kept\"\nkind = \"ext4\"\nmount = \"/data/kept\"\n{held}"
+    );
+    let out = build(directory.path(), "storage", &[("KEY", public.as_str()), (held, more.as_str())]);
+    let mut machine = disks.boot(&out, &forward);
+    machine.wait_all(&["^storage: mount /dev/md/kept", "^thimble: error guest held waits"], BOOT_LIMIT);
+    assert_eq!(made(&machine), Vec::<&String>::new());
+    ssh::wait(port);
+    assert_eq!(ssh::said(port, &key, "cat /data/kept/x"), "kept\n");
     assert_eq!(disks.hash("G"), foreign);
 }
 
