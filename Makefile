@@ -38,7 +38,7 @@ unit: programs
 # One machine at a time: each has as many processors as there are.
 system: build
 	@scripts/debian-tree >/dev/null
-	$(CARGO) test --release --package thimble-tests -- --test-threads=1
+	@scripts/system-tests
 
 host-kernel-test: build ## compile a kernel for the host and boot it: 10 minutes and more the first time
 	$(CARGO) test --release --package thimble-tests --features host-kernel --test host_kernel -- --test-threads=1 --nocapture

@@ -13,6 +13,7 @@ mod qmp;
 pub mod rig;
 pub mod site;
 pub mod ssh;
+mod stall;
 mod thimble;
 pub mod time_server;
 pub mod update;

@@ -1,0 +1,41 @@
+//! Whether it is the emulator that stands still.
+//!
+//! Now and then a machine of two processors hangs in QEMU 7.2's translator when Linux changes its own code, which KVM makes
+//! it do as it starts the first guest: both processors go through a breakpoint's exception for ever, with their interrupts
+//! off. No hardware does that, and nothing of ours runs then. `scripts/system-tests` knows such a failure by [`NOTE`].
+
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::qmp;
+
+/// What a failure of this kind says.
+pub const NOTE: &str = "THE EMULATOR HANGS: all processors run with their interrupts off";
+/// How often it is looked, and how long between.
+const LOOKS: usize = 20;
+const PAUSE: Duration = Duration::from_millis(100);
+/// The interrupt flag (`IF`, Intel SDM volume 1, 3.4.3.3).
+const INTERRUPTS: u64 = 1 << 9;
+
+/// [`NOTE`], if it is so; else nothing.
+pub fn note(socket: &Path) -> &'static str {
+    let hangs = (0..LOOKS).all(|_| {
+        sleep(PAUSE);
+        let words = json!({ "command-line": "info registers -a" });
+        let told = qmp::execute(socket, "human-monitor-command", words).unwrap_or_default();
+        all_masked(told.as_str().unwrap_or_default())
+    });
+    if hangs { NOTE } else { "" }
+}
+
+/// Whether each processor that is listed has its interrupts off.
+fn all_masked(registers: &str) -> bool {
+    let mut flags = registers.split("RFL=").skip(1).map(|rest| {
+        let number = rest.split_ascii_whitespace().next().unwrap_or_default();
+        u64::from_str_radix(number, 16).unwrap_or(INTERRUPTS)
+    });
+    flags.clone().count() > 0 && flags.all(|flags| flags & INTERRUPTS == 0)
+}
