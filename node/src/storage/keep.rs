@@ -61,6 +61,8 @@ pub fn run(storage: &Storage) -> Result<()> {
 #[derive(Default)]
 struct Told {
     sentences: BTreeSet<String>,
+    /// Some of them were errors.
+    errors: bool,
 }
 
 impl Told {
@@ -72,7 +74,7 @@ impl Told {
         for sentence in notes.iter().filter(|sentence| !self.sentences.contains(*sentence)) {
             system::note(sentence);
         }
-        if !self.sentences.is_empty() && errors.is_empty() {
+        if std::mem::replace(&mut self.errors, !errors.is_empty()) && errors.is_empty() {
             system::note("all is as declared again");
         }
         self.sentences = errors.into_iter().chain(notes).collect();
