@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use thimble_tests::disks::{Disks, Plug, build};
 use thimble_tests::{BOOT_LIMIT, Boot, Ganesha, Machine, free_port, repository, ssh};
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 fn disks(directory: &Path) -> Disks {
     let all = [
@@ -105,7 +105,9 @@ fn blank_disks_become_what_is_declared_and_stay_so() {
     assert_eq!(now["steps"], serde_json::json!([]), "{now:#}");
     let problems = now["problems"].as_array().expect("a list");
     assert!(problems.len() == 1 && problems[0].as_str().is_some_and(|text| text.contains("/dev/thimble/g")), "{now:#}");
-    let told: Vec<&String> = errors(&machine).into_iter().filter(|line| !line.contains("guest held")).collect();
+    // (A machine that is emulated on a busy one may also be late.)
+    let other = |line: &&String| !line.contains("guest held") && !line.contains("is not ready after");
+    let told: Vec<&String> = errors(&machine).into_iter().filter(other).collect();
     assert!(told.len() == 1 && told[0].contains("wipe = true"), "{told:#?}");
     let mounts = ssh::said(port, &key, "cat /proc/mounts");
     for (point, kind) in [("/data/files", "xfs"), ("/data/guests", "ext4"), ("/data/wiped", "ext4")] {
@@ -141,8 +143,8 @@ fn blank_disks_become_what_is_declared_and_stay_so() {
     until(port, &key, "whole", |status| whole(status, "mirror"));
     // A scrub finds both sides alike, as far as the writer lets it.
     ssh::said(port, &key, "thimble-node storage scrub wide");
-    machine.wait("^storage: array wide: check is over", LIMIT);
-    assert_eq!(array(&status(port, &key), "wide")["mismatches"], 0);
+    let now = until(port, &key, "scrubbed", |status| array(status, "wide")["action"] == "idle");
+    assert_eq!(array(&now, "wide")["mismatches"], 0);
 
     // When the host ends and boots again,
     ssh::said(port, &key, "thimble-node power off");
