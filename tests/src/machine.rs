@@ -16,6 +16,8 @@ use tempfile::TempDir;
 use crate::thimble::thimble;
 use crate::{lines, qmp, stall};
 
+/// How long a machine may be silent before it is asked whether it stands still.
+const SILENCE: Duration = Duration::from_secs(45);
 /// How many lines of the console a failed test shows.
 const SHOWN_LINES: usize = 60;
 
@@ -118,7 +120,10 @@ impl Machine {
         let mut found: Vec<Option<String>> = vec![None; patterns.len()];
         let deadline = Instant::now() + limit;
         while found.iter().any(Option::is_none) {
-            match self.console.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.console.recv_timeout(left.min(SILENCE)) {
+                // One that hangs in the emulator is not waited for.
+                Err(RecvTimeoutError::Timeout) if left > SILENCE && stall::note(&self.qmp_socket()).is_empty() => {}
                 Ok(line) => {
                     for (expression, found) in expressions.iter().zip(&mut found) {
                         if found.is_none() && expression.is_match(&line) {

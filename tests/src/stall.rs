@@ -19,6 +19,8 @@ const LOOKS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(100);
 /// The interrupt flag (`IF`, Intel SDM volume 1, 3.4.3.3).
 const INTERRUPTS: u64 = 1 << 9;
+/// Where Linux runs, and no boot loader (Documentation/arch/x86/x86_64/mm.rst).
+const KERNEL: u64 = 0xffff_8000_0000_0000;
 
 /// [`NOTE`], if it is so; else nothing.
 pub fn note(socket: &Path) -> &'static str {
@@ -31,11 +33,15 @@ pub fn note(socket: &Path) -> &'static str {
     if hangs { NOTE } else { "" }
 }
 
-/// Whether each processor that is listed has its interrupts off.
+/// Whether each processor that is listed is in Linux with its interrupts off: boot loaders always have them off.
 fn all_masked(registers: &str) -> bool {
-    let mut flags = registers.split("RFL=").skip(1).map(|rest| {
-        let number = rest.split_ascii_whitespace().next().unwrap_or_default();
-        u64::from_str_radix(number, 16).unwrap_or(INTERRUPTS)
-    });
-    flags.clone().count() > 0 && flags.all(|flags| flags & INTERRUPTS == 0)
+    let values = |name: &str| -> Vec<u64> {
+        let rest = registers.split(name).skip(1);
+        let word = rest.map(|rest| rest.split_ascii_whitespace().next().unwrap_or_default());
+        word.map(|word| u64::from_str_radix(word, 16).unwrap_or(INTERRUPTS)).collect()
+    };
+    let (flags, places) = (values("RFL="), values("RIP="));
+    !flags.is_empty()
+        && flags.iter().all(|flags| flags & INTERRUPTS == 0)
+        && places.iter().all(|place| *place >= KERNEL)
 }
