@@ -15,6 +15,7 @@
 //! | [`cmdline`] | whoever starts a kernel and its PID 1 |
 //! | [`modules`] | the builder and the host's PID 1 |
 //! | [`release`] | the builder, the boot partition and whoever updates it |
+//! | [`reply`] | whoever answers at a control socket, and whoever asks |
 //! | [`slot`] | the boot loader and the host |
 //! | [`template`] | the builder and the guest's PID 1 |
 //! | [`catalogue`] | the builder and the node daemon: what guests share |
@@ -46,6 +47,7 @@ pub mod names;
 pub mod paths;
 pub mod recipe;
 pub mod release;
+pub mod reply;
 pub mod secure_boot;
 pub mod service;
 pub mod slot;

@@ -401,25 +401,11 @@ pub enum Verb {
     Console,
 }
 
-/// The answer to a [`Request`], a line of JSON: `{"v":1,"ok":{...}}` or `{"v":1,"error":"..."}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Reply {
-    /// [`VERSION`].
-    pub v: u32,
-    /// What came of it.
-    #[serde(flatten)]
-    pub outcome: Outcome,
-}
+/// The answer to a [`Request`].
+pub type Reply = crate::reply::Reply<Answer>;
 
 /// What came of a request.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// It was done.
-    Ok(Answer),
-    /// It was not, and why: one sentence.
-    Error(String),
-}
+pub type Outcome = crate::reply::Outcome<Answer>;
 
 /// What a successful request gives back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
