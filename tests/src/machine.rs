@@ -1,5 +1,7 @@
 //! One machine under `thimble run`, or of QEMU's alone.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -13,13 +15,14 @@ use regex::Regex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::thimble::thimble;
+use crate::thimble::{repository, thimble};
 use crate::{lines, qmp, stall};
 
 /// How long a machine may be silent before it is asked whether it stands still.
 const SILENCE: Duration = Duration::from_secs(45);
-/// How many lines of the console a failed test shows.
-const SHOWN_LINES: usize = 60;
+/// How many lines of the host a failed test shows, and how many of each guest, whose lines begin with its name in brackets.
+const SHOWN_LINES: usize = 50;
+const SHOWN_GUEST_LINES: usize = 3;
 
 /// What to boot, and how.
 #[derive(Clone, Debug)]
@@ -192,13 +195,13 @@ impl Machine {
     /// There is no QEMU to kill.
     pub fn cut_power(&mut self) {
         let thimble = self.process.id();
-        let tasks = std::fs::read_dir(format!("/proc/{thimble}/task")).expect("thimble runs");
+        let tasks = fs::read_dir(format!("/proc/{thimble}/task")).expect("thimble runs");
         let children: String = tasks
             .flatten()
-            .map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default() + " ")
+            .map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default() + " ")
             .collect();
         let is_qemu = |pid: &&str| {
-            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("qemu-system"))
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("qemu-system"))
         };
         let qemu = children.split_ascii_whitespace().find(is_qemu).expect("QEMU runs");
         kill(Pid::from_raw(qemu.parse().expect("a number")), Signal::SIGKILL).expect("it is there");
@@ -236,15 +239,44 @@ impl Machine {
         self.directory.path().join("qmp")
     }
 
+    /// What a failed test shows: the end of the console, and where all of it is.
     fn tail(&self) -> String {
-        let shown = self.seen[self.seen.len().saturating_sub(SHOWN_LINES)..].join("\n");
-        let note = stall::note(&self.qmp_socket());
-        if note.is_empty() { shown } else { format!("{shown}\n{note}") }
+        let mut shown = Vec::new();
+        let mut left: BTreeMap<&str, usize> = BTreeMap::new();
+        for line in self.seen.iter().rev() {
+            let guest = line.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or("", |(name, _)| name);
+            // The kernel's lines have a time there.
+            let guest = if guest.contains('.') { "" } else { guest };
+            let left = left.entry(guest).or_insert(if guest.is_empty() { SHOWN_LINES } else { SHOWN_GUEST_LINES });
+            if *left > 0 {
+                *left -= 1;
+                shown.push(line.as_str());
+            }
+        }
+        shown.reverse();
+        format!("{}\n{}", shown.join("\n"), stall::note(&self.qmp_socket()))
+    }
+
+    /// Writes all lines to a file that stays, and says where.
+    fn keep_console(&mut self) {
+        while let Ok(line) = self.console.try_recv() {
+            self.seen.push(line);
+        }
+        let directory = repository().join("target/consoles");
+        let name = thread::current().name().unwrap_or("test").to_owned();
+        let file = directory.join(format!("{name}-{}.log", self.process.id()));
+        match fs::create_dir_all(&directory).and_then(|()| fs::write(&file, self.seen.join("\n"))) {
+            Ok(()) => eprintln!("the whole console: {}", file.display()),
+            Err(error) => eprintln!("the console cannot be kept: {error}"),
+        }
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.keep_console();
+        }
         if !self.ended {
             // SIGTERM lets thimble end its QEMU and remove its files.
             let _ = kill(Pid::from_raw(self.process.id().cast_signed()), Signal::SIGTERM);

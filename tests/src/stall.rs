@@ -2,7 +2,7 @@
 //!
 //! Now and then a machine of two processors hangs in QEMU 7.2's translator when Linux changes its own code, which KVM makes
 //! it do as it starts the first guest: both processors go through a breakpoint's exception for ever, with their interrupts
-//! off. No hardware does that, and nothing of ours runs then. `scripts/system-tests` knows such a failure by [`NOTE`].
+//! off. No hardware does that, and nothing of ours runs then. Such a machine is not waited for, and its test says why.
 
 use std::path::Path;
 use std::thread::sleep;

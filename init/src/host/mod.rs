@@ -180,7 +180,8 @@ impl Host<'_> {
             ending = ending.or(Some(Ending::PowerOff));
         }
         ending = self.command().or(ending);
-        self.journal.collect(since_boot());
+        let services = &mut self.services;
+        self.journal.collect(since_boot(), |source, line| services.heard(source, line));
         self.serve();
         self.ending = self.ending.or(ending);
         self.announce();

@@ -28,6 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// What a server must take in a datagram (RFC 5426, 3.2); the rest of a longer line is cut off.
 const DATAGRAM_MAX: usize = 2048;
+/// So many datagrams are sent in a row, and then none for a moment. A boot's log at once would overrun the queue of a network
+/// card, and that of a neighbour whose address is not known yet (101 packets of this size: `unres_qlen_bytes` in Linux'
+/// Documentation/networking/ip-sysctl.rst), and what others send at that time would be lost with it.
+const BURST: (usize, Duration) = (16, Duration::from_millis(10));
 /// How far the last one came.
 const POSITION: &str = "/run/thimble/syslog.position";
 /// The clock was set if it shows this time or a later one, 2020: until then there is no time to tell.
@@ -130,9 +134,14 @@ impl Way {
     fn send(&mut self, messages: &[String]) -> Result<()> {
         match self {
             Self::Udp(socket) => {
-                for message in messages {
-                    let cut = message.floor_char_boundary(DATAGRAM_MAX);
-                    socket.send(&message.as_bytes()[..cut])?;
+                for burst in messages.chunks(BURST.0) {
+                    for message in burst {
+                        let cut = message.floor_char_boundary(DATAGRAM_MAX);
+                        socket.send(&message.as_bytes()[..cut])?;
+                    }
+                    if burst.len() == BURST.0 {
+                        sleep(BURST.1);
+                    }
                 }
             }
             Self::Tcp(stream) => {

@@ -56,8 +56,8 @@ impl Journal {
         self.outputs.deadline()
     }
 
-    /// Takes everything that came.
-    pub fn collect(&mut self, now: Duration) {
+    /// Takes everything that came, and tells of the lines of services.
+    pub fn collect(&mut self, now: Duration, mut heard: impl FnMut(&str, &str)) {
         for record in self.kernel.as_mut().map(kernel::KernelLog::read).unwrap_or_default() {
             let (source, text) = match record.text.strip_prefix("init: ") {
                 Some(text) if !record.by_kernel => (&self.own, text),
@@ -70,6 +70,7 @@ impl Journal {
             if echo == Echo::Console {
                 console::relay(line);
             }
+            heard(source, line);
             let (level, text) = level(line);
             ring.push(now, level, source, text);
         });

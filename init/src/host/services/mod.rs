@@ -93,6 +93,15 @@ impl Services {
         }
     }
 
+    /// A service wrote a line.
+    pub fn heard(&mut self, name: &str, line: &str) {
+        let gave_up = TABLE.iter().find(|built_in| built_in.name == name).and_then(|built_in| built_in.gave_up);
+        if gave_up.is_some_and(|words| line.contains(words)) {
+            // It is there: it has just written.
+            let _ = self.supervisor.stop(name, true);
+        }
+    }
+
     /// For whoever asks.
     pub fn status(&self) -> Vec<ServiceStatus> {
         let shown = self.supervisor.list().map(|(service, state, record, pid)| ServiceStatus {

@@ -23,6 +23,8 @@ pub struct BuiltIn {
     pub service: fn(&Appliance) -> Service,
     /// What must be so before it is started, each time.
     pub prepare: fn(&Appliance) -> Result<()>,
+    /// What it writes when it goes on without having done what it is there for: it is started again then.
+    pub gave_up: Option<&'static str>,
 }
 
 /// All of them, in the order in which they start.
@@ -42,6 +44,7 @@ pub const TABLE: &[BuiltIn] = &[
             }
             Ok(())
         },
+        gave_up: None,
     },
     BuiltIn {
         name: "syslog",
@@ -49,6 +52,7 @@ pub const TABLE: &[BuiltIn] = &[
         kind: Kind::Logged,
         service: |_| daemon("syslog", &[NODE, "syslog"]),
         prepare: |_| Ok(()),
+        gave_up: None,
     },
     BuiltIn {
         name: "ntp",
@@ -57,6 +61,8 @@ pub const TABLE: &[BuiltIn] = &[
         // In the foreground, with its messages on standard error; -s sets the clock at the start.
         service: |_| daemon("ntp", &["/usr/sbin/ntpd", "-d", "-s", "-f", NTP_CONFIG]),
         prepare: prepare_ntp,
+        // It asks once, and then not for five minutes, and sets the clock at its start only.
+        gave_up: Some("skipping initial time setting"),
     },
     BuiltIn {
         name: "netserve",
@@ -65,6 +71,7 @@ pub const TABLE: &[BuiltIn] = &[
         // In the foreground, with its messages on standard error.
         service: |_| daemon("netserve", &["/usr/sbin/dnsmasq", "--keep-in-foreground", netserve::CONFIG_WORD]),
         prepare: netserve::prepare,
+        gave_up: None,
     },
     BuiltIn {
         name: "ssh",
@@ -78,6 +85,7 @@ pub const TABLE: &[BuiltIn] = &[
             daemon("ssh", &["/bin/sh", "-c", &dropbear])
         },
         prepare: prepare_ssh,
+        gave_up: None,
     },
     BuiltIn {
         name: "shell",
@@ -91,6 +99,7 @@ pub const TABLE: &[BuiltIn] = &[
             }
         },
         prepare: |_| Ok(()),
+        gave_up: None,
     },
 ];
 
