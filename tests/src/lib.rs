@@ -9,6 +9,7 @@ pub mod guests;
 mod http;
 mod lines;
 mod machine;
+mod qemu;
 mod qmp;
 pub mod rig;
 pub mod site;

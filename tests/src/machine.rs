@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::thimble::{repository, thimble};
-use crate::{lines, qmp, stall};
+use crate::{lines, qemu, qmp, stall};
 
 /// How long a machine may be silent before it is asked whether it stands still.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -82,9 +82,8 @@ impl Machine {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-M", "q35", "-m", "768"]);
-        // QEMU's nested paging is not to be trusted: see `guests::PATIENT`. One processor: there are two such machines on
-        // two cores, and one alone never hangs in the translator (see `stall`).
-        command.args(["-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,npt=off", "-smp", "1"]);
+        // One processor: there are two such machines on two cores, and one alone never hangs in the translator (see `stall`).
+        command.args(["-accel", "tcg,thread=multi,tb-size=1024", "-cpu", qemu::cpu(), "-smp", "1"]);
         command.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", directory.path().join("qmp").display()));
         command.arg("-kernel").arg(artefacts.join("netboot/vmlinuz"));

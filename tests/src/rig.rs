@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::{lines, repository};
+use crate::{lines, qemu, repository};
 
 /// How long the machine may take to its shell: about ten times of what it takes.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
@@ -110,9 +110,9 @@ impl Rig {
 
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-M", "q35", "-m", "3072", "-display", "none", "-no-reboot", "-nodefaults"]);
+        let wall = ["-cpu", qemu::cpu(), "-accel", "tcg,thread=multi,tb-size=1024", "-smp", "2"];
         command.args(match clock {
-            // QEMU's nested paging is not to be trusted: see `guests::PATIENT`.
-            Clock::Wall => &["-cpu", "max,npt=off", "-accel", "tcg,thread=multi,tb-size=1024", "-smp", "2"][..],
+            Clock::Wall => &wall[..],
             Clock::Instructions => &[
                 "-cpu",
                 "max",

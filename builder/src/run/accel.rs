@@ -1,6 +1,7 @@
-//! Whether QEMU can use the processor's own virtualization, and why.
+//! Whether QEMU can use the processor's own virtualization, and why; else which processor it emulates.
 
 use std::fs::{self, OpenOptions};
+use std::process::Command;
 
 use clap::ValueEnum;
 
@@ -65,9 +66,34 @@ fn decide(kvm_opens: bool, cpuinfo: &str) -> Choice {
     }
 }
 
+/// The processor that a QEMU which translates emulates, as `-cpu` takes it: one with SVM, for the guests.
+pub fn emulated_cpu(qemu: &str) -> &'static str {
+    let told = Command::new(qemu).arg("--version").output();
+    told.map_or(FLAT, |output| cpu_of(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Without nested paging. QEMU 7.2 emulates that with faults: now and then a guest's registers are its host's, and the guest
+/// ends by a triple fault or never goes on.
+const FLAT: &str = "max,npt=off";
+
+/// With QEMU 10.0 it is the other way round: with nested paging guests run, and without they stand still.
+fn cpu_of(version: &str) -> &'static str {
+    const MENDED: u32 = 10;
+    let number = version.split_ascii_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    let major = number.and_then(|number| number.split('.').next()?.parse::<u32>().ok());
+    if major.is_some_and(|major| major >= MENDED) { "max" } else { FLAT }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_tells_whether_nested_paging_works() {
+        assert_eq!(cpu_of("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright"), FLAT);
+        assert_eq!(cpu_of("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)\n"), "max");
+        assert_eq!(cpu_of("nonsense"), FLAT);
+    }
 
     #[test]
     fn a_kvm_without_hardware_is_not_used() {

@@ -210,6 +210,7 @@ pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Resu
         watchdog: request.watchdog,
         qmp: request.qmp,
         more: request.qemu,
+        emulated_cpu: accel::emulated_cpu(process::QEMU),
         // Last, so that its notice stands alone: whatever could be wrong has been told.
         accel: accelerate(request.accel, progress),
     };

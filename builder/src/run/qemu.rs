@@ -67,6 +67,8 @@ pub struct Machine {
     pub medium: Option<Device>,
     /// Who runs its code.
     pub accel: Accel,
+    /// The processor that is emulated, if its code is translated.
+    pub emulated_cpu: &'static str,
     /// Processors.
     pub cpus: u8,
     /// Memory.
@@ -100,12 +102,10 @@ impl Machine {
         let mut args = Vec::new();
         let mut add = |words: &[&str]| args.extend(words.iter().map(|word| (*word).to_owned()));
         add(&["-name", &format!("guest={}", self.name), "-no-user-config", "-nodefaults", "-display", "none"]);
-        // The tables for code that KVM in the machine runs translated are large: see DESIGN.md, "Facts measured". Without
-        // nested paging, which QEMU 7.2 emulates with faults: now and then a guest's registers are its host's, and the
-        // guest ends by a triple fault or never goes on. It is no slower.
+        // The tables for code that KVM in the machine runs translated are large: see DESIGN.md, "Facts measured".
         let (accel, cpu) = match self.accel {
             Accel::Kvm => ("kvm", "host"),
-            Accel::Tcg => ("tcg,thread=multi,tb-size=1024", "max,npt=off"),
+            Accel::Tcg => ("tcg,thread=multi,tb-size=1024", self.emulated_cpu),
         };
         let secure = matches!(self.firmware, Firmware::SecureUefi(_));
         add(&["-M", if secure { "q35,smm=on" } else { "q35" }, "-accel", accel, "-cpu", cpu]);
@@ -210,6 +210,7 @@ mod tests {
             firmware: Firmware::Bios,
             medium: None,
             accel: Accel::Tcg,
+            emulated_cpu: "max,npt=off",
             cpus: 2,
             memory_mib: 768,
             disk: Some("out,1/flash.img".into()),
