@@ -18,7 +18,7 @@ pub const MODULES_INDEX: &str = "/thimble/modules/index.json";
 pub const GUEST_KERNEL: &str = "/thimble/guest/vmlinux";
 /// The initramfs that all guests share: an uncompressed cpio archive.
 pub const GUEST_INITRD: &str = "/thimble/guest/initrd";
-/// The read-only images, `NAME.erofs`.
+/// The read-only images, `NAME.erofs`, whichever file system they have.
 pub const IMAGES_DIR: &str = "/thimble/images";
 /// What the guests share, by content ([`crate::catalogue::Catalogue`] as JSON).
 pub const CATALOGUE: &str = "/thimble/catalogue.json";

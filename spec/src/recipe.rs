@@ -2,10 +2,14 @@
 //!
 //! ```toml
 //! summary = "nginx with a page that counts its starts"
+//! include = ["ssh"]                           # recipes that this one has in it, with their files
 //! packages = ["nginx", "busybox-static"]      # taken from the machine's own package sources
 //! keep = ["/usr/sbin/nginx", "/usr/bin/busybox", "/etc/nginx/mime.types"]
 //!                                             # files or directories of the packages, with the libraries that they need
+//! stubs = ["libsystemd.so.0"]                 # libraries of which only the names are there
 //! ports = [80]                                # what may be open
+//! pack = "small"                              # or "fast"
+//! read-only-root = true                       # services write to the directories below and nowhere else
 //!
 //! [links]                                     # symbolic links: path = target
 //! "/bin/sh" = "/usr/bin/busybox"
@@ -36,15 +40,28 @@ use crate::service::{Ready, Restart, ServiceKind};
 pub struct Recipe {
     /// What it is, in a line.
     pub summary: String,
+    /// Recipes that this one has in it: all that they say, and their files.
+    #[serde(default)]
+    pub include: Vec<String>,
     /// Packages of the distribution.
     #[serde(default)]
     pub packages: Vec<String>,
     /// Absolute paths in the packages to keep, with the ELF closure of each; directories with all below them.
     #[serde(default)]
     pub keep: Vec<String>,
+    /// Names of libraries (`DT_SONAME`) that programs are linked with and that they do not use here: functions that
+    /// return 0 and data that is zero take their place.
+    #[serde(default)]
+    pub stubs: Vec<String>,
     /// TCP ports that its services open.
     #[serde(default)]
     pub ports: Vec<u16>,
+    /// How the image is packed.
+    #[serde(default)]
+    pub pack: Pack,
+    /// Whether services find a root that nobody writes to, with [`Self::directories`] on the guest's disk.
+    #[serde(default, rename = "read-only-root")]
+    pub read_only_root: bool,
     /// Symbolic links: path to target.
     #[serde(default)]
     pub links: BTreeMap<String, String>,
@@ -60,6 +77,17 @@ pub struct Recipe {
     /// Programs to start.
     #[serde(default, rename = "service")]
     pub services: Vec<RecipeService>,
+}
+
+/// What counts in an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pack {
+    /// Time: EROFS with LZ4.
+    #[default]
+    Fast,
+    /// Bytes: SquashFS with xz.
+    Small,
 }
 
 /// A directory that services write.

@@ -11,6 +11,10 @@ pub struct Services {
     /// `/proc/sys` paths with dots (`net.core.somaxconn`) to values, written before anything starts.
     #[serde(default)]
     pub sysctl: BTreeMap<String, String>,
+    /// Whether nothing but `directories` can be written once they are made: on them alone the guest's disk is mounted to be
+    /// written. What lives in memory (`/run`, `/tmp`, `/dev`) is not touched by this.
+    #[serde(default)]
+    pub read_only_root: bool,
     /// Directories to make before anything starts; those that exist keep their content and get owner and mode.
     #[serde(default)]
     pub directories: Vec<Directory>,

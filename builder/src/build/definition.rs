@@ -9,7 +9,8 @@ use crate::efi::trust::Trust;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::host::features::{self, Feature};
-use crate::image::recipe::{self, Image};
+use crate::image::include;
+use crate::image::recipe::Image;
 use crate::kernel::config::{self, Setting};
 use crate::kernel::fragments;
 use crate::kernel::hardware::{self, Set};
@@ -110,11 +111,7 @@ fn images(
             mistakes.push(source.mistake(&format!("guest[{index}].image"), message));
             continue;
         }
-        let text = files::read_text(&path)?;
-        match recipe::read(&guest.image, &dir, Source { file: path.display().to_string(), text }) {
-            Ok(image) => images.push(image),
-            Err(wrong) => mistakes.extend(wrong),
-        }
+        images.extend(include::read(library, &guest.image, mistakes)?);
     }
     Ok(images)
 }

@@ -20,6 +20,7 @@ use thimble_spec::manifest::{Manifest, Object, Origin, Room};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::formats::{self, Contents, Format, netboot};
+use crate::image;
 use crate::kernel::source;
 use crate::ledger::Space;
 use crate::place::refuse;
@@ -89,7 +90,8 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
     let programs = Programs::find(request.programs)?;
     let of_format = |format: &Format| formats::tools(*format).iter().chain(inputs.trust.tools(*format));
     let of_formats = formats.iter().flat_map(of_format).copied();
-    tool::require(&TOOLS.iter().chain(source::TOOLS).copied().chain(of_formats).collect::<Vec<_>>())?;
+    let of_images = inputs.images.iter().flat_map(image::tools).copied();
+    tool::require(&TOOLS.iter().chain(source::TOOLS).copied().chain(of_formats).chain(of_images).collect::<Vec<_>>())?;
 
     let objects = objects::gather(context, &inputs, formats)?;
     let initramfs = initramfs::pack(context, &inputs.appliance, &objects, &programs)?;

@@ -21,8 +21,8 @@ const DISK: u64 = 6 * GIB;
 const MEMORY: u64 = 2 * GIB;
 /// The Rust that Thimble's own programs are compiled by.
 const RUST: &str = env!("CARGO_PKG_RUST_VERSION");
-/// What only `thimble run` and some formats need.
-const OPTIONAL: [&str; 4] = ["qemu-system-x86", "ovmf", "xorriso", "osslsigncode"];
+/// What only `thimble run`, some formats and some recipes need.
+const OPTIONAL: [&str; 5] = ["qemu-system-x86", "ovmf", "xorriso", "osslsigncode", "squashfs-tools"];
 
 /// Say what this machine lacks for building and running appliances, and how to install it.
 #[derive(Debug, clap::Args)]

@@ -54,6 +54,7 @@ pub fn build(context: &Context, apt: &Apt<'_>, feature: &Feature) -> Result<Opti
         key: gather::key(key, &overlay)?,
         packages: &feature.packages,
         keep: &feature.keep,
+        stubs: &[],
         overlay: &overlay,
         source: &feature.set.source,
     };
@@ -63,7 +64,7 @@ pub fn build(context: &Context, apt: &Apt<'_>, feature: &Feature) -> Result<Opti
         let link = |target: &String| Node::Item(Item::Link { target: target.clone() });
         nodes.extend(feature.links.iter().map(|(path, target)| (canonical(path), link(target))));
         let root = out.join(ROOT);
-        assemble::write(context, &nodes, &root)?;
+        assemble::write(context, &nodes, &[], &root)?;
         Inventory::take(&nodes, &root, &gathered.trees)?.write(out)
     })?;
     let inventory = Inventory::read(&dir)?;

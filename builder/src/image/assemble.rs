@@ -10,6 +10,7 @@ use thimble_spec::paths;
 
 use super::elf;
 use super::recipe::Image;
+use super::stub;
 use super::tree::{Item, MERGED, Tree, canonical, follow};
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -72,7 +73,7 @@ pub fn assemble(image: &Image, kept: BTreeMap<String, Item>, overlay: &Tree) -> 
     // PID 1 writes it, from the guest's own name servers.
     nodes.remove("/etc/resolv.conf");
 
-    let mistakes: Vec<Mistake> = image
+    let mut mistakes: Vec<Mistake> = image
         .recipe
         .services
         .iter()
@@ -87,6 +88,12 @@ pub fn assemble(image: &Image, kept: BTreeMap<String, Item>, overlay: &Tree) -> 
             Some(image.source.mistake(&format!("service[{index}].exec"), message))
         })
         .collect();
+    for (index, stub) in image.recipe.stubs.iter().enumerate() {
+        if !nodes.keys().any(|path| path.rsplit('/').next() == Some(stub)) {
+            let message = format!("nothing in the image needs {stub}: leave it out");
+            mistakes.push(image.source.mistake(&format!("stubs[{index}]"), message));
+        }
+    }
     if mistakes.is_empty() { Ok(nodes) } else { Err(mistakes) }
 }
 
@@ -131,11 +138,11 @@ pub fn etc(users: &BTreeMap<String, u32>) -> [(&'static str, String); 4] {
     ]
 }
 
-/// Writes the image's tree into a directory, programs and libraries without symbols.
+/// Writes the image's tree into a directory, programs and libraries without symbols, those of `stubs` without content.
 ///
 /// # Errors
-/// The disk is full, `strip` fails.
-pub fn write(context: &Context, nodes: &Nodes, root: &Path) -> Result<()> {
+/// The disk is full, a tool fails.
+pub fn write(context: &Context, nodes: &Nodes, stubs: &[String], root: &Path) -> Result<()> {
     let mut modes: Vec<(PathBuf, u32)> = Vec::new();
     let mut programs = Vec::new();
     for (path, node) in nodes {
@@ -150,7 +157,10 @@ pub fn write(context: &Context, nodes: &Nodes, root: &Path) -> Result<()> {
             Node::Item(Item::File { source, mode }) => {
                 let content = files::read(source)?;
                 fs::write(&place, &content).map_err(Error::io("write", &place))?;
-                if elf::needs(&content).is_some() {
+                if let Some(needs) = elf::needs(&content) {
+                    if needs.soname.is_some_and(|name| stubs.contains(&name)) {
+                        stub::write(context, &content, &place)?;
+                    }
                     programs.push(place.clone());
                 }
                 modes.push((place, *mode));
@@ -179,7 +189,8 @@ mod tests {
 
     fn image(text: &str) -> Image {
         let source = Source { file: "recipe.toml".into(), text: text.into() };
-        recipe::read("web", Path::new("/images/web"), source).unwrap()
+        let parsed = recipe::parse(&source).unwrap();
+        recipe::complete("web", Path::new("/images/web"), parsed, &[], source).unwrap()
     }
 
     #[test]

@@ -20,13 +20,14 @@ const LIVE_DIRS: [&str; 6] = ["/dev", "/proc", "/sys", "/run", "/tmp", "/data"];
 /// Gets another package's files into the tree, one that may hold the library; `false` when there is none left.
 pub type MoreLibraries<'a> = dyn FnMut(&str, &mut Tree) -> Result<bool> + 'a;
 
-/// All that `keep` names, and what that needs.
+/// All that `keep` names, and what that needs. What a library of `stubs` needs is not.
 ///
 /// # Errors
 /// A path that no package has, a library that none has.
 pub fn closure(
     tree: &mut Tree,
     keep: &[String],
+    stubs: &[String],
     overlay: &Tree,
     source: &Source,
     more: &mut MoreLibraries<'_>,
@@ -40,7 +41,7 @@ pub fn closure(
         }
     }
     refuse(mistakes)?;
-    let mut closure = Closure { tree, kept: BTreeMap::new(), checked: BTreeSet::new() };
+    let mut closure = Closure { tree, stubs, kept: BTreeMap::new(), checked: BTreeSet::new() };
     for path in todo {
         closure.keep(&path)?;
     }
@@ -70,6 +71,7 @@ fn expand(tree: &Tree, path: &str) -> Vec<String> {
 
 struct Closure<'a> {
     tree: &'a mut Tree,
+    stubs: &'a [String],
     kept: BTreeMap<String, Item>,
     /// Files whose needs are met.
     checked: BTreeSet<String>,
@@ -123,6 +125,7 @@ impl Closure<'_> {
             for (path, item) in files {
                 if let Item::File { source: file, .. } = &item
                     && let Some(needs) = elf::needs(&head_or_all(file)?)
+                    && !needs.soname.as_ref().is_some_and(|name| self.stubs.contains(name))
                 {
                     self.meet(&path, &needs, source, more)?;
                 }
@@ -204,7 +207,7 @@ mod tests {
 
     fn close(tree: &mut Tree, keep: &[&str], more: &mut MoreLibraries<'_>) -> Result<Vec<String>> {
         let keep: Vec<String> = keep.iter().map(|path| (*path).to_owned()).collect();
-        Ok(closure(tree, &keep, &Tree::default(), &source(), more)?.into_keys().collect())
+        Ok(closure(tree, &keep, &[], &Tree::default(), &source(), more)?.into_keys().collect())
     }
 
     #[test]

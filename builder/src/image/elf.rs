@@ -1,6 +1,8 @@
 //! What an ELF file needs in order to run.
 
-use object::elf::{DT_NEEDED, DT_RPATH, DT_RUNPATH, EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, PT_DYNAMIC, PT_INTERP};
+use object::elf::{
+    DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_SONAME, EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, PT_DYNAMIC, PT_INTERP,
+};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use object::{Endianness, StringTable};
 
@@ -16,6 +18,8 @@ pub struct Needs {
     pub libraries: Vec<String>,
     /// Directories that the file wants searched first.
     pub run_paths: Vec<String>,
+    /// The name by which programs ask for it, if it is a library.
+    pub soname: Option<String>,
 }
 
 impl Needs {
@@ -66,6 +70,7 @@ pub fn needs(file: &[u8]) -> Option<Needs> {
         };
         match entry.d_tag(endian) {
             DT_NEEDED => needs.libraries.extend(text()),
+            DT_SONAME => needs.soname = text(),
             DT_RUNPATH | DT_RPATH => {
                 needs.run_paths.extend(text().unwrap_or_default().split(':').map(str::to_owned));
             }

@@ -28,6 +28,8 @@ pub struct Wanted<'a> {
     pub packages: &'a [String],
     /// Paths to keep.
     pub keep: &'a [String],
+    /// Libraries whose content does not count, and what they need neither.
+    pub stubs: &'a [String],
     /// Files that are laid over the packages'.
     pub overlay: &'a Tree,
     /// The file with `packages` and `keep`, for mistakes.
@@ -97,7 +99,7 @@ fn make(
         used.push(package);
         Ok(true)
     };
-    let kept = closure::closure(&mut tree, wanted.keep, wanted.overlay, wanted.source, &mut more)?;
+    let kept = closure::closure(&mut tree, wanted.keep, wanted.stubs, wanted.overlay, wanted.source, &mut more)?;
     // Packages that were looked into in vain are no part of it.
     used.retain(|package| {
         let root = context.cache.find("packages", &package.sha256).map(|entry| entry.path);

@@ -7,7 +7,9 @@
 //! | [`closure`] | what is kept of them, with all that it needs |
 //! | [`gather`] | all that together, from the cache or made |
 //! | [`libraries`] | packages that come in for a library |
+//! | [`include`] | recipes that have others in them |
 //! | [`elf`] | what one program needs |
+//! | [`stub`] | a library of which only the names are there |
 //! | [`assemble`] | the image's own tree |
 //! | [`inventory`] | which package each of its files came from |
 
@@ -15,12 +17,16 @@ pub mod assemble;
 pub mod closure;
 pub mod elf;
 pub mod gather;
+pub mod include;
 pub mod inventory;
 pub mod libraries;
 pub mod recipe;
+mod stub;
 pub mod tree;
 
 use std::path::{Path, PathBuf};
+
+use thimble_spec::recipe::Pack;
 
 use crate::apt::Apt;
 use crate::context::Context;
@@ -34,14 +40,18 @@ use recipe::Image;
 use tree::Tree;
 
 /// Changes when the same inputs would give another image.
-const FORMAT: &str = "image 2";
+const FORMAT: &str = "image 3";
+/// The image in its directory of the cache.
+const FILE: &str = "image.erofs";
+/// Bytes of an image that SquashFS packs at once: a guest unpacks so much for any page of it.
+const SQUASHFS_BLOCK: &str = "1M";
 
 /// A finished image.
 #[derive(Clone, Debug)]
 pub struct Built {
     /// The recipe's name.
     pub name: String,
-    /// EROFS.
+    /// EROFS or SquashFS.
     pub path: PathBuf,
     /// The packages that it was made of.
     pub packages: Vec<String>,
@@ -51,15 +61,24 @@ pub struct Built {
     pub reused: bool,
 }
 
+/// Programs that a recipe's image takes besides those of every build.
+pub fn tools(image: &Image) -> &'static [&'static str] {
+    match (image.recipe.pack, image.recipe.stubs.is_empty()) {
+        (Pack::Fast, true) => &[],
+        (Pack::Fast, false) => &["as", "ld"],
+        (Pack::Small, true) => &["mksquashfs"],
+        (Pack::Small, false) => &["as", "ld", "mksquashfs"],
+    }
+}
+
 /// The image of a recipe, from the cache or made.
 ///
 /// # Errors
 /// A package, a file or a library is missing; a tool fails.
 pub fn build(context: &Context, apt: &Apt<'_>, image: &Image) -> Result<Built> {
-    let overlay_dir = image.dir.join("files");
     let mut overlay = Tree::default();
-    if overlay_dir.is_dir() {
-        overlay.add(&overlay_dir)?;
+    for dir in image.overlays.iter().filter(|dir| dir.is_dir()) {
+        overlay.add(dir)?;
     }
     let wanted = Wanted {
         store: "images",
@@ -67,6 +86,7 @@ pub fn build(context: &Context, apt: &Apt<'_>, image: &Image) -> Result<Built> {
         key: gather::key(Key::new(FORMAT).with(json(&image.recipe)?), &overlay)?,
         packages: &image.recipe.packages,
         keep: &image.recipe.keep,
+        stubs: &image.recipe.stubs,
         overlay: &overlay,
         source: &image.source,
     };
@@ -79,13 +99,13 @@ pub fn build(context: &Context, apt: &Apt<'_>, image: &Image) -> Result<Built> {
             }
         };
         let root = files::temp_dir_in(&context.cache.temp_dir(), "image-")?;
-        assemble::write(context, &nodes, root.path())?;
+        assemble::write(context, &nodes, &image.recipe.stubs, root.path())?;
         Inventory::take(&nodes, root.path(), &gathered.trees)?.write(out)?;
-        pack(context, root.path(), &out.join("image.erofs"), key)
+        pack(context, image.recipe.pack, root.path(), &out.join(FILE), key)
     })?;
     let inventory = Inventory::read(&dir)?;
     let packages = inventory.exact();
-    Ok(Built { name: image.name.clone(), path: dir.join("image.erofs"), packages, inventory, reused })
+    Ok(Built { name: image.name.clone(), path: dir.join(FILE), packages, inventory, reused })
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
@@ -93,13 +113,21 @@ fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
 }
 
 /// Packs a tree. The same tree gives the same bytes: no time, no owner, no attribute of this machine goes in.
-fn pack(context: &Context, root: &Path, out: &Path, key: &str) -> Result<()> {
-    Tool::new("mkfs.erofs")
-        .args(["--quiet", "-zlz4hc,12", "-C65536", "--all-root", "-T0", "-x-1", "-U"])
-        .arg(uuid(key))
-        .arg(out)
-        .arg(root)
-        .run(context)
+fn pack(context: &Context, pack: Pack, root: &Path, out: &Path, key: &str) -> Result<()> {
+    match pack {
+        Pack::Fast => Tool::new("mkfs.erofs")
+            .args(["--quiet", "-zlz4hc,12", "-C65536", "--all-root", "-T0", "-x-1", "-U"])
+            .arg(uuid(key))
+            .arg(out)
+            .arg(root)
+            .run(context),
+        Pack::Small => Tool::new("mksquashfs")
+            .arg(root)
+            .arg(out)
+            .args(["-quiet", "-no-progress", "-noappend", "-all-root", "-no-xattrs", "-no-exports"])
+            .args(["-mkfs-time", "0", "-all-time", "0", "-comp", "xz", "-Xbcj", "x86", "-b", SQUASHFS_BLOCK])
+            .run(context),
+    }
 }
 
 /// A UUID (RFC 9562, version 8) of the first digits of a hash.

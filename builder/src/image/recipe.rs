@@ -18,9 +18,9 @@ const ROOT: &str = "root";
 pub struct Image {
     /// Its name.
     pub name: String,
-    /// Its directory.
-    pub dir: PathBuf,
-    /// What the file says.
+    /// Directories that are laid over the packages' files; of a path that is there twice, the first one's.
+    pub overlays: Vec<PathBuf>,
+    /// What the file says, and those that it includes.
     pub recipe: Recipe,
     /// What PID 1 is told.
     pub services: Services,
@@ -28,19 +28,64 @@ pub struct Image {
     pub source: Source,
 }
 
-/// Reads the recipe of `name` in `dir`.
+/// Reads what stands in one file.
+///
+/// # Errors
+/// All mistakes of its form.
+pub fn parse(source: &Source) -> Result<Recipe, Vec<Mistake>> {
+    definition::parse_recipe(&source.file, &source.text)
+        .map_err(|mistakes| mistakes.iter().cloned().collect::<Vec<_>>())
+}
+
+/// Checks the recipe of `name` in `dir`, which has those in it that are `included`.
 ///
 /// # Errors
 /// All mistakes.
-pub fn read(name: &str, dir: &Path, source: Source) -> Result<Image, Vec<Mistake>> {
-    let recipe = definition::parse_recipe(&source.file, &source.text)
-        .map_err(|mistakes| mistakes.iter().cloned().collect::<Vec<_>>())?;
+pub fn complete(
+    name: &str,
+    dir: &Path,
+    mut recipe: Recipe,
+    included: &[Image],
+    source: Source,
+) -> Result<Image, Vec<Mistake>> {
+    let mut overlays = vec![dir.join("files")];
+    for image in included {
+        merge(&mut recipe, &image.recipe);
+        overlays.extend(image.overlays.iter().cloned());
+    }
     let mut checker = Checker { source: &source, recipe: &recipe, mistakes: Vec::new() };
     let services = checker.check();
     if !checker.mistakes.is_empty() {
         return Err(checker.mistakes);
     }
-    Ok(Image { name: name.to_owned(), dir: dir.to_owned(), recipe, services, source })
+    Ok(Image { name: name.to_owned(), overlays, recipe, services, source })
+}
+
+/// Adds what another recipe says; of what both say, the first one's stays.
+fn merge(recipe: &mut Recipe, other: &Recipe) {
+    fn lists<T: Clone, K: PartialEq>(first: &mut Vec<T>, second: &[T], key: impl Fn(&T) -> K) {
+        for item in second {
+            if !first.iter().any(|there| key(there) == key(item)) {
+                first.push(item.clone());
+            }
+        }
+    }
+    fn maps<T: Clone>(first: &mut BTreeMap<String, T>, second: &BTreeMap<String, T>) {
+        for (key, value) in second {
+            first.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    lists(&mut recipe.packages, &other.packages, String::clone);
+    lists(&mut recipe.keep, &other.keep, String::clone);
+    lists(&mut recipe.stubs, &other.stubs, String::clone);
+    lists(&mut recipe.ports, &other.ports, |port| *port);
+    lists(&mut recipe.directories, &other.directories, |directory| directory.path.clone());
+    lists(&mut recipe.services, &other.services, |service| service.name.clone());
+    maps(&mut recipe.links, &other.links);
+    maps(&mut recipe.users, &other.users);
+    maps(&mut recipe.sysctl, &other.sysctl);
+    recipe.read_only_root |= other.read_only_root;
+    recipe.pack = recipe.pack.max(other.pack);
 }
 
 struct Checker<'a> {
@@ -80,7 +125,12 @@ impl Checker<'_> {
             Directory { path: directory.path.clone(), uid, gid: uid, mode: directory.mode }
         });
         let directories = directories.collect();
-        Services { sysctl: self.recipe.sysctl.clone(), directories, services: self.services() }
+        Services {
+            sysctl: self.recipe.sysctl.clone(),
+            read_only_root: self.recipe.read_only_root,
+            directories,
+            services: self.services(),
+        }
     }
 
     /// Absolute, and never a way out of the image.
@@ -198,7 +248,8 @@ mod tests {
 
     fn parse(text: &str) -> Result<Image, Vec<String>> {
         let source = Source { file: "recipe.toml".into(), text: text.into() };
-        read("web", Path::new("/images/web"), source)
+        super::parse(&source)
+            .and_then(|recipe| complete("web", Path::new("/images/web"), recipe, &[], source))
             .map_err(|mistakes| mistakes.iter().map(Mistake::to_string).collect())
     }
 

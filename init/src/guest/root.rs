@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use nix::mount::{MsFlags, mount};
 use nix::unistd::{chdir, chroot};
 use thimble_spec::cmdline::GuestParams;
 use thimble_spec::paths::{DATA_DIR, DISK_TEMPLATE};
+use thimble_spec::service::Directory;
 
 use super::disk;
 use crate::clock::wait_until;
@@ -40,8 +42,9 @@ pub fn enter(params: &GuestParams) -> Result<Root> {
     }
     let image = device(&params.image, "image")?;
     let read_only = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
-    mount(Some(&image), IMAGE_DIR, Some("erofs"), read_only, None::<&str>)
-        .doing(|| format!("mount the guest's image {} as EROFS", image.display()))?;
+    let kind = kind(&image)?;
+    mount(Some(&image), IMAGE_DIR, Some(kind), read_only, None::<&str>)
+        .doing(|| format!("mount the guest's image {} as {kind}", image.display()))?;
     let own = match &params.disk {
         Some(name) => {
             let template = fs::read(DISK_TEMPLATE).doing(|| format!("read {DISK_TEMPLATE}"))?;
@@ -63,6 +66,28 @@ pub fn enter(params: &GuestParams) -> Result<Root> {
         .doing(|| "put the guest's root together with overlayfs".to_owned())?;
     switch()?;
     Ok(Root { own })
+}
+
+/// The file system that an image has.
+fn kind(image: &Path) -> Result<&'static str> {
+    /// SquashFS's magic number stands first (Documentation/filesystems/squashfs.rst, 3); EROFS leaves its first 1024 bytes
+    /// to others.
+    const SQUASHFS: &[u8] = b"hsqs";
+    let mut head = [0; SQUASHFS.len()];
+    let read = File::open(image).and_then(|mut file| file.read_exact(&mut head));
+    read.doing(|| format!("read the guest's image {}", image.display()))?;
+    Ok(if head == SQUASHFS { "squashfs" } else { "erofs" })
+}
+
+/// Makes each of `writable` a mount of its own and everything else of the root read-only. Both are the same file system:
+/// the guest's own disk holds what is written, as before.
+pub fn close(writable: &[Directory]) -> Result<()> {
+    for Directory { path, .. } in writable {
+        mount(Some(path.as_str()), path.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .doing(|| format!("keep {path} writable"))?;
+    }
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).doing(|| "make the root read-only".to_owned())
 }
 
 /// Waits for the node of a block device.
