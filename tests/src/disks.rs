@@ -133,7 +133,7 @@ pub fn build(directory: &Path, name: &str, changes: &[(&str, &str)]) -> PathBuf 
     if !library.exists() {
         fs::create_dir_all(library.join("images")).expect("a directory");
         symlink(repository().join("configs"), library.join("configs")).expect("a link");
-        for (from, image) in [("images", "web"), ("tests/library/images", "writer")] {
+        for (from, image) in [("images", "page"), ("tests/library/images", "writer")] {
             symlink(repository().join(from).join(image), library.join("images").join(image)).expect("a link");
         }
     }

@@ -76,10 +76,10 @@ fn every_file_of_every_artefact_is_named_with_its_package() {
         assert_eq!(bill.files[&place], text(object, "sha256"), "{name}");
     }
     assert!(bill.packages["./netboot/vmlinuz"].starts_with("linux-image-"));
-    assert_eq!(bill.packages["./images/web/usr/sbin/nginx"], "nginx");
+    assert_eq!(bill.packages["./images/page/usr/sbin/nginx"], "nginx");
 
     // What is in the image is taken from the image itself.
-    let web = list(&manifest, "objects").find(|one| text(one, "name").ends_with("/web.erofs")).expect("the web image");
+    let web = list(&manifest, "objects").find(|one| text(one, "name").ends_with("/page.erofs")).expect("the web image");
     let image = fs::read_dir(cache().join("images"))
         .expect("the cache")
         .map(|entry| entry.unwrap().path().join("image.erofs"))
@@ -92,11 +92,11 @@ fn every_file_of_every_artefact_is_named_with_its_package() {
     let found = Command::new("find").arg(&root).args(["-type", "f"]).output().expect("find starts");
     let mut count = 0;
     for path in String::from_utf8_lossy(&found.stdout).lines() {
-        let place = format!("./images/web/{}", path.strip_prefix(&format!("{}/", root.display())).expect("below"));
+        let place = format!("./images/page/{}", path.strip_prefix(&format!("{}/", root.display())).expect("below"));
         assert_eq!(bill.files.get(&place).map(String::as_str), Some(sha256_of(Path::new(path)).as_str()), "{place}");
         count += 1;
     }
-    let listed = bill.files.keys().filter(|name| name.starts_with("./images/web/")).count();
+    let listed = bill.files.keys().filter(|name| name.starts_with("./images/page/")).count();
     assert_eq!(listed, count, "files that are not in the image");
     println!("{} files, {count} of them in the image", bill.files.len());
 }

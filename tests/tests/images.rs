@@ -1,0 +1,152 @@
+//! The recipes of images/: one host with a guest of each, as an administrator would look at them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::net::TcpStream;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, get, repository, ssh, thimble};
+
+const READY: [&str; 4] = [
+    r"^thimble: guest web ready [0-9.]+$",
+    r"^thimble: guest php ready [0-9.]+$",
+    r"^thimble: guest ssh ready [0-9.]+$",
+    r"^thimble: guest minimal ready [0-9.]+$",
+];
+const LIMIT: Duration = Duration::from_secs(90);
+/// What the packed image of the whole web server may have. 12 MiB are wanted, see docs/recipes.md.
+const WEB_BYTES: u64 = 14_000_000;
+
+/// Builds `tests/library/images.toml` from a library of its own, in which `site` is `web` with a key.
+fn build(directory: &Path, public: &str) -> PathBuf {
+    let library = directory.join("library");
+    let site = library.join("images/site");
+    fs::create_dir_all(site.join("files/root/.ssh")).expect("a directory");
+    fs::write(site.join("recipe.toml"), "summary = \"web, for who has the key\"\ninclude = [\"web\"]\n")
+        .expect("a file");
+    fs::write(site.join("files/root/.ssh/authorized_keys"), format!("{public}\n")).expect("a file");
+    symlink(repository().join("configs"), library.join("configs")).expect("a link");
+    for image in fs::read_dir(repository().join("images")).expect("the recipes are there") {
+        let image = image.expect("a recipe");
+        symlink(image.path(), library.join("images").join(image.file_name())).expect("a link");
+    }
+    let out = directory.join("out");
+    let mut command = thimble();
+    command.args(["build", "tests/library/images.toml", "--quiet", "--format", "flash", "--library"]).arg(&library);
+    let built = command.arg("--out").arg(&out).output().expect("thimble starts");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    out
+}
+
+/// Bytes of an image, from the manifest.
+fn packed(out: &Path, image: &str) -> u64 {
+    let text = fs::read_to_string(out.join("manifest.json")).expect("there is a manifest");
+    let manifest: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let objects = manifest["objects"].as_array().expect("a list");
+    let ending = format!("/{image}.erofs");
+    let object = objects.iter().find(|object| object["name"].as_str().is_some_and(|name| name.ends_with(&ending)));
+    object.expect("the image is an object")["size"].as_u64().expect("a size")
+}
+
+/// How often the page says that it was read, and since when.
+fn visits(port: u16) -> (u32, String) {
+    let page = get(port, "/", LIMIT).expect("the page comes");
+    let count = page.split("<strong>").nth(1).and_then(|rest| rest.split('<').next()?.parse().ok());
+    let since = page.split("since ").nth(1).and_then(|rest| rest.get(..19));
+    (count.unwrap_or_else(|| panic!("{page}")), since.unwrap_or_else(|| panic!("{page}")).to_owned())
+}
+
+/// The files of /etc that the README of images/web lists, as `| /etc/...` lines of its table.
+fn documented() -> BTreeSet<String> {
+    let readme = fs::read_to_string(repository().join("images/web/README.md")).expect("images/web has a README");
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `/etc/")?.split('`').next());
+    rows.map(|path| format!("/etc/{path}")).collect()
+}
+
+/// The TCP and UDP ports at which somebody listens for other machines (Documentation/networking/proc_net_tcp.rst: the
+/// state 0A is LISTEN).
+fn listening(port: u16, key: &Path) -> Vec<String> {
+    let awk = r#"{ split($2, a, ":"); if (FILENAME != "/proc/net/tcp" || $4 == "0A") if (a[1] != "0100007F") print FILENAME, a[2] }"#;
+    let said =
+        ssh::said(port, key, &format!("cd /; awk 'FNR > 1 {awk}' /proc/net/tcp /proc/net/udp /proc/net/raw | sort -u"));
+    said.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_guest_of_each_recipe_does_what_its_recipe_says() {
+    // Given a host with a guest of each recipe, the whole web server in 96 MiB,
+    let directory = TempDir::new().expect("a temporary directory");
+    let (key, public) = ssh::key(directory.path(), "right");
+    let (other, _) = ssh::key(directory.path(), "wrong");
+    let out = build(directory.path(), &public);
+    let size = packed(&out, "site");
+    assert!(size <= WEB_BYTES, "the web image has {size} bytes, {WEB_BYTES} are wanted");
+    let (web, login, database, php, closed) = (free_port(), free_port(), free_port(), free_port(), free_port());
+    let forward = [(web, "web:80"), (login, "web:22"), (database, "web:3306"), (php, "php:80"), (closed, "ssh:22")];
+    let mut machine = Machine::boot(&Boot { forward: &forward, ..Boot::new(&out, "flash-bios") });
+    machine.wait_all(&READY, BOOT_LIMIT);
+
+    // then PHP renders a row of MariaDB's,
+    let (first, since) = visits(web);
+    assert_eq!(visits(web), (first + 1, since.clone()));
+    assert!(get(php, "/", LIMIT).expect("the page comes").starts_with("php: PHP 8."));
+    // MariaDB greets from port 3306, as the recipe says, and knows nobody from there,
+    let mut said = Vec::new();
+    let greeting =
+        TcpStream::connect(("127.0.0.1", database)).and_then(|stream| stream.take(64).read_to_end(&mut said));
+    let greeting = greeting.map(|_| String::from_utf8_lossy(&said).into_owned());
+    assert!(greeting.as_ref().is_ok_and(|text| text.contains("is not allowed to connect")), "{greeting:?}");
+    // root logs in with the key, and in no other way, or not at all where there is none,
+    ssh::wait(login);
+    assert_eq!(ssh::said(login, &key, "id -u; hostname"), "0\nweb\n");
+    for (port, key) in [(login, Some(other.as_path())), (login, None), (closed, Some(key.as_path()))] {
+        let refused = ssh::run(port, key, "id");
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && text.contains("Permission denied (publickey)"), "{text}");
+    }
+    // and these ports are open, and no others.
+    assert_eq!(listening(login, &key), ["/proc/net/tcp 0016", "/proc/net/tcp 0050", "/proc/net/tcp 0CEA"]);
+
+    // Services have users of their own, and nobody writes to the root, root included,
+    let users =
+        ssh::said(login, &key, "ps -o user,comm | awk '/nginx|php-fpm|mariadbd|busybox/ { print $1, $2 }' | sort -u");
+    for (program, user) in [("nginx", "www-data"), ("php-fpm8.2", "php"), ("mariadbd", "mysql"), ("busybox", "syslog")]
+    {
+        assert!(users.lines().any(|line| line == format!("{user} {program}")), "{program}: {users}");
+    }
+    assert!(!users.contains("root"), "{users}");
+    let refused = ssh::run(login, Some(&key), "touch /etc/x /usr/bin/x /var/lib/x /x");
+    let refused = String::from_utf8_lossy(&refused.stderr).matches("Read-only file system").count();
+    assert_eq!(refused, 4);
+    // /etc holds what is documented,
+    let etc: BTreeSet<String> = ssh::said(login, &key, "find /etc/ ! -type d").lines().map(str::to_owned).collect();
+    assert_eq!(etc, documented());
+    // and what speaks syslog is heard on the host.
+    ssh::said(login, &key, "logger -t test a word of a guest");
+    machine.wait(r"^\[web\].* test: a word of a guest$", LIMIT);
+    println!("{}", ssh::said(login, &key, "free -k; df -k /var/lib/mysql; cat /proc/uptime"));
+
+    // When the host starts again,
+    let host_key = ssh::said(login, &key, "cd /var/lib/dropbear && sha256sum *");
+    assert!(host_key.contains("dropbear_ed25519_host_key"), "{host_key}");
+    machine.press_ctrl_alt_del();
+    machine.wait(r"^thimble: guest web exited power-off$", LIMIT);
+    let began = Instant::now();
+    machine.wait_all(&READY, BOOT_LIMIT);
+    println!("again ready after {:?}", began.elapsed());
+    // then the row is still there, and the guest's own key.
+    assert_eq!(visits(web), (first + 2, since));
+    ssh::wait(login);
+    assert_eq!(ssh::said(login, &key, "cd /var/lib/dropbear && sha256sum *"), host_key);
+    machine.press_power_button();
+    assert!(machine.end(LIMIT).success());
+    // What only took its time on a busy machine is none: the database's first start, and its end.
+    let late = ["still waiting for it", "services did not stop in"];
+    let is_error = |line: &&String| line.contains("thimble: error") && !late.iter().any(|late| line.contains(late));
+    let errors: Vec<&String> = machine.seen().iter().filter(is_error).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
