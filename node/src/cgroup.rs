@@ -92,6 +92,11 @@ fn forbid_swap(place: &Path) -> io::Result<()> {
     }
 }
 
+/// The guest's cgroup, whether it is there or not.
+pub fn place(guest: &str) -> PathBuf {
+    Path::new(HIERARCHY).join(OURS).join(guest)
+}
+
 /// Kills whatever is in the guest's cgroup: its VMM and that one's minder (Linux 5.14). Without one there is nothing to
 /// be done.
 pub fn kill(guest: &str) {
@@ -111,7 +116,7 @@ const BETWEEN_REMOVALS: Duration = Duration::from_millis(50);
 /// Removes the guest's cgroup once its last process is gone. One that isn't there, or where a process stays, is no error:
 /// the next start uses it.
 pub async fn remove(guest: &str) {
-    remove_place(&Path::new(HIERARCHY).join(OURS).join(guest)).await;
+    remove_place(&place(guest)).await;
 }
 
 async fn remove_place(place: &Path) {

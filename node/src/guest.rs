@@ -5,37 +5,39 @@
 //!            start / adopt            end of the VMM
 //!   [off] ------------------> [runs] ----------------> [ended]
 //!     ^                          |                        |
-//!     |                          | the host stops         | policy: again, after a pause
+//!     |                          | the host stops         | bid or policy: again, after a pause
 //!     |                          v                        v
 //!     +-- power-off -- shutdown, then kill, by force    [off] or start
 //! ```
+//! What administrators ask of it comes as orders ([`crate::life`]), and is answered here and nowhere else: what a guest does
+//! has one owner, as long as the daemon lives.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use rtnetlink::Handle;
+use thimble_spec::api::guest::{State, Verb as Asked};
 use thimble_spec::appliance::Guest;
 use thimble_spec::console::Line;
 use thimble_spec::names::tap_name;
-use thimble_spec::vmm::{Answer, CONTROL_FILE, Event, Exit, ExitReason, State, Verb};
+use thimble_spec::vmm::{Answer, CONTROL_FILE, Event, Exit, ExitReason, State as VmmState, Verb};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use crate::bid::{self, Bid, SUSPENDED};
 use crate::control::Control;
 use crate::launch::{self, Start};
+use crate::life::Post;
 use crate::objects::Objects;
 use crate::plan::{self, Place};
 use crate::policy::{Next, Policy};
 use crate::readiness::Signs;
-use crate::room::Room;
+use crate::room::{PAUSED, Room};
+use crate::stop::{KILL_LIMIT, Step, Stop};
 use crate::{cgroup, lock, say, storage, tap};
 
-/// How long a guest may take to stop its services and power off before its power is cut.
-pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
-/// How long a VMM that was told to end at once may take.
-const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// Time between two looks for a control socket that is about to appear.
 const SOCKET_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a VMM may take to open its control socket.
@@ -59,56 +61,151 @@ pub struct Keeper {
     pub stopping: watch::Receiver<bool>,
     /// Whether the guest's console is copied to the host's.
     pub copy_console: bool,
+    /// Where it says what the guest does, and hears what is asked of it.
+    pub post: Post,
 }
 
 impl Keeper {
-    /// Keeps the guest until the host stops or the guest is to stay off.
+    /// Keeps the guest until the host stops.
     pub async fn keep(mut self) {
         let mut policy = Policy::default();
+        let place = Place::of(&self.guest.name);
         // A guest that isn't started by itself is still adopted when it runs.
-        if !self.guest.autostart && !self.runs() {
-            return;
-        }
-        self.wait_for_image().await;
-        self.wait_for_storage().await;
+        let mut on = self.runs() || bid::wanted(&place, self.guest.autostart);
         while !*self.stopping.borrow() {
-            let began = Instant::now();
-            let exit = match self.live().await {
-                Ok(exit) => exit,
-                Err(error) => Exit::new(ExitReason::Error(format!("{error:#}")), 0.0),
-            };
-            self.signs.ended(&self.guest.name);
-            say::line(&Line::GuestExited { name: &self.guest.name, reason: &exit.reason });
-            match policy.after(&exit.reason, began.elapsed()) {
-                Next::StayOff => break,
-                Next::Start(pause) => {
-                    let _ = timeout(pause, self.stopping.wait_for(|stopping| *stopping)).await;
+            if on {
+                on = self.turn(&mut policy).await;
+                continue;
+            }
+            self.clear_away().await;
+            on = self.stay_off().await;
+            policy = Policy::default();
+        }
+        self.clear_away().await;
+    }
+
+    /// Gets the guest to run, once, and follows it to its end; says whether it is to be started again.
+    async fn turn(&mut self, policy: &mut Policy) -> bool {
+        if !self.runs() && !self.wait_for_needs().await {
+            self.post.is(State::Off, "called off");
+            return false;
+        }
+        if *self.stopping.borrow() {
+            return false;
+        }
+        let place = Place::of(&self.guest.name);
+        let began = Instant::now();
+        let exit = match self.live().await {
+            Ok(exit) => exit,
+            Err(error) => Exit::new(ExitReason::Error(format!("{error:#}")), 0.0),
+        };
+        self.signs.ended(&self.guest.name);
+        say::line(&Line::GuestExited { name: &self.guest.name, reason: &exit.reason });
+        let reason = exit.reason.to_string();
+        if *self.stopping.borrow() {
+            // It ended because the host does: the next daemon starts it as if nothing had been.
+            bid::begin(&place);
+            self.post.is(State::Off, &reason);
+            return false;
+        }
+        let next = bid::after(Bid::read(&place), &exit.reason, || policy.after(&exit.reason, began.elapsed()));
+        if next != Next::StayOff {
+            // The next daemon would start it, too.
+            bid::begin(&place);
+        }
+        match next {
+            Next::StayOff => {
+                self.post.is(State::Off, &reason);
+                false
+            }
+            Next::Start(Duration::ZERO) => {
+                self.post.is(State::Starting, &reason);
+                true
+            }
+            Next::Start(pause) => {
+                self.post.failed(&reason);
+                let again = self.hold(sleep(pause), true).await;
+                if !again {
+                    self.post.is(State::Off, &reason);
+                }
+                again
+            }
+        }
+    }
+
+    /// Waits until somebody wants it to start, and says so; false if the host stops.
+    async fn stay_off(&mut self) -> bool {
+        let place = Place::of(&self.guest.name);
+        if self.post.life().starts == 0 {
+            let exit = bid::last_exit(&place).map(|exit| exit.reason.to_string());
+            self.post.is(State::Off, exit.as_deref().unwrap_or("not started"));
+        }
+        loop {
+            tokio::select! {
+                _ = self.stopping.wait_for(|stopping| *stopping) => return false,
+                Some(order) = self.post.orders.recv() => {
+                    if order.verb == Asked::Start {
+                        bid::begin(&place);
+                        let remembered = Bid::Again.write(&place).map_err(|error| format!("{error:#}"));
+                        let starts = remembered.is_ok();
+                        if starts {
+                            self.post.is(State::Starting, "asked for");
+                        }
+                        order.answer(remembered);
+                        if starts {
+                            return true;
+                        }
+                        continue;
+                    }
+                    order.refuse(format!("guest {0} is off: thimblectl start {0} starts it", self.guest.name));
                 }
             }
         }
+    }
+
+    /// Waits for something before a start, and says whether to go on: false if the start was called off. The wish to start
+    /// may end the wait.
+    async fn hold(&mut self, what: impl Future<Output = ()>, may_hurry: bool) -> bool {
+        tokio::pin!(what);
+        loop {
+            tokio::select! {
+                () = &mut what => return true,
+                _ = self.stopping.wait_for(|stopping| *stopping) => return true,
+                Some(order) = self.post.orders.recv() => match order.verb {
+                    Asked::Shutdown | Asked::Destroy => {
+                        let remembered = Bid::Off.write(&Place::of(&self.guest.name));
+                        order.answer(remembered.map_err(|error| format!("{error:#}")));
+                        return false;
+                    }
+                    Asked::Start if may_hurry => {
+                        order.accept();
+                        return true;
+                    }
+                    _ => order.refuse(format!(
+                        "guest {} does not run yet, it is about to start: {}", self.guest.name, self.post.life().reason
+                    )),
+                }
+            }
+        }
+    }
+
+    /// Waits for the guest's image, which may come from elsewhere, and for what its disk is on.
+    async fn wait_for_needs(&mut self) -> bool {
+        let (mut objects, image) = (self.objects.clone(), plan::image(&self.guest));
+        self.post.is(State::Starting, "waits for its image");
+        if !self.hold(async move { objects.wait_for(&image).await }, false).await {
+            return false;
+        }
+        let (name, needs) = (self.guest.name.clone(), self.needs.clone());
+        self.post.is(State::Starting, "waits for its storage");
+        self.hold(async move { storage::wait::wait(&name, &needs).await }, false).await
+    }
+
+    /// Nothing of it runs: what it had of the host goes.
+    async fn clear_away(&self) {
         cgroup::remove(&self.guest.name).await;
         if let Err(error) = tap::unplug(&tap_name(&self.guest.name)) {
             say::error(&format!("guest {}: {error:#}", self.guest.name));
-        }
-    }
-
-    /// Waits for the guest's image, which may come from elsewhere, as long as the host does not stop.
-    async fn wait_for_image(&mut self) {
-        let image = plan::image(&self.guest);
-        tokio::select! {
-            () = self.objects.wait_for(&image) => {}
-            _ = self.stopping.wait_for(|stopping| *stopping) => {}
-        }
-    }
-
-    /// Waits for what its disk is on, as long as the host does not stop; one that runs has it.
-    async fn wait_for_storage(&mut self) {
-        if self.runs() {
-            return;
-        }
-        tokio::select! {
-            () = storage::wait::wait(&self.guest.name, &self.needs) => {}
-            _ = self.stopping.wait_for(|stopping| *stopping) => {}
         }
     }
 
@@ -120,6 +217,10 @@ impl Keeper {
     async fn live(&mut self) -> Result<Exit> {
         let place = Place::of(&self.guest.name);
         let socket = place.file(CONTROL_FILE);
+        if !self.runs() {
+            self.post.is(State::Starting, "its VMM is being started");
+            self.post.starts();
+        }
         let child = match launch::start(&self.guest, self.index, &self.network).await? {
             Start::Started(child) => Some(child),
             Start::RunsAlready => None,
@@ -127,11 +228,9 @@ impl Keeper {
         let Some(mut watch) = self.watch(&place, &socket).await? else {
             return Ok(launch::exit(&place));
         };
-        if child.is_none() {
-            self.tell_adoption(&socket).await;
-        }
+        self.look_at_vmm(&socket, child.is_none()).await;
         let copy = self.copy_console.then(|| tokio::spawn(copy_console(self.guest.name.clone(), socket.clone())));
-        let exit = self.follow(&mut watch, &socket, &place).await;
+        let exit = self.follow(&mut watch, &socket, &place, child.is_none()).await;
         if let Some(copy) = copy {
             // It ends with the connection; what it still holds is printed first.
             let _ = timeout(Duration::from_secs(1), copy).await;
@@ -162,20 +261,24 @@ impl Keeper {
         }
     }
 
-    async fn tell_adoption(&self, socket: &Path) {
+    /// Learns which process its VMM is and since when, and says so of one that was there before this daemon.
+    async fn look_at_vmm(&self, socket: &Path, adopted: bool) {
         let status = async { Control::connect(socket).await?.ask(Verb::Status).await };
-        let pid = match status.await {
-            Ok(Answer::Status(status)) => status.pid.to_string(),
-            _ => "?".to_owned(),
-        };
-        say::note(&format!("guest {} adopted, VMM process {pid}", self.guest.name));
+        let Ok(Answer::Status(status)) = status.await else { return };
+        let age = Duration::try_from_secs_f64(status.uptime_s).unwrap_or_default();
+        let now = Instant::now();
+        self.post.vmm(status.pid, now.checked_sub(age).unwrap_or(now));
+        if adopted {
+            say::note(&format!("guest {} adopted, VMM process {}", self.guest.name, status.pid));
+        }
     }
 
     /// Follows the events to the end of the VMM; `None` if it ended without a word.
-    async fn follow(&mut self, watch: &mut Control, socket: &Path, place: &Place) -> Option<Exit> {
+    async fn follow(&mut self, watch: &mut Control, socket: &Path, place: &Place, adopted: bool) -> Option<Exit> {
         let name = self.guest.name.clone();
         let mut stop = Stop::new(self.stopping.clone());
         let mut room = Room::new(&self.guest);
+        let mut running_for = if adopted { "adopted" } else { "booted" };
         loop {
             let event = tokio::select! {
                 event = watch.event() => event,
@@ -184,16 +287,33 @@ impl Keeper {
                     self.stop(step, socket).await;
                     continue;
                 }
+                Some(order) = self.post.orders.recv() => {
+                    self.obey(order, socket).await;
+                    continue;
+                }
             };
             match event {
-                Ok(Some(Event::State { state: State::Running })) if launch::first_time(place, launch::TOLD_RUNNING) => {
-                    say::line(&Line::GuestRunning { name: &name });
+                Ok(Some(Event::State { state })) => {
+                    if state == VmmState::Running && launch::first_time(place, launch::TOLD_RUNNING) {
+                        say::line(&Line::GuestRunning { name: &name });
+                    }
+                    let (state, reason) = match state {
+                        VmmState::Running => (State::Running, std::mem::replace(&mut running_for, "resumed")),
+                        VmmState::Paused if place.file(PAUSED).exists() => {
+                            (State::Paused, "no room for what it writes")
+                        }
+                        VmmState::Paused => (State::Paused, "suspended"),
+                        VmmState::ShuttingDown => (State::ShuttingDown, "asked to power off"),
+                    };
+                    self.post.is(state, reason);
                 }
-                Ok(Some(Event::Ready { seconds })) if self.signs.ready(&name) => {
-                    let after = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-                    say::line(&Line::GuestReady { name: &name, after });
+                Ok(Some(Event::Ready { seconds })) => {
+                    self.post.ready(seconds);
+                    if self.signs.ready(&name) {
+                        let after = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+                        say::line(&Line::GuestReady { name: &name, after });
+                    }
                 }
-                Ok(Some(Event::State { .. } | Event::Ready { .. })) => {}
                 Ok(Some(Event::Exited { exit })) => return Some(exit),
                 Ok(None) => return None,
                 Err(error) => {
@@ -207,7 +327,13 @@ impl Keeper {
 
     async fn stop(&self, step: Step, socket: &Path) {
         let verb = match step {
-            Step::Ask => Verb::Shutdown,
+            Step::Ask => {
+                // A guest that is held still hears nothing.
+                if Place::of(&self.guest.name).file(SUSPENDED).exists() {
+                    let _ = command(socket, Verb::Resume).await;
+                }
+                Verb::Shutdown
+            }
             Step::End => Verb::Kill,
             Step::Force => return cgroup::kill(&self.guest.name),
         };
@@ -225,55 +351,11 @@ impl Keeper {
     }
 }
 
-/// What a stopping host does to a guest, one after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// Ask it to power off.
-    Ask,
-    /// After [`SHUTDOWN_LIMIT`]: tell its VMM to end.
-    End,
-    /// After [`KILL_LIMIT`] more: kill whatever is in its cgroup. A VMM that its guest has taken over does as it likes.
-    Force,
-}
-
-/// The steps, each in its time.
-struct Stop {
-    stopping: watch::Receiver<bool>,
-    /// The last one, and when the next is due.
-    last: Option<(Step, Instant)>,
-}
-
-impl Stop {
-    fn new(stopping: watch::Receiver<bool>) -> Self {
-        Self { stopping, last: None }
-    }
-
-    /// The next step, when it is time; cancel-safe.
-    async fn next(&mut self) -> Step {
-        let (step, then) = match self.last {
-            None => {
-                // The sender lives as long as the daemon; without it there is nothing to wait for.
-                if self.stopping.wait_for(|stopping| *stopping).await.is_err() {
-                    return std::future::pending().await;
-                }
-                (Step::Ask, SHUTDOWN_LIMIT)
-            }
-            Some((Step::Ask, due)) => {
-                sleep_until(due).await;
-                (Step::End, KILL_LIMIT)
-            }
-            Some((Step::End, due)) => {
-                sleep_until(due).await;
-                (Step::Force, KILL_LIMIT)
-            }
-            Some((Step::Force, _)) => return std::future::pending().await,
-        };
-        self.last = Some((step, Instant::now() + then));
-        step
-    }
-}
-
-async fn command(socket: &Path, verb: Verb) -> Result<()> {
+/// Asks a VMM to do something.
+///
+/// # Errors
+/// It refuses, or is gone.
+pub async fn command(socket: &Path, verb: Verb) -> Result<()> {
     Control::connect(socket).await?.ask(verb).await.map(drop)
 }
 
@@ -299,28 +381,6 @@ async fn read_lines(mut stream: impl AsyncBufRead + Unpin, mut each: impl FnMut(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_guest_that_does_not_stop_is_stopped() {
-        let (tell, stopping) = watch::channel(false);
-        let mut stop = Stop::new(stopping);
-        assert!(timeout(SHUTDOWN_LIMIT, stop.next()).await.is_err(), "nobody stops");
-        tell.send(true).unwrap();
-        let began = Instant::now();
-        for (step, after) in
-            [(Step::Ask, Duration::ZERO), (Step::End, SHUTDOWN_LIMIT), (Step::Force, SHUTDOWN_LIMIT + KILL_LIMIT)]
-        {
-            // A select drops it at each event of the guest's.
-            assert!(after.is_zero() || timeout(Duration::from_secs(1), stop.next()).await.is_err());
-            assert_eq!(stop.next().await, step);
-            assert!(
-                (after..after + Duration::from_secs(1)).contains(&began.elapsed()),
-                "{step:?}: {:?}",
-                began.elapsed()
-            );
-        }
-        assert!(timeout(SHUTDOWN_LIMIT, stop.next()).await.is_err(), "there is no more to be done");
-    }
 
     #[tokio::test]
     async fn a_console_is_lines_whatever_a_guest_writes() {

@@ -15,6 +15,7 @@ use thimble_spec::paths;
 use thimble_spec::vmm::{CONFIG_FILE, CONTROL_FILE, EXIT_FILE, Exit, ExitReason, READY_FILE};
 use tokio::process::{Child, Command};
 
+use crate::bid::{BID_FILE, SUSPENDED};
 use crate::lock::{self, Lock};
 use crate::plan::{self, Place};
 use crate::room::PAUSED;
@@ -66,7 +67,7 @@ pub async fn start(guest: &Guest, index: u32, handle: &Handle) -> Result<Start> 
     shared::record(&place, &version)?;
     let config = serde_json::to_vec_pretty(&plan::config(guest, &version, jail)?)?;
     write_whole(&place.file(CONFIG_FILE), &config)?;
-    for stale in [EXIT_FILE, CONTROL_FILE, TOLD_RUNNING, READY_FILE, PAUSED] {
+    for stale in [EXIT_FILE, CONTROL_FILE, TOLD_RUNNING, READY_FILE, PAUSED, SUSPENDED, BID_FILE] {
         match fs::remove_file(place.file(stale)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}

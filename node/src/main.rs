@@ -4,10 +4,14 @@
 //! directories and in the VMM processes themselves, so a daemon that comes after another one adopts the guests that run
 //! and starts none of them twice (see [`lock`]).
 
+mod api;
+mod audit;
+mod bid;
 mod cgroup;
 mod cli;
 mod control;
 mod disk;
+mod events;
 mod export;
 mod guest;
 mod guests;
@@ -15,8 +19,10 @@ mod heartbeat;
 mod host;
 mod hugepages;
 mod launch;
+mod life;
 mod lock;
 mod node;
+mod obey;
 mod objects;
 mod overcommit;
 mod plan;
@@ -25,9 +31,11 @@ mod readiness;
 mod room;
 mod say;
 mod shared;
+mod stop;
 mod storage;
 mod syslog;
 mod tap;
+mod tasks;
 #[cfg(test)]
 mod testing;
 mod update;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use thimble_spec::appliance::Appliance;
@@ -12,10 +13,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::api::{self, Api};
 use crate::guest::Keeper;
 use crate::objects::Objects;
 use crate::readiness::Signs;
-use crate::{heartbeat, hugepages, overcommit, say, storage};
+use crate::{audit, heartbeat, hugepages, overcommit, say, storage};
 
 /// On the host's kernel command line: copy the guests' consoles to the host's. A guest can flood the console then, so
 /// it is for tests and for looking what is wrong.
@@ -48,18 +50,26 @@ pub async fn run(appliance: &Path) -> Result<()> {
     let objects = Objects::open(&cmdline);
     let signs = Signs::of(&appliance.guests);
     signs.look();
+    let (api, posts) = Api::of(&appliance.name, &appliance.guests, audit::Log::open());
     let mut keepers = JoinSet::new();
-    for (index, guest) in (0..).zip(appliance.guests) {
+    for (index, (guest, post)) in (0..).zip(appliance.guests.into_iter().zip(posts)) {
         let (network, objects, stopping) = (network.clone(), objects.clone(), stopping.clone());
         let signs = signs.clone();
         let guest = storage::wait::around_cache(&appliance.storage, guest);
         let needs = storage::wait::needs(&appliance.storage, &guest);
-        let keeper = Keeper { guest, index, network, needs, objects, signs, stopping, copy_console };
+        let keeper = Keeper { guest, index, network, needs, objects, signs, stopping, copy_console, post };
         keepers.spawn(keeper.keep());
     }
     if let Some(watchdog) = appliance.host.watchdog {
         tokio::spawn(heartbeat::beat_for_ever(watchdog, Path::new(paths::HOST_CONTROL)));
     }
+    let api = tokio::spawn(async move {
+        api.known().await;
+        match api::bind(Path::new(paths::NODE_API)) {
+            Ok(listener) => api::serve(listener, Arc::new(api)).await,
+            Err(error) => say::error(&format!("nobody can ask the node daemon: {error:#}")),
+        }
+    });
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     fs::write(paths::NODE_READY, "").with_context(|| format!("writing {}", paths::NODE_READY))?;
@@ -71,5 +81,6 @@ pub async fn run(appliance: &Path) -> Result<()> {
     // Receivers are the keepers'; without any there is nobody to tell.
     let _ = stop.send(true);
     while keepers.join_next().await.is_some() {}
+    api.abort();
     Ok(())
 }

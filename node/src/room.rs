@@ -10,7 +10,9 @@ use thimble_spec::appliance::Guest;
 use thimble_spec::vmm::{Answer, Verb};
 use tokio::time::{Instant, sleep_until};
 
+use crate::bid::SUSPENDED;
 use crate::control::Control;
+use crate::guest::command;
 use crate::plan::{self, Place};
 use crate::say;
 
@@ -47,7 +49,9 @@ impl Room {
             return;
         }
         let verb = if waits { Verb::Pause } else { Verb::Resume };
-        if let Err(error) = command(socket, verb).await {
+        // Whom an administrator suspended stays so.
+        let held = !waits && Place::of(&self.guest).file(SUSPENDED).exists();
+        if !held && let Err(error) = command(socket, verb).await {
             return say::note(&format!("guest {}: {verb:?}: {error:#}", self.guest));
         }
         let marked = if waits { File::create(&mark).map(drop) } else { fs::remove_file(&mark) };
@@ -71,8 +75,4 @@ async fn waits(socket: &Path) -> Result<bool> {
         Answer::Stats(stats) => Ok(stats.disks.iter().any(|disk| disk.waiting > 0)),
         _ => bail!("not an answer"),
     }
-}
-
-async fn command(socket: &Path, verb: Verb) -> Result<()> {
-    Control::connect(socket).await?.ask(verb).await.map(drop)
 }

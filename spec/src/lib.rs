@@ -21,6 +21,7 @@
 //! | [`catalogue`] | the builder and the node daemon: what guests share |
 //! | [`export`] | whoever starts a host from an NFS server, and its daemon |
 //! | [`vmm`] | the node daemon and one VMM process |
+//! | [`api`] | the node daemon and its clients |
 //! | [`console`] | PID 1, the daemon, and whoever waits for a line |
 //! | [`ip`], [`names`], [`units`] | all of them: small values that are read alike |
 //! | [`json`] | all of them: the JSON of what programs say to each other (feature `json`) |
@@ -28,6 +29,7 @@
 //! | [`manifest`] | the builder and everybody who asks what an artefact holds |
 //! | [`paths`] | where things lie inside the host and the guest |
 
+pub mod api;
 pub mod appliance;
 pub mod catalogue;
 pub mod cmdline;

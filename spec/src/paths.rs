@@ -5,6 +5,8 @@
 pub const INIT: &str = "/init";
 /// The daemon that supervises the guests.
 pub const NODE: &str = "/usr/bin/thimble-node";
+/// What an administrator asks the daemon with: another name of [`NODE`].
+pub const CTL: &str = "/usr/bin/thimblectl";
 /// The virtual machine monitor: one process a guest.
 pub const VMM: &str = "/usr/bin/thimble-vmm";
 
@@ -40,6 +42,10 @@ pub const RUN_DIR: &str = "/run/thimble";
 pub const GUEST_RUN_DIR: &str = "/run/thimble/guests";
 /// The control socket of the host's PID 1, see [`crate::host`].
 pub const HOST_CONTROL: &str = "/run/thimble/init.sock";
+/// The socket of the node daemon's API, see [`crate::api`].
+pub const NODE_API: &str = "/run/thimble/node.sock";
+/// Who changed what, where there is a data partition; else below the run directory.
+pub const AUDIT_DIR: &str = "/data/audit";
 /// A file whose presence tells PID 1 that the node daemon has done its start-up; it holds nothing.
 pub const NODE_READY: &str = "/run/thimble/node.ready";
 

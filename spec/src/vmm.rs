@@ -488,6 +488,7 @@ pub struct VcpuStats {
 
 /// What a disk did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DiskStats {
     /// Its size in bytes.
     pub bytes: u64,
@@ -515,6 +516,7 @@ pub struct DiskStats {
 /// What a network interface did, as the guest sees it. All zero where the host's kernel moves the packets: the tap's own
 /// counters tell then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NetStats {
     /// The host's kernel moves the packets.
     pub vhost: bool,
@@ -534,6 +536,7 @@ pub struct NetStats {
 
 /// What a balloon holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BalloonStats {
     /// MiB that it is to hold.
     pub target_mib: u32,

@@ -1,0 +1,134 @@
+//! A request that was understood, and one that is refused.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use thimble_spec::api::Problem;
+
+use super::Api;
+use super::answer::{self, Content};
+
+/// A request.
+#[derive(Debug)]
+pub struct Call {
+    /// What stands in the path for the names in braces, in their order.
+    pub parameters: Vec<String>,
+    /// The request itself.
+    pub request: Request<Incoming>,
+    /// What there is to ask about.
+    pub api: Arc<Api>,
+}
+
+impl Call {
+    /// The first name in the path.
+    pub fn name(&self) -> &str {
+        self.parameters.first().map_or("", String::as_str)
+    }
+
+    /// What the query says of `key`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn query<T: FromStr>(&self, key: &str) -> Result<Option<T>, Refusal> {
+        query(self.request.uri().query().unwrap_or_default(), key)
+    }
+}
+
+/// What `text`, `KEY=VALUE&...`, says of `key`. Values are numbers and words: nothing is escaped.
+fn query<T: FromStr>(text: &str, key: &str) -> Result<Option<T>, Refusal> {
+    let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+    let Some((_, value)) = pairs.into_iter().find(|(name, _)| *name == key) else { return Ok(None) };
+    match value.parse() {
+        Ok(value) => Ok(Some(value)),
+        Err(_) => Err(Refusal::wrong(format!("`{}` cannot be the value of {key}", value.escape_debug()))),
+    }
+}
+
+/// A request says all in its head.
+///
+/// # Errors
+/// It has a body.
+pub fn without_body<B: Body>(request: &Request<B>) -> Result<(), Refusal> {
+    if request.body().is_end_stream() {
+        return Ok(());
+    }
+    let sentence = "a request has no body here: all is said in its path and its query".to_owned();
+    Err(Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, sentence })
+}
+
+/// Why a request is refused.
+#[derive(Debug)]
+pub struct Refusal {
+    /// By number.
+    pub status: StatusCode,
+    /// In words.
+    pub sentence: String,
+}
+
+impl Refusal {
+    /// It says something that cannot be.
+    pub fn wrong(sentence: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, sentence }
+    }
+
+    /// Who asks may not.
+    pub fn forbidden(sentence: String) -> Self {
+        Self { status: StatusCode::FORBIDDEN, sentence }
+    }
+
+    /// There is no such thing.
+    pub fn missing(sentence: &str) -> Self {
+        Self { status: StatusCode::NOT_FOUND, sentence: sentence.to_owned() }
+    }
+
+    /// It cannot be done as things are.
+    pub fn conflict(sentence: String) -> Self {
+        Self { status: StatusCode::CONFLICT, sentence }
+    }
+
+    /// Something is wrong on the node.
+    pub fn broken(sentence: String) -> Self {
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, sentence }
+    }
+
+    /// It can be done later.
+    pub fn busy(sentence: &str) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, sentence: sentence.to_owned() }
+    }
+
+    /// As an answer. A body that came with the request is not read: the connection ends.
+    pub fn response(self) -> Response<Content> {
+        let problem = Problem { error: self.sentence };
+        // A sentence has nothing in it that JSON could not say.
+        let text = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut response = answer::whole(self.status, "application/json", text);
+        if self.status == StatusCode::PAYLOAD_TOO_LARGE {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_query_is_pairs() {
+        assert_eq!(query("wait_s=5&mode=write", "wait_s").unwrap(), Some(5));
+        assert_eq!(query("wait_s=5&mode=write", "mode").unwrap(), Some("write".to_owned()));
+        assert_eq!(query::<u64>("wait_s", "wait_s").unwrap(), None);
+        assert_eq!(query::<u64>("wait_s=-1", "wait_s").unwrap_err().status, StatusCode::BAD_REQUEST);
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_is_safe(text in ".*", key in ".*") {
+            let _ = query::<u64>(&text, &key);
+        }
+    }
+}

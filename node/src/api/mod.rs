@@ -1,0 +1,182 @@
+//! The daemon's API ([`thimble_spec::api`]): HTTP/1.1 on a Unix socket.
+//!
+//! ```text
+//! transport (here)  ->  who asks (peer)  ->  routing (routes)  ->  may they (peer)  ->  audit  ->  a resource's handler
+//! ```
+//! Bounded are: connections ([`CLIENTS_MAX`]), a request's head ([`HEAD`], [`HEADERS`]) and the time for it ([`HEAD_TIME`]),
+//! its body (none is taken), and how long a client may take nothing of what it asked for ([`patient::STILL`]).
+
+pub mod answer;
+pub mod call;
+#[cfg(test)]
+mod openapi;
+mod patient;
+pub mod peer;
+mod resources;
+pub mod routes;
+#[cfg(test)]
+pub mod tests;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use thimble_spec::appliance::Guest;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+
+use crate::audit;
+use crate::events::{Epoch, Events};
+use crate::life::{self, Entry, Post};
+use crate::tasks::Tasks;
+use answer::Content;
+use call::{Call, Refusal};
+use patient::Patient;
+use peer::Peer;
+use resources::console::Consoles;
+
+/// Connections at a time; one more waits until another ends.
+const CLIENTS_MAX: usize = 64;
+/// Bytes of a request's head, at most.
+const HEAD: usize = 16 << 10;
+/// Headers of a request, at most.
+const HEADERS: usize = 32;
+/// How long a client may take to send a head, and how long a connection waits for its next one.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+/// How long nobody is answered when a guest's VMM does not say what it does.
+const KNOWN_LIMIT: Duration = Duration::from_secs(15);
+/// The pause after a connection that could not be accepted.
+const AFTER_ERROR: Duration = Duration::from_millis(100);
+
+/// What there is to ask about.
+#[derive(Debug)]
+pub struct Api {
+    /// The appliance's name.
+    pub name: String,
+    /// The guests, in the order of the definition.
+    pub guests: Vec<Entry>,
+    /// What happens.
+    pub events: Events,
+    /// What takes its time.
+    pub tasks: Tasks,
+    /// Who changed what.
+    pub audit: audit::Log,
+    /// Who looks at which console.
+    pub consoles: Consoles,
+}
+
+impl Api {
+    /// Of these guests, for which the other ends are given back, in their order.
+    pub fn of(name: &str, guests: &[Guest], audit: audit::Log) -> (Self, Vec<Post>) {
+        let epoch = Epoch::now();
+        let events = Events::new(epoch.clone());
+        let (posts, guests) = guests.iter().map(|guest| life::pair(guest, &events)).unzip();
+        let tasks = Tasks::new(epoch, events.clone());
+        (Self { name: name.to_owned(), guests, events, tasks, audit, consoles: Consoles::default() }, posts)
+    }
+
+    /// Waits until it is known what each guest does: one that ran before this daemon is not told to be off. A VMM that does
+    /// not answer is not waited for any longer than [`KNOWN_LIMIT`].
+    pub async fn known(&self) {
+        let all = async {
+            for entry in &self.guests {
+                // A keeper that is gone tells nothing more.
+                let _ = entry.life.clone().wait_for(|life| !life.reason.is_empty()).await;
+            }
+        };
+        let _ = timeout(KNOWN_LIMIT, all).await;
+    }
+
+    /// The guest with this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn guest(&self, name: &str) -> Result<&Entry, Refusal> {
+        let found = self.guests.iter().find(|entry| entry.guest.name == name);
+        found.ok_or_else(|| Refusal::missing("there is no guest of that name on this node: thimblectl list --all"))
+    }
+}
+
+/// The socket, for root alone. A daemon that was killed leaves its own behind.
+///
+/// # Errors
+/// It cannot be made.
+pub fn bind(path: &Path) -> Result<UnixListener> {
+    let doing = || format!("listening at {}", path.display());
+    // Another name first: nobody connects before the mode is right.
+    let beside = path.with_extension("new");
+    for stale in [&beside, path] {
+        let _ = fs::remove_file(stale);
+    }
+    let listener = UnixListener::bind(&beside).with_context(doing)?;
+    fs::set_permissions(&beside, Permissions::from_mode(0o600)).with_context(doing)?;
+    fs::rename(&beside, path).with_context(doing)?;
+    Ok(listener)
+}
+
+/// Serves until the task is ended.
+pub async fn serve(listener: UnixListener, api: Arc<Api>) {
+    let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    loop {
+        // The semaphore is never closed.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(converse(stream, Arc::clone(&api), place))),
+            // No descriptors left, or one that went away before it was accepted.
+            Err(_) => sleep(AFTER_ERROR).await,
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, api: Arc<Api>, _place: OwnedSemaphorePermit) {
+    let Ok(peer) = Peer::of(&stream) else { return };
+    let service = service_fn(move |request| {
+        let (api, peer) = (Arc::clone(&api), peer.clone());
+        async move { Ok::<_, std::convert::Infallible>(answer(request, peer, api).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_headers(HEADERS)
+        .max_buf_size(HEAD)
+        .serve_connection(TokioIo::new(Patient::new(stream)), service)
+        .with_upgrades();
+    // What a client does wrong is its own matter.
+    let _ = connection.await;
+}
+
+async fn answer(request: Request<Incoming>, peer: Peer, api: Arc<Api>) -> Response<Content> {
+    match carry_out(request, peer, api).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.response(),
+    }
+}
+
+async fn carry_out(request: Request<Incoming>, peer: Peer, api: Arc<Api>) -> Result<Response<Content>, Refusal> {
+    let (route, parameters) = routes::find(request.method(), request.uri().path())?;
+    peer.may(route.role)?;
+    call::without_body(&request)?;
+    let what = (route.method != Method::GET).then(|| format!("{} {}", request.method(), request.uri()));
+    let audited = |refused: Option<&str>| match &what {
+        Some(what) => {
+            api.audit.remember(&peer.who, what, refused).map_err(|error| Refusal::broken(format!("{error:#}")))
+        }
+        None => Ok(()),
+    };
+    audited(None)?;
+    let call = Call { parameters, request, api: Arc::clone(&api) };
+    let answered = (route.serve)(call).await;
+    if let Err(refusal) = &answered {
+        audited(Some(&refusal.sentence))?;
+    }
+    answered
+}

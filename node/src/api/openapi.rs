@@ -1,0 +1,112 @@
+//! The description of the API (OpenAPI 3.1), made from the table of routes and from the types: it is `docs/openapi.json`, and
+//! the test here fails when that is another. `THIMBLE_WRITE=1 cargo test -p thimble-node openapi` writes it.
+
+use hyper::Method;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+use thimble_spec::api::{CONSOLE_PROTOCOL, Problem, audit, event, guest, node, task};
+
+use super::routes::{self, Gives, Route};
+
+fn document() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    });
+    let mut generator = settings.into_generator();
+    generator.subschema_for::<Problem>();
+    generator.subschema_for::<node::Node>();
+    generator.subschema_for::<guest::Guests>();
+    generator.subschema_for::<guest::Detail>();
+    generator.subschema_for::<guest::Stats>();
+    generator.subschema_for::<task::Tasks>();
+    generator.subschema_for::<audit::Audit>();
+    generator.subschema_for::<event::Event>();
+    let schemas = generator.take_definitions(true);
+
+    let mut paths: Map<String, Value> = Map::new();
+    for route in routes::all() {
+        let methods = paths.entry(route.path).or_insert_with(|| json!({}));
+        methods[route.method.as_str().to_lowercase()] = operation(route, &schemas);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "A node of Thimble",
+            "version": "1",
+            "description": "HTTP/1.1 at /run/thimble/node.sock of a host, for root. A request has no body.",
+        },
+        "paths": paths,
+        "components": { "schemas": schemas },
+    })
+}
+
+fn operation(route: &Route, schemas: &Map<String, Value>) -> Value {
+    let reference = |name: &str| {
+        assert!(schemas.contains_key(name), "{}: there is no type {name}", route.path);
+        json!({ "$ref": format!("#/components/schemas/{name}") })
+    };
+    let content = |kind: &str, schema: Value| json!({ kind: { "schema": schema } });
+    let (status, description, content) = match route.gives {
+        Gives::Json(name) => ("200", "it", content("application/json", reference(name))),
+        Gives::Accepted(name) => {
+            ("202", "it was asked for: how far it is", content("application/json", reference(name)))
+        }
+        Gives::Definition => ("200", "it", content("application/json", json!({ "type": "object" }))),
+        Gives::Kind("text/event-stream") => {
+            let text = "server-sent events: the data of each is an Event";
+            ("200", text, content("text/event-stream", reference("Event")))
+        }
+        Gives::Kind(kind) => ("200", "it", content(kind, json!({ "type": "string" }))),
+        Gives::Console => ("101", "the connection is the console from here on", json!({})),
+    };
+    let mut parameters: Vec<Value> = route
+        .path
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .collect();
+    parameters.extend(route.query.iter().map(|(name, description)| {
+        json!({ "name": name, "in": "query", "description": description, "schema": { "type": "string" } })
+    }));
+    if matches!(route.gives, Gives::Console) {
+        let wanted = json!({ "const": CONSOLE_PROTOCOL });
+        parameters.push(json!({ "name": "Upgrade", "in": "header", "required": true, "schema": wanted }));
+    }
+    let mut success = json!({ "description": description });
+    if content.as_object().is_some_and(|content| !content.is_empty()) {
+        success["content"] = content;
+    }
+    let problem = json!({
+        "description": "why not: one sentence",
+        "content": { "application/json": { "schema": reference("Problem") } },
+    });
+    json!({
+        "operationId": identifier(&route.method, route.path),
+        "summary": route.summary,
+        "description": format!("For the role {}.", format!("{:?}", route.role).to_lowercase()),
+        "parameters": parameters,
+        "responses": { status: success, "default": problem },
+    })
+}
+
+/// `get-guests-name-stats`.
+fn identifier(method: &Method, path: &str) -> String {
+    let words = path.split(|character: char| !character.is_ascii_alphanumeric());
+    let words = words.filter(|word| !word.is_empty() && *word != "v1");
+    [method.as_str().to_lowercase().as_str()].into_iter().chain(words).collect::<Vec<_>>().join("-")
+}
+
+#[test]
+fn the_document_is_what_the_daemon_does() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+    let text = serde_json::to_string_pretty(&document()).unwrap() + "\n";
+    if std::env::var_os("THIMBLE_WRITE").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap();
+    assert!(
+        written == text,
+        "docs/openapi.json is another: THIMBLE_WRITE=1 cargo test -p thimble-node openapi writes it"
+    );
+}

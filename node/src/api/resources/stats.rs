@@ -1,0 +1,92 @@
+//! What a guest did since its VMM started: counts of its VMM, of the kernel for its control group and for its interfaces.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hyper::{Method, Response, StatusCode};
+use thimble_spec::api::guest::{Counters, Stats};
+use thimble_spec::names::tap_name;
+use thimble_spec::vmm::{self, Answer, CONTROL_FILE, Verb};
+
+use crate::api::answer::{self, Content};
+use crate::api::call::{Call, Refusal};
+use crate::api::peer::Role;
+use crate::api::routes::{Gives, Route};
+use crate::cgroup;
+use crate::control::Control;
+use crate::plan::Place;
+
+/// Its routes.
+pub const ROUTES: &[Route] = &[Route {
+    method: Method::GET,
+    path: "/v1/guests/{name}/stats",
+    role: Role::Read,
+    summary: "What a guest did since its VMM started",
+    query: &[],
+    gives: Gives::Json("Stats"),
+    serve: |call| Box::pin(get(call)),
+}];
+
+async fn get(call: Call) -> Result<Response<Content>, Refusal> {
+    let entry = call.api.guest(call.name())?;
+    let name = &entry.guest.name;
+    let state = entry.life.borrow().state;
+    // One that is off did nothing.
+    let counted = if state.is_active() { counted(name).await? } else { vmm::Stats::default() };
+    let group = cgroup::place(name);
+    let stats = Stats {
+        name: name.clone(),
+        state,
+        cpu_us: cpu_us(&fs::read_to_string(group.join("cpu.stat")).unwrap_or_default()),
+        memory_bytes: number(&group.join("memory.current")),
+        vcpu_exits: counted.vcpus.iter().map(|vcpu| vcpu.exits).collect(),
+        disks: counted.disks,
+        nets: counted.nets,
+        interfaces: entry.guest.network.iter().filter_map(|_| counters(&tap_name(name))).collect(),
+        balloon: counted.balloon,
+    };
+    answer::json(StatusCode::OK, &stats)
+}
+
+async fn counted(guest: &str) -> Result<vmm::Stats, Refusal> {
+    let socket = Place::of(guest).file(CONTROL_FILE);
+    let asked = async { Control::connect(&socket).await?.ask(Verb::Stats).await };
+    match asked.await {
+        Ok(Answer::Stats(stats)) => Ok(stats),
+        Ok(_) => Err(Refusal::broken(format!("guest {guest}: its VMM does not answer with its counts"))),
+        Err(error) => Err(Refusal::broken(format!("guest {guest}: {error:#}"))),
+    }
+}
+
+/// `usage_usec` of `cpu.stat` (Linux `Documentation/admin-guide/cgroup-v2.rst`).
+fn cpu_us(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// What the kernel counts at a tap is turned around: the host receives what the guest sends.
+fn counters(tap: &str) -> Option<Counters> {
+    let directory = PathBuf::from("/sys/class/net").join(tap).join("statistics");
+    let count = |name: &str| number(&directory.join(name));
+    Some(Counters {
+        name: tap.to_owned(),
+        received_bytes: count("tx_bytes")?,
+        received: count("tx_packets")?,
+        sent_bytes: count("rx_bytes")?,
+        sent: count("rx_packets")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_group_is_read() {
+        assert_eq!(cpu_us("usage_usec 1234\nuser_usec 1000\n"), Some(1234));
+        assert_eq!(cpu_us(""), None);
+    }
+}

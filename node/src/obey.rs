@@ -1,0 +1,75 @@
+//! What an administrator asks of a guest that runs.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use thimble_spec::api::guest::Verb as Asked;
+use thimble_spec::vmm::Verb;
+
+use crate::bid::{Bid, SUSPENDED};
+use crate::cgroup;
+use crate::guest::{Keeper, command};
+use crate::life::Order;
+use crate::plan::Place;
+use crate::room::PAUSED;
+
+impl Keeper {
+    /// Carries it out and answers.
+    pub async fn obey(&self, order: Order, socket: &Path) {
+        let outcome = self.try_to(order.verb, socket).await;
+        order.answer(outcome);
+    }
+
+    async fn try_to(&self, asked: Asked, socket: &Path) -> Result<(), String> {
+        let name = &self.guest.name;
+        let place = Place::of(name);
+        let suspended = place.file(SUSPENDED);
+        let bid = |bid: Bid| bid.write(&place).map_err(|error| format!("{error:#}"));
+        let tell = async |verb| command(socket, verb).await.map_err(|error| format!("guest {name}: {error:#}"));
+        match asked {
+            Asked::Start => Err(format!("guest {name} runs already")),
+            Asked::Shutdown | Asked::Reboot if suspended.exists() => {
+                Err(format!("guest {name} is suspended and hears nothing: thimblectl resume {name} first"))
+            }
+            Asked::Shutdown => {
+                bid(Bid::Off)?;
+                tell(Verb::Shutdown).await
+            }
+            Asked::Reboot => {
+                bid(Bid::Again)?;
+                tell(Verb::Shutdown).await
+            }
+            Asked::Destroy => {
+                bid(Bid::Off)?;
+                if tell(Verb::Kill).await.is_err() {
+                    // A VMM that its guest has taken over does as it likes.
+                    cgroup::kill(name);
+                }
+                Ok(())
+            }
+            Asked::Reset => {
+                Bid::forget(&place);
+                tell(Verb::Reset).await
+            }
+            Asked::Suspend => {
+                // Before it is done: whoever lets it go on for other reasons sees it.
+                File::create(&suspended).map_err(|error| format!("writing {}: {error}", suspended.display()))?;
+                let done = tell(Verb::Pause).await;
+                if done.is_err() {
+                    let _ = fs::remove_file(&suspended);
+                }
+                done
+            }
+            Asked::Resume => {
+                let _ = fs::remove_file(&suspended);
+                if place.file(PAUSED).exists() {
+                    return Err(format!(
+                        "guest {name} is paused, for the host has no room for what it writes: make room, and it goes on by \
+                         itself"
+                    ));
+                }
+                tell(Verb::Resume).await
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The guests.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::vmm::{BalloonStats, DiskStats, NetStats};
+
+/// What a guest does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "GuestState"))]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Nothing.
+    #[default]
+    Off,
+    /// It is about to run: it waits for what it needs, or for its next try.
+    Starting,
+    /// Its processors run.
+    Running,
+    /// They are stopped and can go on.
+    Paused,
+    /// It runs and was asked to power off.
+    ShuttingDown,
+}
+
+impl State {
+    /// Whether there is a VMM.
+    #[must_use]
+    pub fn is_active(self) -> bool {
+        matches!(self, Self::Running | Self::Paused | Self::ShuttingDown)
+    }
+}
+
+/// As administrators of KVM hosts know them.
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "shut off",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::ShuttingDown => "in shutdown",
+        })
+    }
+}
+
+/// What can be done with a guest: the last part of the path that is posted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Verb {
+    /// Starts it.
+    Start,
+    /// Asks it to power off.
+    Shutdown,
+    /// Cuts its power.
+    Destroy,
+    /// Asks it to power off, and starts it again.
+    Reboot,
+    /// Presses its reset button.
+    Reset,
+    /// Stops its processors.
+    Suspend,
+    /// Lets them go on.
+    Resume,
+}
+
+impl Verb {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Start, Self::Shutdown, Self::Destroy, Self::Reboot, Self::Reset, Self::Suspend, Self::Resume];
+
+    /// Its name in paths.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Shutdown => "shutdown",
+            Self::Destroy => "destroy",
+            Self::Reboot => "reboot",
+            Self::Reset => "reset",
+            Self::Suspend => "suspend",
+            Self::Resume => "resume",
+        }
+    }
+
+    /// The one with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.name() == name)
+    }
+}
+
+/// A guest in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Guest {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub state: State,
+    /// Why: `booted`, `adopted`, `power-off`, `killed`, ...
+    pub reason: String,
+    /// Process id of its VMM.
+    pub pid: Option<u32>,
+    /// Seconds since its VMM started.
+    pub uptime_s: Option<f64>,
+    /// Seconds from there to its word that its services are ready.
+    pub ready_s: Option<f64>,
+    /// Starts since this daemon runs.
+    pub starts: u64,
+    /// The host starts it.
+    pub autostart: bool,
+    /// Number of its processors.
+    pub vcpus: u8,
+    /// Its memory in MiB.
+    pub memory_mib: u64,
+}
+
+/// All guests, in the order of the definition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Guests {
+    /// Them.
+    pub guests: Vec<Guest>,
+}
+
+/// A guest and its devices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Detail {
+    /// What a list has of it.
+    #[serde(flatten)]
+    pub guest: Guest,
+    /// The recipe of its image.
+    pub image: String,
+    /// Its block devices.
+    pub disks: Vec<Disk>,
+    /// Its network interfaces.
+    pub interfaces: Vec<Interface>,
+    /// Its processors.
+    pub processors: Vec<Processor>,
+}
+
+/// A block device of a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Disk {
+    /// Its name in the guest.
+    pub target: String,
+    /// What it is on the host.
+    pub source: String,
+    /// The guest cannot write to it.
+    pub read_only: bool,
+}
+
+/// A network interface of a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Interface {
+    /// Its name on the host.
+    pub name: String,
+    /// The bridge that it is plugged into.
+    pub bridge: String,
+    /// Its Ethernet address.
+    pub mac: String,
+    /// The address that the guest is given.
+    pub address: Option<String>,
+    /// The VLAN of its frames without a tag.
+    pub vlan: Option<u16>,
+}
+
+/// A processor of a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Processor {
+    /// Its number.
+    pub vcpu: u8,
+    /// The host's processors that it may run on; empty is all of them.
+    pub affinity: Vec<u16>,
+}
+
+/// What a guest did since its VMM started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Stats {
+    /// The guest.
+    pub name: String,
+    /// What it does.
+    pub state: State,
+    /// Time of the host's processors that it took, in microseconds, and what the VMM took for it.
+    pub cpu_us: Option<u64>,
+    /// Memory of the host that it holds, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Times that each of its processors left it for the VMM.
+    pub vcpu_exits: Vec<u64>,
+    /// Its block devices, by index.
+    pub disks: Vec<DiskStats>,
+    /// Its network interfaces as its VMM counts, by index. All zero where the host's kernel moves the packets.
+    pub nets: Vec<NetStats>,
+    /// Its network interfaces as the host counts.
+    pub interfaces: Vec<Counters>,
+    /// Its balloon, if it has one.
+    pub balloon: Option<BalloonStats>,
+}
+
+/// What went through a network interface, as the guest sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Counters {
+    /// Its name on the host.
+    pub name: String,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Packets received.
+    pub received: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Packets sent.
+    pub sent: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verb_has_the_same_name_in_paths_and_in_json() {
+        for verb in Verb::ALL {
+            assert_eq!(serde_json::to_value(verb).unwrap(), verb.name());
+            assert_eq!(Verb::named(verb.name()), Some(verb));
+        }
+        assert_eq!(Verb::named("explode"), None);
+    }
+}

@@ -1,0 +1,29 @@
+//! The API of a node: HTTP/1.1 and JSON at the Unix socket [`crate::paths::NODE_API`]. `docs/openapi.json` describes it,
+//! made from these types and from the daemon's table of routes by a test.
+//!
+//! | module | resource |
+//! | --- | --- |
+//! | [`audit`] | who changed what |
+//! | [`event`] | what happens, as it happens |
+//! | [`guest`] | the guests |
+//! | [`node`] | the host |
+//! | [`task`] | what takes its time |
+
+pub mod audit;
+pub mod event;
+pub mod guest;
+pub mod node;
+pub mod task;
+
+use serde::{Deserialize, Serialize};
+
+/// What a connection to a guest's console is upgraded to (RFC 9110, 7.8): bytes, both ways.
+pub const CONSOLE_PROTOCOL: &str = "thimble-console";
+
+/// Why a request was refused: the body of every answer with a status of 400 or more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Problem {
+    /// One sentence.
+    pub error: String,
+}

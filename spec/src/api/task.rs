@@ -1,0 +1,49 @@
+//! What takes its time.
+
+use serde::{Deserialize, Serialize};
+
+use super::guest::Verb;
+
+/// Something that somebody asked for, and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Task {
+    /// Its name, which no other task of this node ever has.
+    pub id: String,
+    /// The guest that it is about.
+    pub guest: String,
+    /// What was asked for.
+    pub verb: Verb,
+    /// How far it is.
+    pub state: State,
+    /// The same in words; why it failed, if it did.
+    pub progress: String,
+    /// When it began, in milliseconds since 1970.
+    pub began_ms: u64,
+    /// When it ended.
+    pub ended_ms: Option<u64>,
+}
+
+/// How far a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "TaskState"))]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Not there yet.
+    Running,
+    /// Done.
+    Done,
+    /// It cannot be done.
+    Failed,
+    /// Nobody waits for it any more. What the guest was asked before stays asked.
+    Cancelled,
+}
+
+/// Tasks, oldest first: those that run, and the newest of the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Tasks {
+    /// Them.
+    pub tasks: Vec<Task>,
+}
