@@ -10,6 +10,7 @@ mod bid;
 mod cgroup;
 mod cli;
 mod control;
+mod ctl;
 mod disk;
 mod events;
 mod export;
@@ -40,14 +41,21 @@ mod tasks;
 mod testing;
 mod update;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use thimble_spec::console::Line;
+use thimble_spec::paths;
 
 use cli::{USAGE, Verb, exit};
 
 fn main() -> ExitCode {
+    // One program by two names: what an administrator asks with is a client of the daemon's.
+    let called = std::env::args_os().next().unwrap_or_default();
+    if Path::new(&called).file_name() == Path::new(paths::CTL).file_name() {
+        return ctl::main();
+    }
     let arguments: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let verb = match Verb::parse(&arguments) {
         Ok(verb) => verb,

@@ -112,6 +112,7 @@ fn own_programs(programs: &Programs) -> Plan {
     for (path, source) in [(paths::INIT, &programs.init), (paths::NODE, &programs.node), (paths::VMM, &programs.vmm)] {
         plan.file(path, 0o755, Content::File(source.clone()), Room::Host, Origin::Thimble);
     }
+    plan.archive().link(paths::CTL, paths::NODE);
     plan
 }
 

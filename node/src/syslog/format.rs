@@ -30,7 +30,7 @@ fn word(text: &str, most: usize) -> String {
 }
 
 /// RFC 3339, in UTC, with milliseconds.
-fn timestamp(since_epoch: Duration) -> String {
+pub fn timestamp(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs();
     let days = i64::try_from(seconds / 86_400).unwrap_or(0);
     let (year, month, day) = date(days);

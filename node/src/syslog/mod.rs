@@ -3,7 +3,7 @@
 //! The queue is PID 1's ring: what the server does not take stays there, and what gives way to newer lines meanwhile is
 //! counted and told as a line of its own. How far it came is kept in a file, so that the next one goes on there.
 
-mod format;
+pub mod format;
 
 use std::fs;
 use std::io::{Read, Write};

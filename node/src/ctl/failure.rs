@@ -1,0 +1,49 @@
+//! Why something was not done, and the exit code that says so.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// A failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    code: u8,
+    sentence: String,
+}
+
+impl Failure {
+    /// It was refused, or did not come about.
+    pub fn failed(sentence: String) -> Self {
+        Self { code: 1, sentence }
+    }
+
+    /// The command line is wrong.
+    pub fn usage(sentence: String) -> Self {
+        Self { code: 2, sentence }
+    }
+
+    /// It did not come about in time.
+    pub fn late(sentence: &str) -> Self {
+        Self { code: 3, sentence: sentence.to_owned() }
+    }
+
+    /// There is no node to ask.
+    pub fn nobody(sentence: String) -> Self {
+        Self { code: 4, sentence }
+    }
+
+    /// Whether there was no node to ask.
+    pub fn is_nobody(&self) -> bool {
+        self.code == 4
+    }
+
+    /// For the shell.
+    pub fn code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}

@@ -1,0 +1,82 @@
+//! `thimblectl`: what an administrator asks a node with. It is another name of the daemon's program, and a client of its API
+//! like any other ([`crate::api`]). A file for each kind of words.
+
+mod act;
+mod client;
+mod console;
+mod event;
+mod failure;
+mod log;
+mod shell;
+mod show;
+mod table;
+mod top;
+mod words;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::time::timeout;
+
+use client::Client;
+use failure::Failure;
+use words::{Cli, Word};
+
+/// How long the node may take to answer when nothing is said.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match &cli.word {
+        Word::Completion { shell } => shell::completion(*shell),
+        _ => converse(&cli),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("thimblectl: {failure}");
+            failure.code()
+        }
+    }
+}
+
+fn converse(cli: &Cli) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::failed(format!("starting the event loop: {error}")))?;
+    let outcome = runtime.block_on(carry_out(cli));
+    // A thread may still wait for a key.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn carry_out(cli: &Cli) -> Result<(), Failure> {
+    let client = Client::at(&cli.socket);
+    let limit = cli.timeout.map(Duration::from_secs);
+    match &cli.word {
+        Word::Act(verb, guests) => act::run(&client, *verb, guests, limit.unwrap_or(ANSWER_LIMIT), cli.json).await,
+        // These go on until they are ended: a limit ends them as it was wanted to.
+        Word::Event { after, count } => within(limit, event::run(&client, after.as_deref(), *count, cli.json)).await,
+        Word::Top { delay, count } => {
+            within(limit, top::run(&client, Duration::from_secs(*delay), *count, cli.json)).await
+        }
+        Word::Console { guest, read_only, force } => {
+            within(limit, console::run(&client, guest, *read_only, *force)).await
+        }
+        word => match timeout(limit.unwrap_or(ANSWER_LIMIT), show::run(&client, word, cli.json)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Failure::late("the node does not answer in time")),
+        },
+    }
+}
+
+async fn within(limit: Option<Duration>, what: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    match limit {
+        Some(limit) => timeout(limit, what).await.unwrap_or(Ok(())),
+        None => what.await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use thimble_spec::api::guest::Verb;
+use thimble_spec::names::check_name;
+use thimble_spec::paths;
+
+/// Exit codes, for --help.
+const CODES: &str = "Exit code: 0 done; 1 it was refused or failed; 2 the command line is wrong; 3 it took longer than \
+                     --timeout; 4 there is no node daemon to ask.";
+
+/// Asks a node of Thimble what its guests do, and has them do something else
+#[derive(Debug, Parser)]
+#[command(name = "thimblectl", bin_name = "thimblectl", version, after_help = CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub word: Word,
+    /// Print JSON, as the node's API has it
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Wait so long at most [default: 60; event, top and console: for ever]
+    #[arg(long, global = true, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// The socket of the node's API
+    #[arg(long, global = true, value_name = "PATH", default_value = paths::NODE_API, hide = true)]
+    pub socket: PathBuf,
+}
+
+/// A guest's name, which becomes a part of a path.
+fn guest(name: &str) -> Result<String, String> {
+    check_name(name).map(|()| name.to_owned()).map_err(|error| error.to_string())
+}
+
+/// Guests, and whether to wait for them.
+#[derive(Clone, Debug, Args)]
+pub struct Guests {
+    /// The guests
+    #[arg(required = true, value_name = "GUEST", value_parser = guest)]
+    pub names: Vec<String>,
+    /// Wait until it has come about
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// The words.
+#[derive(Debug)]
+pub enum Word {
+    /// Something that is asked of guests.
+    Act(Verb, Guests),
+    /// The guests.
+    List { all: bool },
+    /// One.
+    Dominfo { guest: String },
+    /// What it does.
+    Domstate { guest: String, reason: bool },
+    /// What it did.
+    Domstats { guests: Vec<String> },
+    /// Its disks.
+    Domblklist { guest: String },
+    /// Its interfaces.
+    Domiflist { guest: String },
+    /// Its processors.
+    Vcpuinfo { guest: String },
+    /// Its definition.
+    Dumpconfig { guest: String },
+    /// The host.
+    Nodeinfo,
+    /// What happens.
+    Event { after: Option<String>, count: Option<u64> },
+    /// What all do, again and again.
+    Top { delay: u64, count: Option<u64> },
+    /// Its console.
+    Console { guest: String, read_only: bool, force: bool },
+    /// What was written.
+    Log { guest: Option<String> },
+    /// What takes its time.
+    Tasks { cancel: Option<String> },
+    /// Who changed what.
+    Audit,
+    /// For a shell.
+    Completion { shell: Shell },
+}
+
+/// [`Word`] as clap reads it: each verb is a word of its own.
+#[derive(Debug, Subcommand)]
+enum Typed {
+    /// Show the guests that run
+    List {
+        /// Those that are off too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Start guests
+    Start(Guests),
+    /// Ask guests to power off
+    Shutdown(Guests),
+    /// Cut the power of guests
+    Destroy(Guests),
+    /// Ask guests to power off, and start them again
+    Reboot(Guests),
+    /// Press the reset button of guests
+    Reset(Guests),
+    /// Stop the processors of guests
+    Suspend(Guests),
+    /// Let the processors of guests go on
+    Resume(Guests),
+    /// Show what a guest is and does
+    Dominfo {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+    },
+    /// Show what a guest does
+    Domstate {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+        /// And why
+        #[arg(long)]
+        reason: bool,
+    },
+    /// Show what guests did so far
+    Domstats {
+        /// The guests; all that run, if none is named
+        #[arg(value_name = "GUEST", value_parser = guest)]
+        guests: Vec<String>,
+    },
+    /// Show the block devices of a guest
+    Domblklist {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+    },
+    /// Show the network interfaces of a guest
+    Domiflist {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+    },
+    /// Show the processors of a guest
+    Vcpuinfo {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+    },
+    /// Print the definition of a guest, as JSON
+    Dumpconfig {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+    },
+    /// Show the host
+    Nodeinfo,
+    /// Print what happens, as it happens
+    Event {
+        /// What came after this event, too; `begin` is the oldest that is known
+        #[arg(long, value_name = "ID")]
+        after: Option<String>,
+        /// End after so many
+        #[arg(long, value_name = "NUMBER")]
+        count: Option<u64>,
+    },
+    /// Show what the guests take, again and again
+    Top {
+        /// Seconds between two looks
+        #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        delay: u64,
+        /// End after so many looks
+        #[arg(long, value_name = "NUMBER")]
+        count: Option<u64>,
+    },
+    /// Connect to the console of a guest; Ctrl-] leaves it
+    Console {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+        /// Look on, and type nothing
+        #[arg(long, conflicts_with = "force")]
+        read_only: bool,
+        /// Whoever types there may only look on from now on
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print what a guest wrote to its console, or what the host logged
+    Log {
+        /// The guest; the host, if none is named
+        #[arg(value_parser = guest)]
+        guest: Option<String>,
+    },
+    /// Show what takes its time
+    Tasks {
+        /// Give this one up
+        #[arg(long, value_name = "ID", value_parser = task)]
+        cancel: Option<String>,
+    },
+    /// Show who changed what
+    Audit,
+    /// Print what a shell needs to complete these words
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// A task's name, which becomes a part of a path.
+fn task(id: &str) -> Result<String, String> {
+    let fits = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
+    fits.then(|| id.to_owned()).ok_or_else(|| "this is no task's name: thimblectl tasks shows them".to_owned())
+}
+
+impl From<Typed> for Word {
+    fn from(typed: Typed) -> Self {
+        match typed {
+            Typed::List { all } => Self::List { all },
+            Typed::Start(guests) => Self::Act(Verb::Start, guests),
+            Typed::Shutdown(guests) => Self::Act(Verb::Shutdown, guests),
+            Typed::Destroy(guests) => Self::Act(Verb::Destroy, guests),
+            Typed::Reboot(guests) => Self::Act(Verb::Reboot, guests),
+            Typed::Reset(guests) => Self::Act(Verb::Reset, guests),
+            Typed::Suspend(guests) => Self::Act(Verb::Suspend, guests),
+            Typed::Resume(guests) => Self::Act(Verb::Resume, guests),
+            Typed::Dominfo { guest } => Self::Dominfo { guest },
+            Typed::Domstate { guest, reason } => Self::Domstate { guest, reason },
+            Typed::Domstats { guests } => Self::Domstats { guests },
+            Typed::Domblklist { guest } => Self::Domblklist { guest },
+            Typed::Domiflist { guest } => Self::Domiflist { guest },
+            Typed::Vcpuinfo { guest } => Self::Vcpuinfo { guest },
+            Typed::Dumpconfig { guest } => Self::Dumpconfig { guest },
+            Typed::Nodeinfo => Self::Nodeinfo,
+            Typed::Event { after, count } => Self::Event { after, count },
+            Typed::Top { delay, count } => Self::Top { delay, count },
+            Typed::Console { guest, read_only, force } => Self::Console { guest, read_only, force },
+            Typed::Log { guest } => Self::Log { guest },
+            Typed::Tasks { cancel } => Self::Tasks { cancel },
+            Typed::Audit => Self::Audit,
+            Typed::Completion { shell } => Self::Completion { shell },
+        }
+    }
+}
+
+impl clap::FromArgMatches for Word {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        Typed::from_arg_matches(matches).map(Self::from)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Subcommand for Word {
+    fn augment_subcommands(command: clap::Command) -> clap::Command {
+        Typed::augment_subcommands(command)
+    }
+
+    fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
+        Typed::augment_subcommands_for_update(command)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        Typed::has_subcommand(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_words_are_understood() {
+        Cli::command().debug_assert();
+        let parse = |line: &str| Cli::try_parse_from(["thimblectl"].into_iter().chain(line.split(' ')));
+        for verb in Verb::ALL {
+            let cli = parse(&format!("{} web1 web2 --wait --timeout 5 --json", verb.name())).unwrap();
+            assert!(cli.json && cli.timeout == Some(5));
+            assert!(
+                matches!(cli.word, Word::Act(found, guests) if found == verb && guests.wait && guests.names.len() == 2)
+            );
+        }
+        for line in
+            ["start", "start ../web1", "dominfo", "console web1 --force --read-only", "tasks --cancel ../x", "explode"]
+        {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}
