@@ -68,7 +68,7 @@ fn mistakes_inside_the_definition() {
 
 #[test]
 fn names_of_things_that_do_not_exist() {
-    refused("image = \"web\"", "image = \"wab\"", "guest[0].image", "wab");
+    refused("image = \"page\"", "image = \"pge\"", "guest[0].image", "pge");
     refused("\"usb\"]", "\"usx\"]", "kernel.host.hardware[3]", "usx");
     refused("\"guest/virtio\"", "\"guest/virtix\"", "kernel.guest.fragments[1]", "virtix");
 }

@@ -60,7 +60,7 @@ fn a_release_that_works_stays_and_one_that_does_not_goes_and_nothing_else_is_tak
     let guests = build("guests", &[more_modules], "node.key", &["--programs", programs]);
     // one with a guest that will never be ready,
     let late_guest =
-        "[[guest]]\nname = \"late\"\nimage = \"web\"\nmemory = \"64MiB\"\ndisk = { file = \"/none\" }\n\n[[guest]]";
+        "[[guest]]\nname = \"late\"\nimage = \"page\"\nmemory = \"64MiB\"\ndisk = { file = \"/none\" }\n\n[[guest]]";
     let limits = ("ready-within-s = 280", "ready-within-s = 50");
     let late = build("late", &[("[[guest]]", late_guest), limits], "node.key", &[]);
     // and what no node should take: somebody else's, another appliance's, half of one, one without a signature.
