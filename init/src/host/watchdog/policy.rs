@@ -3,9 +3,10 @@
 //! ```text
 //!            silent for the limit            silent for the limit again
 //!  [heard] -----------------------> [killed] -------------------------> [starving]
-//!     ^                                |                                    |
-//!     +------------- it says something (or the next one does) --------------+
+//!     ^                                |  ^                                 |
+//!     +--- heard for the limit, too ---+  +-------- it says something ------+
 //! ```
+//! A daemon that says something at each start and then nothing more is not well: one sign does not undo the kill.
 
 use std::time::Duration;
 
@@ -29,18 +30,27 @@ pub struct Policy {
     /// None before it was started for the first time.
     heard: Option<Duration>,
     killed: Option<Duration>,
+    /// The first sign after the kill.
+    back: Option<Duration>,
     gave_up: bool,
 }
 
 impl Policy {
     /// Of a daemon that may be silent for `limit`.
     pub fn new(limit: Duration) -> Self {
-        Self { limit, heard: None, killed: None, gave_up: false }
+        Self { limit, heard: None, killed: None, back: None, gave_up: false }
     }
 
     /// It said that it is well, or was started for the first time.
     pub fn heard(&mut self, now: Duration) {
-        *self = Self { heard: Some(now), ..Self::new(self.limit) };
+        self.heard = Some(now);
+        self.gave_up = false;
+        if self.killed.is_some() {
+            let back = *self.back.get_or_insert(now);
+            if now.saturating_sub(back) >= self.limit {
+                (self.killed, self.back) = (None, None);
+            }
+        }
     }
 
     /// It was started: the first one has its time from then on.
@@ -52,21 +62,16 @@ impl Policy {
 
     /// What to do.
     pub fn step(&mut self, now: Duration) -> Step {
-        let over = |since: Duration| now.saturating_sub(since) >= self.limit;
-        match (self.heard, self.killed) {
-            (Some(heard), None) if over(heard) => {
-                self.killed = Some(now);
-                Step::Kill
-            }
-            (_, Some(killed)) if over(killed) => {
-                if std::mem::replace(&mut self.gave_up, true) {
-                    Step::Starve
-                } else {
-                    Step::GiveUp
-                }
-            }
-            _ => Step::Fine,
+        let silent = self.heard.max(self.killed).is_some_and(|since| now.saturating_sub(since) >= self.limit);
+        if !silent {
+            return Step::Fine;
         }
+        if self.killed.is_none() {
+            self.killed = Some(now);
+            return Step::Kill;
+        }
+        self.back = None;
+        if std::mem::replace(&mut self.gave_up, true) { Step::Starve } else { Step::GiveUp }
     }
 }
 
@@ -94,7 +99,29 @@ mod tests {
         assert_eq!(policy.step(seconds(521)), Step::Starve);
         policy.heard(seconds(522));
         assert_eq!(policy.step(seconds(523)), Step::Fine);
-        assert_eq!(policy.step(seconds(532)), Step::Kill);
+        assert_eq!(policy.step(seconds(532)), Step::GiveUp, "it was not well for long");
+    }
+
+    #[test]
+    fn one_that_is_well_only_at_its_start_is_not_well() {
+        let mut policy = Policy::new(LIMIT);
+        policy.started(seconds(0));
+        assert_eq!(policy.step(seconds(10)), Step::Kill);
+        policy.heard(seconds(11));
+        assert_eq!(policy.step(seconds(20)), Step::Fine);
+        assert_eq!(policy.step(seconds(21)), Step::GiveUp);
+    }
+
+    #[test]
+    fn one_that_is_well_for_a_while_is_forgiven() {
+        let mut policy = Policy::new(LIMIT);
+        policy.started(seconds(0));
+        assert_eq!(policy.step(seconds(10)), Step::Kill);
+        for now in [11, 16, 21] {
+            policy.heard(seconds(now));
+        }
+        assert_eq!(policy.step(seconds(30)), Step::Fine);
+        assert_eq!(policy.step(seconds(31)), Step::Kill);
     }
 
     proptest! {
