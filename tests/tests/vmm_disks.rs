@@ -63,6 +63,7 @@ const MEDIA: [Medium; 5] = [
 /// its VMM; `check IMAGE` is content with clusters that are lost (3), which is what an interrupted write may leave.
 const FUNCTIONS: &str = r#"
 journal() {
+    : > /tmp/j.log # the last one's words are not this one's
     (/payload/thimble-vmm --name j --kernel /payload/vmlinux --initrd /payload/small.cpio --memory 64MiB \
         --cmdline "console=ttyS0 quiet panic=-1 reboot=k act=journal from=$2" --disk "$1" \
         < /dev/null > /tmp/j.log 2>&1) &
