@@ -11,6 +11,7 @@ use thimble_spec::api::audit::{Entry, Who};
 use thimble_spec::paths;
 
 use crate::events::now_ms;
+use crate::proc::is_mounted;
 use crate::say;
 
 /// A file that has so many bytes takes no more.
@@ -80,10 +81,6 @@ impl Log {
     }
 }
 
-fn is_mounted(place: &str, mounts: &str) -> bool {
-    mounts.lines().any(|line| line.split(' ').nth(1) == Some(place))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,11 +107,5 @@ mod tests {
         let mut file = File::options().append(true).open(directory.path().join("audit").join(FILES[0])).unwrap();
         file.write_all(b"{\"time_ms\":").unwrap();
         assert_eq!(log.entries().last(), entries.last());
-    }
-
-    #[test]
-    fn a_mount_is_found_by_its_place() {
-        let mounts = "proc /proc proc rw 0 0\n/dev/sda3 /data ext4 rw 0 0\n";
-        assert!(is_mounted("/data", mounts) && !is_mounted("/dat", mounts) && !is_mounted("/dev/sda3", mounts));
     }
 }

@@ -1,7 +1,6 @@
 //! The NFS export with the guests' images: mounted once it can be, which is when the network is up and the server there.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,6 +10,7 @@ use thimble_spec::paths::EXPORT_DIR;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use crate::proc::is_mounted;
 use crate::say;
 
 /// Time between two tries, at first and at most.
@@ -38,27 +38,11 @@ pub async fn mounted(export: &Export) {
 }
 
 fn mount_once(export: &Export) -> Result<()> {
-    if is_mounted(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()) {
+    if is_mounted(EXPORT_DIR, &fs::read_to_string("/proc/self/mounts").unwrap_or_default()) {
         return Ok(());
     }
     fs::create_dir_all(EXPORT_DIR).with_context(|| format!("making {EXPORT_DIR}"))?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
     mount(Some(export.source().as_str()), EXPORT_DIR, Some("nfs4"), flags, Some(export.mount_options().as_str()))
         .with_context(|| format!("mounting the NFS export {export}"))
-}
-
-/// Whether the kernel's list has the mount point (proc(5): its second field).
-fn is_mounted(mounts: &str) -> bool {
-    mounts.lines().any(|line| line.split(' ').nth(1).is_some_and(|place| Path::new(place) == Path::new(EXPORT_DIR)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mount_point_is_found_among_others() {
-        assert!(!is_mounted("proc /proc proc rw 0 0\nx /thimble/export2 nfs4 ro 0 0\n"));
-        assert!(is_mounted("proc /proc proc rw 0 0\n10.1.1.1:/srv /thimble/export nfs4 ro,noexec 0 0\n"));
-    }
 }

@@ -28,6 +28,7 @@ mod objects;
 mod overcommit;
 mod plan;
 mod policy;
+mod proc;
 mod readiness;
 mod room;
 mod say;

@@ -3,12 +3,15 @@
 use std::fs;
 
 use thimble_spec::appliance::Guest;
-use thimble_spec::units::{ByteSize, KIB, MIB};
+use thimble_spec::units::{ByteSize, MIB};
+
+use crate::proc;
 
 /// A line for people if the guests may use more processors or memory than there are.
 pub fn note(guests: &[Guest]) -> Option<String> {
     let cpus = std::thread::available_parallelism().map_or(u64::MAX, |count| count.get() as u64);
-    let memory = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_memory(&text)).unwrap_or(u64::MAX);
+    let memory =
+        fs::read_to_string("/proc/meminfo").ok().and_then(|text| proc::memory(&text, "MemTotal")).unwrap_or(u64::MAX);
     compare(guests, cpus, memory)
 }
 
@@ -24,12 +27,6 @@ fn compare(guests: &[Guest], cpus: u64, memory: u64) -> Option<String> {
         parts.push(format!("{} of memory on {}", whole(wanted), whole(memory)));
     }
     (!parts.is_empty()).then(|| format!("overcommitted: the guests may use {}", parts.join(" and ")))
-}
-
-/// `MemTotal` of `/proc/meminfo` (Linux `Documentation/filesystems/proc.rst`), in bytes.
-fn total_memory(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(KIB)
 }
 
 #[cfg(test)]
@@ -50,12 +47,5 @@ mod tests {
         );
         assert!(compare(&guests, 2, u64::MAX).unwrap().ends_with("3 vCPUs on 2 processors"));
         assert_eq!(compare(&[], 1, 1), None);
-    }
-
-    #[test]
-    fn the_hosts_memory_is_read() {
-        assert_eq!(total_memory("MemTotal:       2048 kB\nMemFree: 1 kB\n"), Some(2 * MIB));
-        assert_eq!(total_memory("MemFree: 1 kB\n"), None);
-        assert!(total_memory(&fs::read_to_string("/proc/meminfo").unwrap()).unwrap() > 0);
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::client::{self, Client};
 use super::failure::Failure;
+use super::table::state;
 use crate::syslog::format::timestamp;
 
 /// The pause before the daemon is asked again.
@@ -91,8 +92,7 @@ fn shown(data: &str) -> Result<String, Failure> {
         What::Guest { guest, state, reason } => format!("guest {guest}: {state} ({reason})"),
         What::Ready { guest, seconds } => format!("guest {guest}: ready {seconds:.2}"),
         What::Task { task } => {
-            let state = format!("{:?}", task.state).to_lowercase();
-            format!("task {}: {} {}: {state}: {}", task.id, task.verb.name(), task.guest, task.progress)
+            format!("task {}: {} {}: {}: {}", task.id, task.verb.name(), task.guest, state(task), task.progress)
         }
         What::Lost => "events are missing here".to_owned(),
     };

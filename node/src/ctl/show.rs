@@ -12,7 +12,7 @@ use thimble_spec::api::task::{Task, Tasks};
 use super::client::Client;
 use super::failure::Failure;
 use super::log;
-use super::table::{or_dash, pairs, table};
+use super::table::{or_dash, pairs, state, table};
 use super::words::Word;
 use crate::syslog::format::timestamp;
 
@@ -118,8 +118,7 @@ fn about(detail: &Detail, word: &Word) -> String {
                 .iter()
                 .map(|it| {
                     let (address, vlan) = (or_dash(it.address.as_deref()), or_dash(it.vlan));
-                    let kind = ["bridge", "virtio"].map(str::to_owned);
-                    let [kind, model] = kind;
+                    let [kind, model] = ["bridge", "virtio"].map(str::to_owned);
                     vec![it.name.clone(), kind, it.bridge.clone(), model, it.mac.clone(), address, vlan]
                 })
                 .collect();
@@ -215,8 +214,7 @@ fn tasks_table(tasks: &[Task]) -> String {
     let rows: Vec<_> = tasks
         .iter()
         .map(|task| {
-            let state = format!("{:?}", task.state).to_lowercase();
-            vec![task.id.clone(), task.guest.clone(), task.verb.name().to_owned(), state, task.progress.clone()]
+            vec![task.id.clone(), task.guest.clone(), task.verb.name().to_owned(), state(task), task.progress.clone()]
         })
         .collect();
     table(&["Id", "Guest", "Task", "State", "Progress"], &rows)

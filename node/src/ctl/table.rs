@@ -1,4 +1,6 @@
-//! Tables for people.
+//! Tables for people, and what stands in them.
+
+use thimble_spec::api::task::Task;
 
 /// Lines with columns as wide as what is in them, below a head.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
@@ -27,6 +29,11 @@ pub fn pairs(pairs: &[(&str, String)]) -> String {
 /// What may be missing.
 pub fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// How far a task is, in a word.
+pub fn state(task: &Task) -> String {
+    format!("{:?}", task.state).to_lowercase()
 }
 
 #[cfg(test)]

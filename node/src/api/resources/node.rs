@@ -5,12 +5,14 @@ use std::fs;
 use hyper::{Method, Response, StatusCode};
 use thimble_spec::api::node::Node;
 use thimble_spec::paths;
+use thimble_spec::units::MIB;
 
 use crate::api::Api;
 use crate::api::answer::{self, Content};
 use crate::api::call::{Call, Refusal};
 use crate::api::peer::Role;
 use crate::api::routes::{Gives, Route};
+use crate::proc;
 
 /// Its routes.
 pub const ROUTES: &[Route] = &[Route {
@@ -30,6 +32,7 @@ fn get(call: &Call) -> Result<Response<Content>, Refusal> {
 fn node(api: &Api) -> Node {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let (memory, cpus) = (read("/proc/meminfo"), read("/proc/cpuinfo"));
+    let mib = |name: &str| proc::memory(&memory, name).unwrap_or_default() / MIB;
     let running = api.guests.iter().filter(|entry| entry.life.borrow().state.is_active()).count();
     Node {
         name: api.name.clone(),
@@ -38,8 +41,8 @@ fn node(api: &Api) -> Node {
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         cpu_model: value(&cpus, "model name").unwrap_or_default().to_owned(),
         cpus: cpus.lines().filter(|line| line.starts_with("processor")).count() as u32,
-        memory_mib: mib(&memory, "MemTotal"),
-        memory_available_mib: mib(&memory, "MemAvailable"),
+        memory_mib: mib("MemTotal"),
+        memory_available_mib: mib("MemAvailable"),
         uptime_s: numbers(&read("/proc/uptime"))[0],
         load: numbers(&read("/proc/loadavg")),
         guests: api.guests.len() as u32,
@@ -50,12 +53,6 @@ fn node(api: &Api) -> Node {
 /// What stands behind `name` and a colon.
 fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim_start().strip_prefix(':')?.trim()))
-}
-
-/// A line of /proc/meminfo, which counts in KiB (proc(5)).
-fn mib(text: &str, name: &str) -> u64 {
-    let kib = value(text, name).and_then(|value| value.split(' ').next()?.parse::<u64>().ok());
-    kib.unwrap_or_default() >> 10
 }
 
 /// The first numbers of a text.
@@ -70,7 +67,6 @@ mod tests {
 
     #[test]
     fn what_the_kernel_says_is_read() {
-        assert_eq!(mib("MemTotal:         768000 kB\nMemAvailable: 1024 kB\n", "MemTotal"), 750);
         assert_eq!(value("processor\t: 0\nmodel name\t: QEMU TCG CPU\n", "model name"), Some("QEMU TCG CPU"));
         assert_eq!(numbers("0.10 0.20 0.30 1/77 300\n"), [0.1, 0.2, 0.3]);
     }
