@@ -38,10 +38,10 @@ unit: programs
 # One machine at a time: each has as many processors as there are.
 system: build
 	@scripts/debian-tree >/dev/null
-	@scripts/system-tests
+	@scripts/with-qemu scripts/system-tests
 
 host-kernel-test: build ## compile a kernel for the host and boot it: 10 minutes and more the first time
-	$(CARGO) test --release --package thimble-tests --features host-kernel --test host_kernel -- --test-threads=1 --nocapture
+	scripts/with-qemu $(CARGO) test --release --package thimble-tests --features host-kernel --test host_kernel -- --test-threads=1 --nocapture
 
 # How long each target runs, in seconds.
 FUZZ    ?= 10
@@ -50,13 +50,13 @@ FUZZ    ?= 10
 CUTS    ?= 50
 
 soak: build ## the long loops: CUTS=50 power cuts in the middle of an update
-	THIMBLE_CUTS=$(CUTS) $(CARGO) test --release --package thimble-tests --test update_node -- --nocapture power_cut
+	THIMBLE_CUTS=$(CUTS) scripts/with-qemu $(CARGO) test --release --package thimble-tests --test update_node -- --nocapture power_cut
 
 fuzz: setup ## run all fuzz targets, FUZZ=10 seconds each
 	@scripts/fuzz $(FUZZ)
 
 bench: build ## print sizes and boot times
-	@$(CARGO) run --quiet --release --package thimble-tests --bin bench
+	@scripts/with-qemu $(CARGO) run --quiet --release --package thimble-tests --bin bench
 	@echo "virtio requests, from the device's look at its ring to the answer in it (valgrind --tool=callgrind)"
 	@scripts/count-instructions
 	@echo "the same with the driver's side and the host's kernel, in time (criterion: cargo bench -p thimble-vmm)"

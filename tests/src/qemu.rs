@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The processor that a translating QEMU is to emulate for a host that runs guests: nested paging works in QEMU 10, and loses
-/// guests in 7.2 (see `PATIENT` in `guests`), where `thimble run` does without it too.
+/// guests in 7.2, where `thimble run` does without it too.
 pub fn cpu() -> &'static str {
     static CPU: OnceLock<&'static str> = OnceLock::new();
     CPU.get_or_init(|| {
