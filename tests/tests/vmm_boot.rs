@@ -27,6 +27,8 @@ if modprobe kvm-amd 2>/dev/null; then
 else
     echo "GUEST: cannot have guests"
 fi
+# It sets what is set, once all that was written has left: the end below waits for nothing.
+stty -F /dev/ttyS0 onlcr
 case "$line" in
 *act=reboot*) echo b > /proc/sysrq-trigger;;
 *act=button*)
@@ -34,6 +36,7 @@ case "$line" in
     echo "GUEST: waits"
     until grep -q "[1-9]" <(awk '{print $1}' /sys/firmware/acpi/interrupts/ff_pwr_btn); do sleep 0.2; done
     echo "GUEST: button"
+    stty -F /dev/ttyS0 onlcr
     echo o > /proc/sysrq-trigger;;
 *) echo o > /proc/sysrq-trigger;;
 esac
