@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{Boot, Machine, repository, thimble};
+use crate::{Boot, Definition, Machine, repository};
 
 /// Where a disk is plugged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,11 +124,6 @@ impl Disks {
 /// # Panics
 /// It does not build.
 pub fn build(directory: &Path, name: &str, changes: &[(&str, &str)]) -> PathBuf {
-    let mut text = fs::read_to_string(repository().join(format!("tests/library/{name}.toml"))).expect("it can be read");
-    for (from, to) in changes {
-        assert!(text.contains(from), "{from}");
-        text = text.replace(from, to);
-    }
     let library = directory.join("library");
     if !library.exists() {
         fs::create_dir_all(library.join("images")).expect("a directory");
@@ -137,12 +132,6 @@ pub fn build(directory: &Path, name: &str, changes: &[(&str, &str)]) -> PathBuf 
             symlink(repository().join(from).join(image), library.join("images").join(image)).expect("a link");
         }
     }
-    let config = directory.join(format!("{name}.toml"));
-    fs::write(&config, text).expect("the definition can be written");
-    let out = directory.join(format!("{name}.out"));
-    let mut command = thimble();
-    command.args(["build", "--quiet", "--format", "netboot", "--library"]).arg(&library);
-    let built = command.arg(&config).arg("--out").arg(&out).output().expect("thimble starts");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    out
+    let definition = Definition::read(&format!("tests/library/{name}.toml")).with(changes).library(library);
+    definition.build(directory, ["--format", "netboot"])
 }

@@ -2,6 +2,7 @@
 //! QEMU over QMP and talks to the guests over the network. A test reads as: boot this, expect that line.
 
 pub mod clients;
+mod definition;
 mod disk;
 pub mod disks;
 mod ganesha;
@@ -19,6 +20,7 @@ mod thimble;
 pub mod time_server;
 pub mod update;
 
+pub use definition::Definition;
 pub use disk::Disk;
 pub use ganesha::Ganesha;
 pub use http::{curl, get};

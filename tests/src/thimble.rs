@@ -1,9 +1,10 @@
 //! The `thimble` command and what it builds.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+
+use crate::Definition;
 
 /// The top of the repository.
 pub fn repository() -> &'static Path {
@@ -35,24 +36,13 @@ pub fn media() -> &'static Path {
 pub fn small() -> &'static Path {
     static SMALL: OnceLock<PathBuf> = OnceLock::new();
     SMALL.get_or_init(|| {
-        let text = fs::read_to_string(repository().join("configs/demo.toml")).expect("the definition can be read");
-        let (first, _) = text.split_once("[[guest]]\nname = \"web2\"").expect("the second guest comes last");
-        let mut text = first.to_owned();
-        for (from, to) in [
+        let changes = [
             ("\"virtio\", \"raid\", \"nic-server\", \"usb\"", "\"virtio\""),
             ("memory = \"768MiB\"", "memory = \"256MiB\""),
             ("memory = \"96MiB\"", "memory = \"64MiB\""),
-        ] {
-            assert!(text.contains(from), "{from}");
-            text = text.replace(from, to);
-        }
-        let out = repository().join("target/small");
-        let config = out.with_extension("toml");
-        fs::write(&config, text).expect("target/ can be written");
-        let mut command = thimble();
-        command.arg("build").arg(&config).args(["--quiet", "--library", ".", "--out"]).arg(&out);
-        assert!(command.status().expect("thimble starts").success(), "the small appliance builds");
-        out
+        ];
+        let one_guest = Definition::read("configs/demo.toml").named("small").up_to("[[guest]]\nname = \"web2\"");
+        one_guest.with(&changes).build(&repository().join("target"), [""; 0])
     })
 }
 

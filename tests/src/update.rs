@@ -1,6 +1,7 @@
 //! Appliances that update each other: `tests/library/update.toml` with a line changed here and there, signed with keys of
 //! the test's own; and what is on the disk afterwards, looked at without the machine.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 use thimble_spec::slot::Slot;
 use thimble_store::{Partition, Store, silent};
 
-use crate::thimble::{repository, thimble};
+use crate::{Definition, repository, thimble};
 
 /// A directory with keys, definitions and what is built from them.
 #[derive(Debug)]
@@ -43,20 +44,9 @@ impl Workshop {
     /// # Panics
     /// It does not build, or a text is not in the definition.
     pub fn build(&self, name: &str, changes: &[(&str, &str)], key: &str, more: &[&str]) -> PathBuf {
-        let template = repository().join("tests/library/update.toml");
-        let mut text = fs::read_to_string(template).expect("the definition can be read");
-        for (from, to) in changes {
-            assert!(text.contains(from), "{from}");
-            text = text.replacen(from, to, 1);
-        }
-        let config = self.path(&format!("{name}.toml"));
-        fs::write(&config, text).expect("the definition can be written");
-        let out = self.path(name);
-        let mut command = thimble();
-        command.args(["build", "--quiet", "--library", "."]).arg(&config).arg("--out").arg(&out);
-        let built = command.arg("--sign").arg(self.path(key)).args(more).output().expect("thimble starts");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        out
+        let key = self.path(key);
+        let words = [OsStr::new("--sign"), key.as_os_str()].into_iter().chain(more.iter().map(OsStr::new));
+        Definition::read("tests/library/update.toml").named(name).with(changes).build(self.dir.path(), words)
     }
 
     /// The programs that appliances carry, the guests' PID 1 with a byte more behind its end, which changes nothing but

@@ -6,25 +6,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, get, repository, ssh, thimble};
+use thimble_tests::{BOOT_LIMIT, Boot, Definition, Machine, free_port, get, ssh};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Builds a definition of `tests/library` with these texts replaced.
 fn build(directory: &Path, name: &str, changes: &[(&str, &str)]) -> PathBuf {
-    let mut text = fs::read_to_string(repository().join("tests/library").join(name)).expect("it can be read");
-    for (from, to) in changes {
-        assert!(text.contains(from), "{from}");
-        text = text.replacen(from, to, 1);
-    }
-    let config = directory.join(name);
-    fs::write(&config, text).expect("the definition can be written");
-    let out = directory.join("out");
-    let mut command = thimble();
-    command.args(["build", "--quiet", "--library", "tests/library", "--format", "netboot"]);
-    let built = command.arg(&config).arg("--out").arg(&out).output().expect("thimble starts");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    out
+    let definition = Definition::read(&format!("tests/library/{name}")).library("tests/library");
+    definition.with(changes).build(directory, ["--format", "netboot"])
 }
 
 /// What a guest said of its attempts, on its console: `[GUEST] ATTEMPT: OUTCOME`.

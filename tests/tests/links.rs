@@ -1,31 +1,22 @@
 //! Links that come and go: a bond's cables while a guest serves, a card that is pulled and plugged in; and a trunk.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use thimble_tests::{BOOT_LIMIT, Machine, free_port, get, repository, ssh, thimble};
+use thimble_tests::{BOOT_LIMIT, Definition, Machine, free_port, get, ssh};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// The guest's file, in bytes, and how fast it is fetched: so that both cables are cut meanwhile.
 const BIG: u64 = 8 << 20;
 const RATE: &str = "400K";
 
-/// Builds a definition of `tests/library` with its key and with more behind it.
-fn build(directory: &Path, name: &str, public: &str, more: &str) -> PathBuf {
-    let text = fs::read_to_string(repository().join("tests/library").join(name)).expect("it can be read");
-    let config = directory.join(name);
-    fs::write(&config, text.replace("KEY", public) + more).expect("the definition can be written");
-    let out = directory.join("out");
-    let mut command = thimble();
-    command.args(["build", "--quiet", "--library", "tests/library", "--format", "netboot"]);
-    let built = command.arg(&config).arg("--out").arg(&out).output().expect("thimble starts");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    out
+/// A definition of `tests/library`.
+fn definition(name: &str) -> Definition {
+    Definition::read(&format!("tests/library/{name}.toml")).library("tests/library")
 }
 
 #[test]
@@ -33,7 +24,7 @@ fn cables_and_cards_come_and_go() {
     // Given a host with two cards of a bond at one switch, and a third card that is alone,
     let directory = TempDir::new().expect("a temporary directory");
     let (key, public) = ssh::key(directory.path(), "right");
-    let out = build(directory.path(), "links.toml", &public, "");
+    let out = definition("links").with(&[("KEY", &public)]).build(directory.path(), ["--format", "netboot"]);
     let (login, page) = (free_port(), free_port());
     let world = format!(
         "user,id=world,ipv6=off,restrict=on,net=10.1.1.0/24,host=10.1.1.1,dns=10.1.1.3,dhcpstart=10.1.1.100,\
@@ -129,8 +120,8 @@ fn a_trunk_leads_to_guests_of_the_same_vlan_on_another_host() {
     };
     let places = [(); 2].map(|()| TempDir::new().expect("a temporary directory"));
     let [right, left] = [guest("right", 2, 10) + &guest("other", 3, 20), guest("left", 1, 10)];
-    let right = build(places[0].path(), "trunk.toml", "", &right);
-    let left = build(places[1].path(), "trunk.toml", "", &left);
+    let right = definition("trunk").and(&right).build(places[0].path(), ["--format", "netboot"]);
+    let left = definition("trunk").and(&left).build(places[1].path(), ["--format", "netboot"]);
     let socket = places[0].path().join("wire");
     let boot = |artefacts: &Path, server: &str, mac: &str| {
         let wire = format!("stream,id=wire,server={server},addr.type=unix,addr.path={}", socket.display());

@@ -1,6 +1,5 @@
 //! What a host does besides its guests: services and such that crash, its log, who may log in, kexec, the watchdog.
 
-use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use tempfile::TempDir;
 use thimble_tests::time_server::TimeServer;
-use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, repository, ssh, thimble};
+use thimble_tests::{BOOT_LIMIT, Boot, Definition, Machine, free_port, ssh};
 
 const LIMIT: Duration = Duration::from_secs(90);
 /// Services that end at once, with an error.
@@ -21,19 +20,7 @@ const IDLE_PSS_KIB: u64 = 12 << 10;
 
 /// Builds `tests/library/host.toml` with these texts replaced and more behind it.
 fn build(directory: &Path, changes: &[(&str, &str)], more: &str, formats: &str) -> PathBuf {
-    let mut text = fs::read_to_string(repository().join("tests/library/host.toml")).expect("it can be read");
-    for (from, to) in changes {
-        assert!(text.contains(from), "{from}");
-        text = text.replacen(from, to, 1);
-    }
-    let config = directory.join("host.toml");
-    fs::write(&config, text + more).expect("the definition can be written");
-    let out = directory.join("out");
-    let mut command = thimble();
-    command.args(["build", "--quiet", "--library", ".", "--format", formats]).arg(&config).arg("--out").arg(&out);
-    let built = command.output().expect("thimble starts");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    out
+    Definition::read("tests/library/host.toml").with(changes).and(more).build(directory, ["--format", formats])
 }
 
 fn pss_kib(rollup: &str) -> u64 {
