@@ -11,6 +11,7 @@
 //! | [`machine`] | what a machine has, and what its host must carry |
 //! | [`image`] | a recipe becomes a read-only image |
 //! | [`initrd`] | the guests' initramfs, and the host's in parts |
+//! | [`tls`] | who a node and its clients are to each other |
 //! | [`formats`] | the artefacts, a file each |
 //! | [`flash`] | the raw disk |
 //! | [`flashing`] | an image onto a real disk |
@@ -52,4 +53,5 @@ pub mod sbom;
 pub mod serve;
 pub mod signing;
 pub mod slots;
+pub mod tls;
 pub mod tool;

@@ -46,7 +46,7 @@ impl Log {
     /// It cannot be written: then it is not to be done.
     pub fn remember(&self, who: &Who, what: &str, refused: Option<&str>) -> Result<()> {
         let outcome = refused.map(|why| format!(": refused: {why}")).unwrap_or_default();
-        say::note(&format!("audit: {what} by user {}, process {} ({}){outcome}", who.uid, who.pid, who.program));
+        say::note(&format!("audit: {what} by {who}{outcome}"));
         let refused = refused.map(str::to_owned);
         self.write(&Entry { time_ms: now_ms(), who: who.clone(), what: what.to_owned(), refused })
     }
@@ -89,7 +89,7 @@ mod tests {
     fn what_was_asked_is_remembered_in_bounded_room() {
         let directory = tempfile::tempdir().unwrap();
         let log = Log::at(&directory.path().join("audit"));
-        let who = Who { uid: 0, pid: 7, program: "thimblectl".to_owned() };
+        let who = Who::Process { uid: 0, pid: 7, program: "thimblectl".to_owned() };
         for number in 0..6000 {
             let what = format!("POST /v1/guests/web1/start {number}");
             log.write(&Entry { time_ms: number, who: who.clone(), what, refused: None }).unwrap();

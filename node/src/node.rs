@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use thimble_spec::appliance::Appliance;
+use thimble_spec::appliance::{ApiListener, Appliance};
 use thimble_spec::cmdline::Cmdline;
 use thimble_spec::json::Json;
 use thimble_spec::paths;
@@ -63,12 +63,20 @@ pub async fn run(appliance: &Path) -> Result<()> {
     if let Some(watchdog) = appliance.host.watchdog {
         tokio::spawn(heartbeat::beat_for_ever(watchdog, Path::new(paths::HOST_CONTROL)));
     }
+    let listener = appliance.host.api;
     let api = tokio::spawn(async move {
         api.known().await;
+        let api = Arc::new(api);
+        // Both end with the task that holds them.
+        let mut network = JoinSet::new();
+        if let Some(settings) = listener {
+            network.spawn(over_the_network(settings, Arc::clone(&api)));
+        }
         match api::bind(Path::new(paths::NODE_API)) {
-            Ok(listener) => api::serve(listener, Arc::new(api)).await,
+            Ok(listener) => api::serve(listener, api).await,
             Err(error) => say::error(&format!("nobody can ask the node daemon: {error:#}")),
         }
+        while network.join_next().await.is_some() {}
     });
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -83,4 +91,11 @@ pub async fn run(appliance: &Path) -> Result<()> {
     while keepers.join_next().await.is_some() {}
     api.abort();
     Ok(())
+}
+
+async fn over_the_network(settings: ApiListener, api: Arc<Api>) {
+    match api::tls::config(api::tls::Files::of_the_build()) {
+        Ok(config) => api::tls::serve(api::tls::bind(&settings).await, config, api).await,
+        Err(error) => say::error(&format!("nobody can ask the node daemon over the network: {error:#}")),
+    }
 }

@@ -12,6 +12,13 @@ pub const VMM: &str = "/usr/bin/thimble-vmm";
 
 /// The checked definition ([`crate::appliance::Appliance`] as JSON).
 pub const APPLIANCE: &str = "/thimble/appliance.json";
+/// Where the daemon answers over the network: the authority that signs its clients' certificates, its own certificate, and the
+/// key that goes with that, all PEM.
+pub const API_CA: &str = "/thimble/api/ca.pem";
+/// See [`API_CA`].
+pub const API_CERTIFICATE: &str = "/thimble/api/server.pem";
+/// See [`API_CA`].
+pub const API_KEY: &str = "/thimble/api/server.key";
 /// Kernel modules (`NAME.ko`) and their index ([`crate::modules::ModuleIndex`] as JSON).
 pub const MODULES_DIR: &str = "/thimble/modules";
 /// The index in [`MODULES_DIR`].

@@ -19,6 +19,7 @@ use crate::initrd::compress::Method;
 use crate::initrd::guest;
 use crate::initrd::parts::{Part, Plan, manifest_hash};
 use crate::kernel::host;
+use crate::tls::Keys;
 
 /// The part with the images; its name.
 pub const IMAGES: &str = "images";
@@ -56,7 +57,13 @@ impl Initramfs {
 ///
 /// # Errors
 /// A file cannot be read, the cache cannot be written, the user interrupts.
-pub fn pack(context: &Context, appliance: &Appliance, objects: &Objects, programs: &Programs) -> Result<Initramfs> {
+pub fn pack(
+    context: &Context,
+    appliance: &Appliance,
+    objects: &Objects,
+    programs: &Programs,
+    api: Option<&Keys>,
+) -> Result<Initramfs> {
     let tools = tools(objects)?;
     let [guest_kernel, guest_init] = guest(context, objects, programs)?;
     let plans = [modules(objects)?, own_programs(programs), guest_kernel, guest_init, images(objects)];
@@ -64,6 +71,13 @@ pub fn pack(context: &Context, appliance: &Appliance, objects: &Objects, program
 
     let mut node = Plan::new(NODE_PART, Method::None);
     node.file(paths::APPLIANCE, 0o444, Content::Bytes(json(appliance)?), Room::Host, Origin::Thimble);
+    if let Some(keys) = api {
+        for (path, text) in [(paths::API_CA, &keys.ca), (paths::API_CERTIFICATE, &keys.certificate)] {
+            node.file(path, 0o444, Content::Bytes(text.clone().into_bytes()), Room::Host, Origin::Thimble);
+        }
+        // The manifest tells nothing of the key: its certificate stands for it.
+        node.archive().file(paths::API_KEY, 0o400, Content::Bytes(keys.key.clone().into_bytes()));
+    }
     let mut all: Vec<Object> = parts.iter().flat_map(|part| part.objects.clone()).collect();
     let shared = Content::Bytes(json(&catalogue(&all))?);
     node.file(paths::CATALOGUE, 0o444, shared, Room::Host, Origin::Thimble);

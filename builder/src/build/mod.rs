@@ -25,7 +25,7 @@ use crate::kernel::source;
 use crate::ledger::Space;
 use crate::place::refuse;
 use crate::run::artefacts;
-use crate::{compare, files, sbom, tool};
+use crate::{compare, files, sbom, tls, tool};
 use definition::Inputs;
 use initramfs::Initramfs;
 use objects::Objects;
@@ -93,8 +93,9 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
     let of_images = inputs.images.iter().flat_map(image::tools).copied();
     tool::require(&TOOLS.iter().chain(source::TOOLS).copied().chain(of_formats).chain(of_images).collect::<Vec<_>>())?;
 
+    let api = tls::Store::of(&inputs, request.config).map(|store| store.keys()).transpose()?;
     let objects = objects::gather(context, &inputs, formats)?;
-    let initramfs = initramfs::pack(context, &inputs.appliance, &objects, &programs)?;
+    let initramfs = initramfs::pack(context, &inputs.appliance, &objects, &programs, api.as_ref())?;
 
     let envelope = release::seal(&inputs, &objects, &initramfs, &cmdline, signer.as_ref())?;
     let output = Output::begin(context, request.out)?;

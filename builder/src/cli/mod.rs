@@ -1,6 +1,7 @@
 //! The command line: a verb a file. Each has `Args` and `run`.
 
 pub mod build;
+pub mod client_cert;
 pub mod doctor;
 pub mod flash;
 pub mod hardware;
@@ -35,6 +36,7 @@ enum Verb {
     Build(build::Args),
     Kernel(kernel::Args),
     Key(key::Args),
+    ClientCert(client_cert::Args),
     Run(run::Args),
     Flash(flash::Args),
     Serve(serve::Args),
@@ -65,6 +67,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Build(args) => build::run(args),
         Verb::Kernel(args) => kernel::run(args),
         Verb::Key(args) => key::run(args),
+        Verb::ClientCert(args) => client_cert::run(args),
         Verb::Run(args) => run::run(args),
         Verb::Flash(args) => flash::run(args),
         Verb::Serve(args) => serve::run(args),

@@ -94,6 +94,12 @@ impl Refusal {
         Self { status: StatusCode::INTERNAL_SERVER_ERROR, sentence }
     }
 
+    /// Too much is asked.
+    pub fn too_many() -> Self {
+        let sentence = "so many requests a second are not answered on one connection: slow down".to_owned();
+        Self { status: StatusCode::TOO_MANY_REQUESTS, sentence }
+    }
+
     /// It can be done later.
     pub fn busy(sentence: &str) -> Self {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, sentence: sentence.to_owned() }

@@ -1,10 +1,12 @@
-//! The daemon's API ([`thimble_spec::api`]): HTTP/1.1 on a Unix socket.
+//! The daemon's API ([`thimble_spec::api`]): HTTP/1.1 on a Unix socket, and over the network ([`tls`]) where the definition asks
+//! for it.
 //!
 //! ```text
 //! transport (here)  ->  who asks (peer)  ->  routing (routes)  ->  may they (peer)  ->  audit  ->  a resource's handler
 //! ```
-//! Bounded are: connections ([`CLIENTS_MAX`]), a request's head ([`HEAD`], [`HEADERS`]) and the time for it ([`HEAD_TIME`]),
-//! its body (none is taken), and how long a client may take nothing of what it asked for ([`patient::STILL`]).
+//! Bounded are: connections ([`CLIENTS_MAX`]), requests on each ([`RATE`]), a request's head ([`HEAD`], [`HEADERS`]) and the time
+//! for it ([`HEAD_TIME`]), its body (none is taken), the time for an answer ([`ANSWER_TIME`]), and how long a client may take
+//! nothing of what it asked for ([`patient::STILL`]).
 
 pub mod answer;
 pub mod call;
@@ -12,15 +14,17 @@ pub mod call;
 mod openapi;
 mod patient;
 pub mod peer;
+mod rate;
 mod resources;
 pub mod routes;
 #[cfg(test)]
 pub mod tests;
+pub mod tls;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -30,7 +34,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thimble_spec::appliance::Guest;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
@@ -42,6 +47,7 @@ use answer::Content;
 use call::{Call, Refusal};
 use patient::Patient;
 use peer::Peer;
+use rate::Rate;
 use resources::console::Consoles;
 
 /// Connections at a time; one more waits until another ends.
@@ -52,6 +58,10 @@ const HEAD: usize = 16 << 10;
 const HEADERS: usize = 32;
 /// How long a client may take to send a head, and how long a connection waits for its next one.
 const HEAD_TIME: Duration = Duration::from_secs(30);
+/// Requests on a connection: so many at once, and so many a second.
+const RATE: (u32, u32) = (200, 100);
+/// How long an answer may take to begin. Who waits for a task's end asks for less.
+const ANSWER_TIME: Duration = Duration::from_secs(120);
 /// How long nobody is answered when a guest's VMM does not say what it does.
 const KNOWN_LIMIT: Duration = Duration::from_secs(15);
 /// The pause after a connection that could not be accepted.
@@ -130,25 +140,36 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>) {
         // The semaphore is never closed.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(converse(stream, Arc::clone(&api), place))),
+            Ok((stream, _)) => {
+                let Ok(peer) = Peer::of(&stream) else { continue };
+                tokio::spawn(converse(Patient::new(stream), peer, Arc::clone(&api), place));
+            }
             // No descriptors left, or one that went away before it was accepted.
             Err(_) => sleep(AFTER_ERROR).await,
         }
     }
 }
 
-async fn converse(stream: UnixStream, api: Arc<Api>, _place: OwnedSemaphorePermit) {
-    let Ok(peer) = Peer::of(&stream) else { return };
+async fn converse<S>(stream: S, peer: Peer, api: Arc<Api>, _place: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let rate = Mutex::new(Rate::new(RATE.0, RATE.1));
     let service = service_fn(move |request| {
         let (api, peer) = (Arc::clone(&api), peer.clone());
-        async move { Ok::<_, std::convert::Infallible>(answer(request, peer, api).await) }
+        // A panic ends the daemon: nobody sees what one left.
+        let allowed = rate.lock().unwrap_or_else(PoisonError::into_inner).take().is_ok();
+        async move {
+            let answer = if allowed { answer(request, peer, api).await } else { Refusal::too_many().response() };
+            Ok::<_, std::convert::Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_headers(HEADERS)
         .max_buf_size(HEAD)
-        .serve_connection(TokioIo::new(Patient::new(stream)), service)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     // What a client does wrong is its own matter.
     let _ = connection.await;
@@ -165,6 +186,9 @@ async fn carry_out(request: Request<Incoming>, peer: Peer, api: Arc<Api>) -> Res
     let (route, parameters) = routes::find(request.method(), request.uri().path())?;
     peer.may(route.role)?;
     call::without_body(&request)?;
+    if route.method != Method::GET {
+        peer::of_this_site(request.headers())?;
+    }
     let what = (route.method != Method::GET).then(|| format!("{} {}", request.method(), request.uri()));
     let audited = |refused: Option<&str>| match &what {
         Some(what) => {
@@ -174,7 +198,10 @@ async fn carry_out(request: Request<Incoming>, peer: Peer, api: Arc<Api>) -> Res
     };
     audited(None)?;
     let call = Call { parameters, request, api: Arc::clone(&api) };
-    let answered = (route.serve)(call).await;
+    let answered = match timeout(ANSWER_TIME, (route.serve)(call)).await {
+        Ok(answered) => answered,
+        Err(_) => Err(Refusal::busy("this takes too long: ask again")),
+    };
     if let Err(refusal) = &answered {
         audited(Some(&refusal.sentence))?;
     }

@@ -34,7 +34,9 @@ fn document() -> Value {
         "info": {
             "title": "A node of Thimble",
             "version": "1",
-            "description": "HTTP/1.1 at /run/thimble/node.sock of a host, for root. A request has no body.",
+            "description": "HTTP/1.1 at /run/thimble/node.sock of a host, for root; and over TLS 1.3, at the port of [api] in the appliance's \
+                            definition, to clients with a certificate of its authority, whose role says what they may. \
+                            A request has no body.",
         },
         "paths": paths,
         "components": { "schemas": schemas },
@@ -84,7 +86,8 @@ fn operation(route: &Route, schemas: &Map<String, Value>) -> Value {
     json!({
         "operationId": identifier(&route.method, route.path),
         "summary": route.summary,
-        "description": format!("For the role {}.", format!("{:?}", route.role).to_lowercase()),
+        "description": format!("For the role {}.", route.role.name()),
+        "x-thimble-role": route.role.name(),
         "parameters": parameters,
         "responses": { status: success, "default": problem },
     })

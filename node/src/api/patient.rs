@@ -6,7 +6,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// How long a client may take nothing.
@@ -14,15 +13,15 @@ pub const STILL: Duration = Duration::from_secs(60);
 
 /// The connection: a write that waits for [`STILL`] fails.
 #[derive(Debug)]
-pub struct Patient {
-    stream: UnixStream,
+pub struct Patient<S> {
+    stream: S,
     /// Since a write waits.
     limit: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
+impl<S> Patient<S> {
     /// Of this stream.
-    pub fn new(stream: UnixStream) -> Self {
+    pub fn new(stream: S) -> Self {
         Self { stream, limit: None }
     }
 
@@ -38,7 +37,7 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -48,7 +47,7 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.hold(context, written)
@@ -67,6 +66,7 @@ impl AsyncWrite for Patient {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
 
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_is_left_and_who_is_slow_is_not() {

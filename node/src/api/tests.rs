@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use thimble_spec::api::guest::State;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::*;

@@ -1,5 +1,6 @@
-//! Requests to the daemon's API. The transport is a Unix socket; who asks is known by it.
+//! Requests to the daemon's API: at the Unix socket of this host, or at another host over TLS. By either it is known who asks.
 
+use std::error::Error;
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -13,10 +14,13 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use thimble_spec::api::Problem;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
 
 use super::failure::Failure;
+use super::remote::Remote;
+use super::words::Where;
 use crate::api::answer::Content;
 
 /// Most bytes of an answer: a thousand guests take a third of a megabyte.
@@ -27,28 +31,81 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Where to ask.
-#[derive(Debug)]
-pub struct Client {
-    socket: PathBuf,
+#[derive(Clone, Debug)]
+pub enum Client {
+    /// This host, at a socket.
+    Here(PathBuf),
+    /// Another one.
+    There(Remote),
 }
+
+/// The other end of a connection.
+type Sender = http1::SendRequest<Content>;
 
 impl Client {
     /// At this socket.
+    #[cfg(test)]
     pub fn at(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self::Here(socket.to_owned())
     }
 
-    /// Connects. A socket at which nobody listens is a dead daemon's: PID 1 is about to start another.
-    async fn connect(&self) -> std::io::Result<UnixStream> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match UnixStream::connect(&self.socket).await {
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused && Instant::now() < deadline => {
-                    sleep(AGAIN).await;
-                }
-                outcome => return outcome,
+    /// Where the command line says.
+    ///
+    /// # Errors
+    /// The certificate for it is not there, or wrong.
+    pub fn of(place: &Where) -> Result<Self, Failure> {
+        match &place.host {
+            Some(host) => Remote::of(host, place).map(Self::There),
+            None => Ok(Self::Here(place.socket.clone())),
+        }
+    }
+
+    /// Whether this host is asked.
+    pub fn is_here(&self) -> bool {
+        matches!(self, Self::Here(_))
+    }
+
+    async fn connect(&self) -> Result<Sender, Failure> {
+        match self {
+            Self::Here(socket) => {
+                let stream = knock(socket).await.map_err(|error| {
+                    let socket = socket.display();
+                    Failure::nobody(format!(
+                        "no node daemon listens at {socket} ({error}): is this a host of Thimble, are you root? --host \
+                         NAME asks another one"
+                    ))
+                })?;
+                self.converse(stream).await
+            }
+            Self::There(remote) => {
+                let stream = remote.connect().await.map_err(|error| {
+                    let authority = remote.authority();
+                    Failure::nobody(format!("no node daemon is reached at {authority}: {error}"))
+                })?;
+                self.converse(stream).await
             }
         }
+    }
+
+    async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S) -> Result<Sender, Failure> {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.gone(&error))?;
+        tokio::spawn(connection.with_upgrades());
+        Ok(sender)
+    }
+
+    /// It is gone in the middle of it. A node that refuses a certificate does so after the client's side of the handshake.
+    fn gone(&self, error: &hyper::Error) -> Failure {
+        let mut cause: Option<&dyn Error> = Some(error);
+        while let Some(error) = cause {
+            let alert = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+            if let Some(rustls::Error::AlertReceived(alert)) = alert.and_then(|error| error.downcast_ref()) {
+                return Failure::failed(format!(
+                    "the node refuses this certificate ({alert:?}): it takes those that its own authority has signed"
+                ));
+            }
+            cause = error.source();
+        }
+        Failure::nobody(format!("the node daemon is gone in the middle of it: {error}"))
     }
 
     /// Asks, and gives the answer, whose body is yet to be read. What is refused is a failure.
@@ -61,23 +118,18 @@ impl Client {
         path: &str,
         headers: &[(&str, &str)],
     ) -> Result<Response<Incoming>, Failure> {
-        let stream = self.connect().await.map_err(|error| {
-            let socket = self.socket.display();
-            Failure::nobody(format!(
-                "no node daemon listens at {socket} ({error}): is this a host of Thimble, are you root?"
-            ))
-        })?;
-        let gone =
-            |error: hyper::Error| Failure::nobody(format!("the node daemon is gone in the middle of it: {error}"));
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(gone)?;
-        tokio::spawn(connection.with_upgrades());
-        let mut request = Request::builder().method(method).uri(path).header("host", "node");
+        let mut sender = self.connect().await?;
+        let host = match self {
+            Self::Here(_) => "node",
+            Self::There(remote) => remote.authority(),
+        };
+        let mut request = Request::builder().method(method).uri(path).header("host", host);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Content::Whole(None));
         let request = request.map_err(|error| Failure::usage(format!("this cannot be asked: {error}")))?;
-        let response = sender.send_request(request).await.map_err(gone)?;
+        let response = sender.send_request(request).await.map_err(|error| self.gone(&error))?;
         let status = response.status();
         if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
@@ -104,6 +156,19 @@ impl Client {
         let value = serde_json::from_slice(&text)
             .map_err(|error| Failure::failed(format!("the node's answer is not understood: {error}")))?;
         Ok((value, String::from_utf8_lossy(&text).trim_end().to_owned()))
+    }
+}
+
+/// Connects. A socket at which nobody listens is a dead daemon's: PID 1 is about to start another.
+async fn knock(socket: &Path) -> std::io::Result<UnixStream> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused && Instant::now() < deadline => {
+                sleep(AGAIN).await;
+            }
+            outcome => return outcome,
+        }
     }
 }
 

@@ -73,7 +73,7 @@ pub async fn run(client: &Client, guest: &str, read_only: bool, force: bool) -> 
             };
             let end = typed.iter().position(|key| *key == ESCAPE);
             let keys = &typed[..end.unwrap_or(typed.len())];
-            if !read_only && input.write_all(keys).await.is_err() {
+            if !read_only && (input.write_all(keys).await.is_err() || input.flush().await.is_err()) {
                 return std::future::pending().await;
             }
             if end.is_some() {

@@ -2,16 +2,18 @@
 //! like any other ([`crate::api`]). A file for each kind of words.
 
 mod act;
-mod client;
+pub mod client;
 mod console;
 mod event;
 mod failure;
+mod hosts;
 mod log;
+mod remote;
 mod shell;
 mod show;
 mod table;
 mod top;
-mod words;
+pub mod words;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -30,11 +32,11 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.word {
-        Word::Completion { shell } => shell::completion(*shell),
+        Word::Completion { shell } => shell::completion(*shell).map(|()| ExitCode::SUCCESS),
         _ => converse(&cli),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("thimblectl: {failure}");
             failure.code()
@@ -42,17 +44,22 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn converse(cli: &Cli) -> Result<(), Failure> {
+fn converse(cli: &Cli) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("starting the event loop: {error}")))?;
-    let outcome = runtime.block_on(carry_out(cli));
+    let outcome = runtime.block_on(async {
+        match &cli.place.hosts {
+            Some(list) => hosts::run(list, &cli.word, cli.json).await,
+            None => carry_out(cli).await.map(|()| ExitCode::SUCCESS),
+        }
+    });
     // A thread may still wait for a key.
     runtime.shutdown_background();
     outcome
 }
 
 async fn carry_out(cli: &Cli) -> Result<(), Failure> {
-    let client = Client::at(&cli.socket);
+    let client = Client::of(&cli.place)?;
     let limit = cli.timeout.map(Duration::from_secs);
     match &cli.word {
         Word::Act(verb, guests) => act::run(&client, *verb, guests, limit.unwrap_or(ANSWER_LIMIT), cli.json).await,

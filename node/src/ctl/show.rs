@@ -49,7 +49,12 @@ pub async fn run(client: &Client, word: &Word, json: bool) -> Result<(), Failure
             if json { text } else { serde_json::to_string_pretty(&value).unwrap_or(text) }
         }
         Word::Log { guest: Some(guest) } => log::guest(client, guest).await?,
-        Word::Log { guest: None } => return log::host(json),
+        Word::Log { guest: None } if client.is_here() => return log::host(json),
+        Word::Log { guest: None } => {
+            let sentence =
+                "a host's own log is asked for on the host: `thimblectl log` there; with --host, name a guest";
+            return Err(Failure::usage(sentence.to_owned()));
+        }
         Word::Dominfo { guest }
         | Word::Domstate { guest, .. }
         | Word::Domblklist { guest }
@@ -224,7 +229,7 @@ fn audit_lines(audit: &Audit) -> String {
     let line = |entry: &thimble_spec::api::audit::Entry| {
         let refused = entry.refused.as_ref().map(|why| format!(": refused: {why}")).unwrap_or_default();
         let (who, when) = (&entry.who, timestamp(std::time::Duration::from_millis(entry.time_ms)));
-        format!("{when} user {} process {} ({}) {}{refused}\n", who.uid, who.pid, who.program, entry.what)
+        format!("{when} {who}: {}{refused}\n", entry.what)
     };
     audit.entries.iter().map(line).collect()
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use thimble_spec::api::guest::Verb;
+use thimble_spec::api::identity;
 use thimble_spec::names::check_name;
 use thimble_spec::paths;
 
@@ -25,7 +26,36 @@ pub struct Cli {
     /// Wait so long at most [default: 60; event, top and console: for ever]
     #[arg(long, global = true, value_name = "SECONDS")]
     pub timeout: Option<u64>,
-    /// The socket of the node's API
+    /// Which node.
+    #[command(flatten)]
+    pub place: Where,
+}
+
+/// Which node, and with which certificate.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Where {
+    /// Ask this host over the network, not the one that this runs on
+    #[arg(long, global = true, value_name = "NAME[:PORT]", env = "THIMBLE_HOST")]
+    pub host: Option<String>,
+    /// Ask all hosts of this file, one a line, several at a time
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "host")]
+    pub hosts: Option<PathBuf>,
+    /// Directory with ca.pem, cert.pem and key.pem [default: ~/.config/thimble/NAME if it is there, else ~/.config/thimble]
+    #[arg(long, global = true, value_name = "DIR", env = "THIMBLE_KEYS")]
+    pub keys: Option<PathBuf>,
+    /// The certificate to show
+    #[arg(long, global = true, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// The authority that has signed the host's certificate
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// The name that the host's certificate must have, for one that the build has not made
+    #[arg(long, global = true, value_name = "NAME", default_value = identity::NODE_NAME)]
+    pub tls_name: String,
+    /// The socket of this host's API
     #[arg(long, global = true, value_name = "PATH", default_value = paths::NODE_API, hide = true)]
     pub socket: PathBuf,
 }

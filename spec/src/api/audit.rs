@@ -1,17 +1,43 @@
 //! Who changed what.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-/// Who asks, as the kernel says (unix(7), `SO_PEERCRED`).
+/// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Who {
-    /// The user.
-    pub uid: u32,
-    /// The process.
-    pub pid: i32,
-    /// What the process calls itself.
-    pub program: String,
+#[serde(untagged)]
+pub enum Who {
+    /// A process on the node, as the kernel says (unix(7), `SO_PEERCRED`).
+    Process {
+        /// The user.
+        uid: u32,
+        /// The process.
+        pid: i32,
+        /// What the process calls itself.
+        program: String,
+    },
+    /// Somebody over the network, as their certificate says.
+    Client {
+        /// `thimble:ROLE:NAME`, see [`super::identity`]; empty if it says nothing of the kind.
+        certificate: String,
+        /// Address and port.
+        address: String,
+    },
+}
+
+/// For people.
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { uid, pid, program } => write!(f, "user {uid}, process {pid} ({program})"),
+            Self::Client { certificate, address } if certificate.is_empty() => {
+                write!(f, "a certificate without thimble:ROLE:NAME from {address}")
+            }
+            Self::Client { certificate, address } => write!(f, "{certificate} from {address}"),
+        }
+    }
 }
 
 /// A change that somebody asked for. It is written before it is tried.

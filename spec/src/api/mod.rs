@@ -1,17 +1,19 @@
-//! The API of a node: HTTP/1.1 and JSON at the Unix socket [`crate::paths::NODE_API`]. `docs/openapi.json` describes it,
-//! made from these types and from the daemon's table of routes by a test.
+//! The API of a node: HTTP/1.1 and JSON at the Unix socket [`crate::paths::NODE_API`], and over TLS where the definition asks
+//! for it. `docs/openapi.json` describes it, made from these types and from the daemon's table of routes by a test.
 //!
 //! | module | resource |
 //! | --- | --- |
 //! | [`audit`] | who changed what |
 //! | [`event`] | what happens, as it happens |
 //! | [`guest`] | the guests |
+//! | [`identity`] | who asks over the network |
 //! | [`node`] | the host |
 //! | [`task`] | what takes its time |
 
 pub mod audit;
 pub mod event;
 pub mod guest;
+pub mod identity;
 pub mod node;
 pub mod task;
 

@@ -1,7 +1,7 @@
 //! What the host itself does beside its network, its storage and its guests.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,8 @@ pub struct HostSettings {
     pub shell: bool,
     /// Who may log in by ssh; nobody can without it.
     pub ssh: Option<Ssh>,
+    /// Where the node daemon answers over the network; nowhere without it.
+    pub api: Option<ApiListener>,
     /// Programs that PID 1 keeps, besides its own.
     pub services: Vec<HostService>,
 }
@@ -59,6 +61,15 @@ pub struct Watchdog {
 pub struct Ssh {
     /// Public keys as `authorized_keys` has them, a line each.
     pub keys: Vec<String>,
+    /// The port.
+    pub port: u16,
+}
+
+/// Where the node daemon answers over the network, with TLS and to clients with a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiListener {
+    /// At this address of the host's; at all without one.
+    pub address: Option<IpAddr>,
     /// The port.
     pub port: u16,
 }

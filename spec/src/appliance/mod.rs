@@ -11,7 +11,7 @@ mod storage;
 
 pub use firewall::{Firewall, Opening, Protocol};
 pub use guest::{DiskSource, Guest, GuestDisk, GuestNetwork};
-pub use host::{HostService, HostSettings, Ssh, Syslog, SyslogTransport, Watchdog};
+pub use host::{ApiListener, HostService, HostSettings, Ssh, Syslog, SyslogTransport, Watchdog};
 pub use network::{
     Bond, BondMode, Bridge, BridgeMode, Forward, HashPolicy, Ipv6, LacpRate, Link, Match, Network, PciPath,
     PciPathError, PortVlans, Route, Vlan,

@@ -1,7 +1,7 @@
 //! What a definition says about the host itself.
 
 use super::*;
-use crate::appliance::{HostSettings, SyslogTransport, Watchdog};
+use crate::appliance::{ApiListener, HostSettings, Opening, Protocol, SyslogTransport, Watchdog};
 use crate::feature;
 use crate::service::{Limits, Ready, Restart, ServiceKind};
 
@@ -46,6 +46,11 @@ servers = ["10.1.1.1", "ntp.example"]
 [access]
 shell = true
 ssh = {{ keys = ["{KEY}"] }}
+[api]
+address = "10.1.1.2"
+port = 8443
+keys = "keys/demo"
+names = ["demo.example", "10.1.1.9"]
 [[service]]
 name = "collect"
 exec = ["/usr/bin/collect", "-f"]
@@ -70,6 +75,7 @@ after = ["collect"]
     assert_eq!(host.watchdog, Some(Watchdog { timeout_s: 30, node_s: 60 }));
     assert_eq!(host.sysctl["net.core.somaxconn"], "1024");
     assert_eq!(host.ssh.as_ref().map(|ssh| (ssh.keys.len(), ssh.port)), Some((1, 22)));
+    assert_eq!(host.api, Some(ApiListener { address: Some("10.1.1.2".parse().unwrap()), port: 8443 }));
     let [collect, report] = &host.services[..] else { panic!("two services") };
     assert_eq!(collect.limits, Limits { memory_mib: Some(16), cpu_percent: Some(50), tasks: Some(8) });
     assert_eq!((collect.restart, collect.ready.clone()), (Restart::OnFailure, Some(Ready::Port(9100))));
@@ -96,6 +102,14 @@ fn mistakes_are_named_with_line_and_key() {
         ("[access.ssh]\nkeys = []\n", "a.toml:10: access.ssh.keys: without a key nobody could log in"),
         ("[access.ssh]\nkeys = [\"command=\\\"x\\\" ssh-rsa AAAA\"]\n", "access.ssh.keys[0]: begin with the kind"),
         ("[access.ssh]\nkeys = [\"ssh-rsa AAAA\"]\n", "access.ssh.keys[0]: is not a public key"),
+        ("[api]\nport = 0\n", "a.toml:10: api.port: 0 is no port"),
+        ("[api]\nnames = [\"a b\"]\n", "a.toml:10: api.names[0]: `a b` is neither a name nor an address"),
+        ("[api]\nkeys = \"\"\n", "api.keys: name a directory"),
+        (
+            "[firewall]\napi-from = [\"10.0.0.0/8\"]\n",
+            "firewall.api-from: nobody asks the node daemon over the network",
+        ),
+        ("[api]\n[firewall]\nopen = [{ port = 7443 }]\n", "[api] opens its port itself: firewall.api-from says"),
         ("[[service]]\nname = \"a\"\nexec = [\"a\"]\n", "a.toml:11: service[0].exec: name the program by its absolute"),
         ("[[service]]\nname = \"ntp\"\nexec = [\"/a\"]\n", "a.toml:10: service[0].name: service ntp is there already"),
         (
@@ -111,4 +125,13 @@ fn mistakes_are_named_with_line_and_key() {
         let told = told(more);
         assert!(told.contains(wanted), "{more}\n{told}");
     }
+}
+
+#[test]
+fn the_api_opens_its_port_in_the_firewall() {
+    let opened = |more: &str| parsed(more).firewall.unwrap().open;
+    let from = vec!["10.0.0.0/8".parse().unwrap()];
+    let wanted = Opening { protocol: Protocol::Tcp, port: 7443, from };
+    assert_eq!(opened("[api]\n[firewall]\napi-from = [\"10.0.0.0/8\"]\n"), [wanted]);
+    assert_eq!(opened("[firewall]\n"), []);
 }

@@ -41,6 +41,17 @@ pub struct Build {
     pub tries: u8,
     /// How it boots where Secure Boot is enforced, if it does.
     pub secure_boot: Option<SecureBoot>,
+    /// The certificates of [`crate::appliance::ApiListener`], if there is one.
+    pub tls: Option<Tls>,
+}
+
+/// The certificates that the node daemon and its clients show each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The directory that they are kept in, as the definition names it; beside the definition without one.
+    pub keys: Option<String>,
+    /// Names and addresses that the node is reached by, besides those that the definition says elsewhere.
+    pub names: Vec<String>,
 }
 
 /// Reads a definition; `file` is the name that mistakes are told under.

@@ -4,12 +4,37 @@ use toml::Spanned;
 
 use super::super::source;
 use super::{Checker, inner};
-use crate::appliance::{Firewall, Opening, Protocol, Ssh};
+use crate::appliance::{Firewall, HostSettings, Opening, Protocol};
 use crate::ip::IpNet;
 
+/// A port that another table of the definition opens.
+struct Own {
+    port: Option<u16>,
+    table: &'static str,
+    from: Option<Spanned<Vec<Spanned<IpNet>>>>,
+    key: &'static str,
+    nobody: &'static str,
+}
+
 impl Checker<'_> {
-    /// With ssh among the open ports.
-    pub(super) fn firewall(&mut self, source: source::Firewall, ssh: Option<&Ssh>) -> Firewall {
+    /// With ssh and the node's API among the open ports.
+    pub(super) fn firewall(&mut self, source: source::Firewall, host: &HostSettings) -> Firewall {
+        let own = [
+            Own {
+                port: host.ssh.as_ref().map(|ssh| ssh.port),
+                table: "[access.ssh]",
+                from: source.ssh_from,
+                key: "firewall.ssh-from",
+                nobody: "nobody logs in by ssh without [access.ssh]",
+            },
+            Own {
+                port: host.api.map(|api| api.port),
+                table: "[api]",
+                from: source.api_from,
+                key: "firewall.api-from",
+                nobody: "nobody asks the node daemon over the network without [api]",
+            },
+        ];
         let mut open = Vec::<Opening>::new();
         for (index, opening) in source.open.into_iter().enumerate() {
             let key = format!("firewall.open[{index}]");
@@ -21,25 +46,26 @@ impl Checker<'_> {
                 let message =
                     format!("{} port {port} is opened twice: name all networks in one `from`", protocol.name());
                 self.wrong(opening.port.span(), format!("{key}.port"), message);
-            } else if protocol == Protocol::Tcp && ssh.is_some_and(|ssh| ssh.port == port) {
-                let message = "[access.ssh] opens its port itself: firewall.ssh-from says from where";
+            } else if let Some(own) = own.iter().find(|own| protocol == Protocol::Tcp && own.port == Some(port)) {
+                let message = format!("{} opens its port itself: {} says from where", own.table, own.key);
                 self.wrong(opening.port.span(), format!("{key}.port"), message);
             }
             self.networks(&opening.from, &format!("{key}.from"));
             open.push(Opening { protocol, port, from: inner(opening.from) });
         }
-        let from = source.ssh_from.map(|from| {
-            if ssh.is_none() {
-                self.wrong(from.span(), "firewall.ssh-from", "nobody logs in by ssh without [access.ssh]");
-            } else if from.get_ref().is_empty() {
-                self.wrong(from.span(), "firewall.ssh-from", "name a network, or leave it out for all of them");
+        for own in own {
+            let from = own.from.map(|from| {
+                if own.port.is_none() {
+                    self.wrong(from.span(), own.key, own.nobody);
+                } else if from.get_ref().is_empty() {
+                    self.wrong(from.span(), own.key, "name a network, or leave it out for all of them");
+                }
+                self.networks(from.get_ref(), own.key);
+                inner(from.into_inner())
+            });
+            if let Some(port) = own.port {
+                open.push(Opening { protocol: Protocol::Tcp, port, from: from.unwrap_or_default() });
             }
-            self.networks(from.get_ref(), "firewall.ssh-from");
-            inner(from.into_inner())
-        });
-        if let Some(ssh) = ssh {
-            let from = from.unwrap_or_default();
-            open.push(Opening { protocol: Protocol::Tcp, port: ssh.port, from });
         }
         Firewall { ping: source.ping, open }
     }

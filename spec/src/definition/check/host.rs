@@ -1,13 +1,15 @@
-//! `[log]`, `[watchdog]`, `[time]`, `[sysctl]`, `[access]` and `[[service]]`.
+//! `[log]`, `[watchdog]`, `[time]`, `[sysctl]`, `[access]`, `[api]` and `[[service]]`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use toml::Spanned;
 
 use super::super::source;
 use super::{Checker, inner};
-use crate::appliance::{HostService, HostSettings, Ssh, Watchdog};
-use crate::names::check_name;
+use crate::api::identity;
+use crate::appliance::{ApiListener, HostService, HostSettings, Ssh, Watchdog};
+use crate::names::{NAME_MAX, check_name};
 use crate::service::{BUILT_IN, Limits, Ready};
 use crate::units::{ByteSize, MIB};
 
@@ -39,24 +41,27 @@ const SSH_KEYS: [&str; 7] = [
 const SSH_KEY_MAX: usize = 4096;
 
 /// The tables that make up a [`HostSettings`].
-pub(super) struct Tables {
+pub(super) struct Tables<'a> {
     pub log: source::Log,
     pub watchdog: Option<source::Watchdog>,
     pub time: source::Time,
     pub sysctl: source::Sysctl,
     pub access: source::Access,
+    pub api: Option<&'a source::Api>,
     pub service: Vec<source::HostService>,
 }
 
 impl Checker<'_> {
-    pub(super) fn host_settings(&mut self, tables: Tables) -> HostSettings {
+    pub(super) fn host_settings(&mut self, tables: Tables<'_>) -> HostSettings {
+        let ssh = tables.access.ssh.map(|ssh| self.ssh(ssh));
         HostSettings {
             syslog: tables.log.syslog.map(|url| url.0),
             watchdog: tables.watchdog.map(|watchdog| self.watchdog(watchdog)),
             time_servers: self.time_servers(tables.time.servers),
             sysctl: self.sysctl(tables.sysctl),
             shell: tables.access.shell,
-            ssh: tables.access.ssh.map(|ssh| self.ssh(ssh)),
+            api: tables.api.map(|api| self.api(api, ssh.as_ref())),
+            ssh,
             services: self.services(tables.service),
         }
     }
@@ -140,6 +145,33 @@ impl Checker<'_> {
             port.into_inner()
         });
         Ssh { keys: inner(keys), port }
+    }
+
+    fn api(&mut self, source: &source::Api, ssh: Option<&Ssh>) -> ApiListener {
+        let port = source.port.as_ref().map_or(identity::PORT, |port| *port.get_ref());
+        if let Some(span) = source.port.as_ref().map(Spanned::span) {
+            if port == 0 {
+                self.wrong(span, "api.port", "0 is no port");
+            } else if ssh.is_some_and(|ssh| ssh.port == port) {
+                self.wrong(span, "api.port", format!("{port} is ssh's port already"));
+            }
+        }
+        if let Some(keys) = source.keys.as_ref().filter(|keys| keys.get_ref().is_empty()) {
+            self.wrong(keys.span(), "api.keys", "name a directory, or leave it out");
+        }
+        for (index, name) in source.names.iter().enumerate() {
+            let label = |label: &str| {
+                let sound = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+                !label.is_empty() && label.len() <= NAME_MAX && label.bytes().all(sound)
+            };
+            let text = name.get_ref();
+            let sound = text.parse::<IpAddr>().is_ok() || text.len() <= 253 && text.split('.').all(label);
+            if !sound {
+                let message = format!("`{text}` is neither a name nor an address");
+                self.wrong(name.span(), format!("api.names[{index}]"), message);
+            }
+        }
+        ApiListener { address: source.address, port }
     }
 
     fn services(&mut self, sources: Vec<source::HostService>) -> Vec<HostService> {

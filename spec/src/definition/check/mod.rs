@@ -17,7 +17,7 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::mistake::{Mistake, Mistakes};
-use super::{Build, Definition, source};
+use super::{Build, Definition, Tls, source};
 use crate::appliance::{Appliance, HostKernelSource, Update};
 use crate::format::Format;
 use crate::names::check_name;
@@ -142,9 +142,10 @@ impl Checker<'_> {
             time: source.time,
             sysctl: source.sysctl,
             access: source.access,
+            api: source.api.as_ref(),
             service: source.service,
         });
-        let firewall = source.firewall.map(|firewall| self.firewall(firewall, host.ssh.as_ref()));
+        let firewall = source.firewall.map(|firewall| self.firewall(firewall, &host));
         network.forwards = self.forwards(forwards, &network, &guests, firewall.as_ref());
         let appliance = Appliance {
             name: name.into_inner(),
@@ -173,7 +174,8 @@ impl Checker<'_> {
             let message = "secure-boot.mode = \"debian\" starts what the distribution has signed: it goes with package";
             self.wrong(host_table, "kernel.host.source", message);
         }
-        Definition { appliance, build: Build { formats, update_key, update_room, tries, secure_boot } }
+        let tls = source.api.map(|api| Tls { keys: api.keys.map(Spanned::into_inner), names: inner(api.names) });
+        Definition { appliance, build: Build { formats, update_key, update_room, tries, secure_boot, tls } }
     }
 
     fn secure_boot(&mut self, source: source::SecureBoot) -> Option<SecureBoot> {

@@ -14,6 +14,8 @@ pub(in crate::definition) struct Firewall {
     #[serde(default)]
     pub ssh_from: Option<Spanned<Vec<Spanned<IpNet>>>>,
     #[serde(default)]
+    pub api_from: Option<Spanned<Vec<Spanned<IpNet>>>>,
+    #[serde(default)]
     pub open: Vec<Opening>,
 }
 

@@ -1,7 +1,7 @@
-//! `[log]`, `[watchdog]`, `[time]`, `[sysctl]`, `[access]` and `[[service]]`.
+//! `[log]`, `[watchdog]`, `[time]`, `[sysctl]`, `[access]`, `[api]` and `[[service]]`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
@@ -81,6 +81,19 @@ pub(in crate::definition) struct Ssh {
     pub keys: Spanned<Vec<Spanned<String>>>,
     #[serde(default)]
     pub port: Option<Spanned<u16>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::definition) struct Api {
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+    #[serde(default)]
+    pub port: Option<Spanned<u16>>,
+    #[serde(default)]
+    pub keys: Option<Spanned<String>>,
+    #[serde(default)]
+    pub names: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -47,6 +47,8 @@ pub(in crate::definition) struct Definition {
     #[serde(default)]
     pub access: Access,
     #[serde(default)]
+    pub api: Option<Api>,
+    #[serde(default)]
     pub service: Vec<HostService>,
     #[serde(default)]
     pub guest: Vec<Guest>,
