@@ -1,8 +1,9 @@
 //! A host that is asked over the network: with certificates of its authority, whose roles say what may be done, and with none.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -46,6 +47,17 @@ impl Somebody {
         let (text, more) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{words}: {}: {text}{more}", output.status);
         text.into_owned()
+    }
+
+    /// Types a line on a guest's console.
+    fn types(&self, guest: &str, line: &str) {
+        let mut command = Command::new(repository().join("target/x86_64-unknown-linux-gnu/appliance/thimblectl"));
+        command.args(["--host", &format!("127.0.0.1:{}", self.port), "--keys"]).arg(&self.keys);
+        command.args(["console", guest, "--timeout", "5"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut console = command.spawn().expect("thimblectl is there: make programs");
+        let mut keys = console.stdin.take().expect("it is a pipe");
+        keys.write_all(line.as_bytes()).expect("it reads");
+        assert!(console.wait().expect("it ends").success());
     }
 
     /// The exit code, and why.
@@ -122,6 +134,24 @@ fn a_host_is_asked_over_the_network_by_those_who_may() {
     // any program is a client;
     let (code, text) = read.curls("/v1/node", true);
     assert!(code == Some(0) && text.contains("\"name\":\"demo\""), "{code:?}: {text}");
+
+    // Prometheus is one,
+    let (_, text) = read.curls("/metrics", true);
+    for wanted in [
+        "# TYPE thimble_guest_cpu_seconds_total counter",
+        "thimble_guest_state{guest=\"web1\",state=\"running\"} 1",
+        "thimble_guest_network_receive_packets_total{guest=\"web1\",interface=\"tap-web1\"} ",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    // a browser is another, which shows what a guest wrote as text, and buttons to who may press them;
+    operate.types("web1", "<b>from-outside</b>\n");
+    let (_, page) = read.curls("/", true);
+    for wanted in ["<article id=\"guest-web1\">", "&lt;b&gt;from-outside", "link br0: up"] {
+        assert!(page.contains(wanted), "{wanted}: {page}");
+    }
+    assert!(!page.contains("<b>") && !page.contains("<form"), "{page}");
+    assert!(operate.curls("/", true).1.contains("action=\"/v1/guests/web1/shutdown\""));
 
     // and nobody else comes as far as a request: without a certificate, with another authority's, without TLS.
     let (code, text) = read.curls("/v1/node", false);

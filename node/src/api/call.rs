@@ -10,6 +10,7 @@ use thimble_spec::api::Problem;
 
 use super::Api;
 use super::answer::{self, Content};
+use super::peer::Peer;
 
 /// A request.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Call {
     pub parameters: Vec<String>,
     /// The request itself.
     pub request: Request<Incoming>,
+    /// Who asks.
+    pub peer: Peer,
     /// What there is to ask about.
     pub api: Arc<Api>,
 }

@@ -49,6 +49,7 @@ use patient::Patient;
 use peer::Peer;
 use rate::Rate;
 use resources::console::Consoles;
+use resources::page;
 
 /// Connections at a time; one more waits until another ends.
 const CLIENTS_MAX: usize = 64;
@@ -176,7 +177,9 @@ where
 }
 
 async fn answer(request: Request<Incoming>, peer: Peer, api: Arc<Api>) -> Response<Content> {
+    let form = request.method() != Method::GET && page::is_for_people(request.headers());
     match carry_out(request, peer, api).await {
+        answered if form => page::to_people(answered),
         Ok(response) => response,
         Err(refusal) => refusal.response(),
     }
@@ -197,7 +200,7 @@ async fn carry_out(request: Request<Incoming>, peer: Peer, api: Arc<Api>) -> Res
         None => Ok(()),
     };
     audited(None)?;
-    let call = Call { parameters, request, api: Arc::clone(&api) };
+    let call = Call { parameters, request, peer: peer.clone(), api: Arc::clone(&api) };
     let answered = match timeout(ANSWER_TIME, (route.serve)(call)).await {
         Ok(answered) => answered,
         Err(_) => Err(Refusal::busy("this takes too long: ask again")),

@@ -120,7 +120,7 @@ async fn a_task_is_waited_for_and_given_up() {
 async fn what_is_none_of_this_is_refused_in_bounded_memory() {
     let node = node(1);
     for (method, path, status) in [
-        ("GET", "/", 404),
+        ("GET", "/v1", 404),
         ("GET", "/v1/guests/web9", 404),
         ("GET", "/v1/guests/..%2f..%2fetc", 404),
         ("POST", "/v1/guests/web9/start", 404),

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use thimble_spec::host::{Answer, LINE_MAX, Outcome, Power, Reply, Request, VERSION, Verb};
+use thimble_spec::host::{Answer, LINE_MAX, NetworkStatus, Outcome, Power, Reply, Request, VERSION, Verb};
 use thimble_spec::json::Json;
 use thimble_spec::paths::HOST_CONTROL;
 
@@ -88,6 +88,11 @@ pub fn run(ask: &Ask) -> Result<()> {
         Answer::Services(services) => print!("{}", services::text(&services)),
     }
     Ok(())
+}
+
+/// Links and addresses, a line each.
+pub fn network_text(status: &NetworkStatus) -> String {
+    network::text(status)
 }
 
 /// A connection to PID 1.

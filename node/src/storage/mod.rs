@@ -92,6 +92,18 @@ impl Ask {
     }
 }
 
+/// How it is, a line for each thing; nothing where none is declared.
+///
+/// # Errors
+/// It cannot be looked at.
+pub fn status_text() -> Result<String> {
+    let storage = crate::node::appliance(Path::new(APPLIANCE))?.storage;
+    if storage == Storage::default() {
+        return Ok(String::new());
+    }
+    Ok(show::status(&status(&storage, &observe(&storage)?)?))
+}
+
 /// Does what is asked.
 ///
 /// # Errors

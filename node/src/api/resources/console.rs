@@ -127,8 +127,7 @@ impl Drop for Seat {
     }
 }
 
-async fn connect(call: &Call) -> Result<BufReader<UnixStream>, Refusal> {
-    let guest = &call.api.guest(call.name())?.guest.name;
+async fn connect(guest: &str) -> Result<BufReader<UnixStream>, Refusal> {
     let failed = |why: String| Refusal::conflict(format!("guest {guest} has no console now, for it is off ({why})"));
     let mut control =
         Control::connect(&Place::of(guest).file(CONTROL_FILE)).await.map_err(|error| failed(error.to_string()))?;
@@ -146,7 +145,7 @@ async fn open(mut call: Call, writes: bool) -> Result<Response<Content>, Refusal
     }
     let force = call.query("force")?.unwrap_or(false);
     let seat = call.api.consoles.sit(&call.api.guest(call.name())?.guest.name, writes, force)?;
-    let console = connect(&call).await?;
+    let console = connect(&call.api.guest(call.name())?.guest.name).await?;
     let upgrade = hyper::upgrade::on(&mut call.request);
     tokio::spawn(async move {
         if let Ok(client) = upgrade.await {
@@ -195,7 +194,16 @@ async fn type_in(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite 
 }
 
 async fn past(call: Call) -> Result<Response<Content>, Refusal> {
-    let mut console = connect(&call).await?;
+    let text = newest(&call.api.guest(call.name())?.guest.name).await?;
+    Ok(answer::whole(StatusCode::OK, "text/plain; charset=utf-8", text))
+}
+
+/// The newest that a guest wrote to its console.
+///
+/// # Errors
+/// It is off.
+pub async fn newest(guest: &str) -> Result<Vec<u8>, Refusal> {
+    let mut console = connect(guest).await?;
     let mut text = Vec::new();
     let mut piece = vec![0; 16 << 10];
     while text.len() < PAST_MAX {
@@ -204,7 +212,7 @@ async fn past(call: Call) -> Result<Response<Content>, Refusal> {
             _ => break,
         }
     }
-    Ok(answer::whole(StatusCode::OK, "text/plain; charset=utf-8", text))
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@ pub mod console;
 mod description;
 mod events;
 mod guests;
+mod metrics;
 mod node;
 mod orders;
+pub mod page;
 mod stats;
 mod tasks;
 
@@ -22,5 +24,7 @@ pub const ALL: &[&[Route]] = &[
     events::ROUTES,
     tasks::ROUTES,
     audit::ROUTES,
+    metrics::ROUTES,
+    page::ROUTES,
     description::ROUTES,
 ];

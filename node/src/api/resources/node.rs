@@ -29,7 +29,8 @@ fn get(call: &Call) -> Result<Response<Content>, Refusal> {
     answer::json(StatusCode::OK, &node(&call.api))
 }
 
-fn node(api: &Api) -> Node {
+/// The host.
+pub fn node(api: &Api) -> Node {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let (memory, cpus) = (read("/proc/meminfo"), read("/proc/cpuinfo"));
     let mib = |name: &str| proc::memory(&memory, name).unwrap_or_default() / MIB;

@@ -14,6 +14,7 @@ use crate::api::peer::Role;
 use crate::api::routes::{Gives, Route};
 use crate::cgroup;
 use crate::control::Control;
+use crate::life::Entry;
 use crate::plan::Place;
 
 /// Its routes.
@@ -28,13 +29,20 @@ pub const ROUTES: &[Route] = &[Route {
 }];
 
 async fn get(call: Call) -> Result<Response<Content>, Refusal> {
-    let entry = call.api.guest(call.name())?;
+    answer::json(StatusCode::OK, &of(call.api.guest(call.name())?).await?)
+}
+
+/// What one did.
+///
+/// # Errors
+/// Its VMM does not answer.
+pub async fn of(entry: &Entry) -> Result<Stats, Refusal> {
     let name = &entry.guest.name;
     let state = entry.life.borrow().state;
     // One that is off did nothing.
     let counted = if state.is_active() { counted(name).await? } else { vmm::Stats::default() };
     let group = cgroup::place(name);
-    let stats = Stats {
+    Ok(Stats {
         name: name.clone(),
         state,
         cpu_us: cpu_us(&fs::read_to_string(group.join("cpu.stat")).unwrap_or_default()),
@@ -44,8 +52,7 @@ async fn get(call: Call) -> Result<Response<Content>, Refusal> {
         nets: counted.nets,
         interfaces: entry.guest.network.iter().filter_map(|_| counters(&tap_name(name))).collect(),
         balloon: counted.balloon,
-    };
-    answer::json(StatusCode::OK, &stats)
+    })
 }
 
 async fn counted(guest: &str) -> Result<vmm::Stats, Refusal> {
