@@ -105,8 +105,7 @@ fn blank_disks_become_what_is_declared_and_stay_so() {
     assert_eq!(now["steps"], serde_json::json!([]), "{now:#}");
     let problems = now["problems"].as_array().expect("a list");
     assert!(problems.len() == 1 && problems[0].as_str().is_some_and(|text| text.contains("/dev/thimble/g")), "{now:#}");
-    // (A machine that is emulated on a busy one may also be late.)
-    let other = |line: &&String| !line.contains("guest held") && !line.contains("is not ready after");
+    let other = |line: &&String| !line.contains("guest held");
     let told: Vec<&String> = errors(&machine).into_iter().filter(other).collect();
     assert!(told.len() == 1 && told[0].contains("wipe = true"), "{told:#?}");
     let mounts = ssh::said(port, &key, "cat /proc/mounts");

@@ -84,7 +84,9 @@ impl Supervisor {
                     }
                     Action::Late(place) => {
                         let (name, limit) = (&self.services[place].name, READY_LIMIT.as_secs());
-                        self.complain(&format!("service {name} is not ready after {limit} s, still waiting for it"));
+                        self.complain(&format!(
+                            "service {name} is not ready, {limit} s after its start or last word, still waiting for it"
+                        ));
                     }
                     Action::Kill(place) => {
                         let (name, limit) = (&self.services[place].name, plan::STOP_LIMIT.as_secs());
@@ -188,6 +190,13 @@ impl Supervisor {
             let pid = self.running.iter().find(|(_, other)| **other == place).map(|(pid, _)| *pid);
             (service, self.plan.state(place), &self.records[place], pid)
         })
+    }
+
+    /// One said something.
+    pub fn heard(&mut self, name: &str) {
+        if let Ok(place) = self.place(name) {
+            self.plan.heard(place, since_boot());
+        }
     }
 
     fn place(&self, name: &str) -> std::result::Result<usize, String> {

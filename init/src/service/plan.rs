@@ -19,7 +19,7 @@ use crate::backoff::Backoff;
 
 /// Between two tests of a service that is starting.
 pub const TEST_INTERVAL: Duration = Duration::from_millis(10);
-/// A service that is not ready after this long is complained about, and tested more rarely.
+/// A service that is not ready, this long after its start or its last word, is complained about and tested more rarely.
 pub const READY_LIMIT: Duration = Duration::from_secs(60);
 /// A service that is told to stop may take so long.
 pub const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -35,6 +35,8 @@ pub enum State {
     Starting {
         /// Since when.
         since: Duration,
+        /// When it said something last, or was started.
+        heard: Duration,
         /// When it is tested again.
         test_at: Duration,
         /// Whether it was complained about.
@@ -143,8 +145,8 @@ impl Plan {
             match &mut self.units[place].state {
                 State::Waiting if free => actions.push(Action::Start(place)),
                 State::Paused { until } if *until <= now => actions.push(Action::Start(place)),
-                State::Starting { since, test_at, late } => {
-                    if !*late && now >= *since + READY_LIMIT {
+                State::Starting { heard, test_at, late, .. } => {
+                    if !*late && now >= *heard + READY_LIMIT {
                         *late = true;
                         actions.push(Action::Late(place));
                     }
@@ -169,20 +171,28 @@ impl Plan {
         unit.state = if unit.kind == ServiceKind::Daemon && !unit.tested {
             State::Ready { since: now }
         } else {
-            State::Starting { since: now, test_at: now, late: false }
+            State::Starting { since: now, heard: now, test_at: now, late: false }
         };
     }
 
     /// It was tested.
     pub fn tested(&mut self, place: usize, ready: bool, now: Duration) {
         let unit = &mut self.units[place];
-        let State::Starting { since, late, .. } = unit.state else { return };
+        let State::Starting { since, heard, late, .. } = unit.state else { return };
         unit.state = if ready && unit.kind == ServiceKind::Daemon {
             State::Ready { since }
         } else {
             let interval = if late { SLOW_TEST_INTERVAL } else { TEST_INTERVAL };
-            State::Starting { since, test_at: now + interval, late }
+            State::Starting { since, heard, test_at: now + interval, late }
         };
+    }
+
+    /// It said something: it is at work.
+    #[cfg(any(feature = "host", test))]
+    pub fn heard(&mut self, place: usize, now: Duration) {
+        if let State::Starting { heard, .. } = &mut self.units[place].state {
+            *heard = now;
+        }
     }
 
     /// It ended, or could not be started.
@@ -258,7 +268,7 @@ impl Plan {
             State::Paused { until } => Some(until),
             State::Stopping { kill_at, .. } => Some(kill_at),
             State::Starting { test_at, .. } if unit.tested => Some(test_at),
-            State::Starting { since, late: false, .. } => Some(since + READY_LIMIT),
+            State::Starting { heard, late: false, .. } => Some(heard + READY_LIMIT),
             _ => None,
         };
         self.units.iter().filter_map(of).min()

@@ -95,6 +95,7 @@ impl Services {
 
     /// A service wrote a line.
     pub fn heard(&mut self, name: &str, line: &str) {
+        self.supervisor.heard(name);
         let gave_up = TABLE.iter().find(|built_in| built_in.name == name).and_then(|built_in| built_in.gave_up);
         if gave_up.is_some_and(|words| line.contains(words)) {
             // It is there: it has just written.

@@ -124,6 +124,16 @@ fn who_is_late_is_named_once() {
 }
 
 #[test]
+fn who_says_something_is_not_late() {
+    let mut plan = Plan::new(&[Service { ready: Some(Ready::Port(80)), ..service("x", &[]) }]).unwrap();
+    plan.started(0, ZERO);
+    plan.heard(0, READY_LIMIT - ms(1));
+    plan.tested(0, false, READY_LIMIT);
+    assert_eq!(plan.actions(READY_LIMIT), []);
+    assert_eq!(plan.actions(READY_LIMIT + READY_LIMIT - ms(1)), [Action::Late(0), Action::Test(0)]);
+}
+
+#[test]
 fn broken_lists_are_refused() {
     let error = |services: &[Service]| Plan::new(services).err().unwrap();
     assert!(error(&[service("a", &["b"]), service("b", &[])]).contains("a comes after b"));
