@@ -31,8 +31,8 @@ use crate::signals;
 
 /// How long the network interface may take to appear.
 const INTERFACE_LIMIT: Duration = Duration::from_secs(10);
-/// How long services may take to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long services may take to stop: a database writes back what it has in memory. The host gives a guest 25 s in all.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// How long what is no service may take to stop.
 const REST_LIMIT: Duration = Duration::from_secs(1);
 /// How long an error that keeps the guest from starting stays readable.
