@@ -82,7 +82,7 @@ fn stock_kernels_and_ours_boot_and_end_as_they_say() {
             let words = format!("console=ttyS0 quiet panic=-1 root=/dev/vda ro act={act} {RUN_SCRIPT}");
             let nested = if *act == NESTS { ",nested" } else { "" };
             script.push_str(&format!(
-                "rm -f /tmp/d{index}.log; logged /tmp/d{index}.log /payload/thimble-vmm --name d{index} --acpi --vcpus 2 \
+                "rm -f /tmp/d{index}.log; logged /tmp/d{index}.log /payload/thimble-vmm --name d{index} --acpi \
                  {DEBIAN_CPU}{nested} --kernel {kernel} --initrd $(ls /boot/initrd.img-{version}*) --cmdline '{words}' \
                  --memory 512MiB --disk /dev/vda:ro --disk /payload/script.ext4:ro --control /tmp/d{index}.sock &\n"
             ));
@@ -101,7 +101,7 @@ fn stock_kernels_and_ours_boot_and_end_as_they_say() {
             let up = output.text.lines().any(|line| {
                 line.contains("GUEST: up ")
                     && line.contains(&format!("up {version}"))
-                    && line.contains("cpus 2 root /dev/vda")
+                    && line.contains("cpus 1 root /dev/vda")
             });
             assert!(up, "{kernel}\n{}", output.text);
             assert!(output.text.contains(&format!("d{index} exit {code}")), "{kernel} {act}\n{}", output.text);

@@ -20,6 +20,9 @@ const PARAMETERS: [(&str, &str); 1] = [("bonding", "max_bonds=0")];
 
 /// What the kernel says of the processors: KVM's driver is chosen by it.
 const PROCESSORS: &str = "/sys/devices/system/cpu/modalias";
+/// Drivers that are there before their devices, if the host has them: what brings these devices to light brings them in the
+/// order of their places, and a driver that came in the middle of that would take them, and so name them, in another.
+const BEFORE_DEVICES: [&str; 2] = ["virtio_blk", "virtio_net"];
 /// Drivers that are loaded at the same time.
 const AT_ONCE: usize = 4;
 
@@ -72,6 +75,11 @@ impl Modules {
 
     /// Loads drivers for all devices that are there, several at once: most of a driver's time is waiting for its devices.
     pub fn load_drivers(&mut self) {
+        for name in BEFORE_DEVICES {
+            if self.index.modules.contains_key(name) {
+                self.load(name);
+            }
+        }
         let mut found = BTreeSet::new();
         modaliases(Path::new(DEVICES), &mut found);
         let drivers = found.iter().flat_map(|modalias| self.index.drivers_of(modalias));
