@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use thimble_tests::guests::{DEBIAN_CPU, LOGGED, RUN_SCRIPT, add_script, add_small_guest, extract_vmlinux};
+use thimble_tests::guests::{DEBIAN_CPU, PATIENT, RUN_SCRIPT, add_script, add_small_guest, extract_vmlinux};
 use thimble_tests::rig::{Clock, Rig, boot_file, program};
 
 /// How long a pair of Debian guests may take, nested in a machine that is emulated itself.
@@ -71,7 +71,7 @@ fn stock_kernels_and_ours_boot_and_end_as_they_say() {
     the_monitor_itself_is_small(&mut rig);
 
     // Debian's, with their own initrds, from the disk that is this machine's root too. Two at a time.
-    rig.run(LOGGED);
+    rig.run(PATIENT);
     let pairs = [
         [("6.1.", "$(ls /boot/vmlinuz-6.1.*)", "off", 0), ("6.12.", "$(ls /boot/vmlinuz-6.12.*)", "reboot", 10)],
         [("6.1.", "/payload/vmlinux-6.1.debian", "button", 0), ("6.12.", "/payload/vmlinux-6.12.debian", "off", 0)],
@@ -82,7 +82,7 @@ fn stock_kernels_and_ours_boot_and_end_as_they_say() {
             let words = format!("console=ttyS0 quiet panic=-1 root=/dev/vda ro act={act} {RUN_SCRIPT}");
             let nested = if *act == NESTS { ",nested" } else { "" };
             script.push_str(&format!(
-                "rm -f /tmp/d{index}.log; logged /tmp/d{index}.log /payload/thimble-vmm --name d{index} --acpi \
+                "rm -f /tmp/d{index}.log; patient /tmp/d{index}.log /payload/thimble-vmm --name d{index} --acpi \
                  {DEBIAN_CPU}{nested} --kernel {kernel} --initrd $(ls /boot/initrd.img-{version}*) --cmdline '{words}' \
                  --memory 512MiB --disk /dev/vda:ro --disk /payload/script.ext4:ro --control /tmp/d{index}.sock &\n"
             ));
@@ -97,6 +97,7 @@ fn stock_kernels_and_ours_boot_and_end_as_they_say() {
         let logs = "tail -n 40 /tmp/d0.log | sed 's/^/d0 /'; tail -n 40 /tmp/d1.log | sed 's/^/d1 /'";
         let command = format!("{script} {ended} 2>/dev/null; kill $button 2>/dev/null; {logs}");
         let output = rig.run_within(&command, DEBIAN_LIMIT);
+        output.text.lines().filter(|line| line.starts_with("@@again")).for_each(|line| println!("{line}"));
         for (index, (version, kernel, act, code)) in pair.iter().enumerate() {
             let up = output.text.lines().any(|line| {
                 line.contains("GUEST: up ")

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use thimble_tests::guests::{DEBIAN_CPU, LOGGED, RUN_SCRIPT, add_script, add_small_guest};
+use thimble_tests::guests::{DEBIAN_CPU, PATIENT, RUN_SCRIPT, add_script, add_small_guest};
 use thimble_tests::rig::{Clock, Rig};
 
 /// How long the guest may take to its shell.
@@ -63,9 +63,9 @@ fn devices_do_what_they_promise_to_real_drivers() {
          ip link add br0 type bridge; ip link set br0 up; ip addr add 10.77.0.1/24 dev br0
          for tap in tap0 tap1; do ip tuntap add $tap mode tap vnet_hdr multi_queue; ip link set $tap master br0 up; done",
     );
-    rig.run(LOGGED);
+    rig.run(PATIENT);
     let start = format!(
-        "logged /tmp/d.log /payload/thimble-vmm --name d --acpi {DEBIAN_CPU} --kernel $(ls /boot/vmlinuz-6.12.*) \
+        "patient /tmp/d.log /payload/thimble-vmm --name d --acpi {DEBIAN_CPU} --kernel $(ls /boot/vmlinuz-6.12.*) \
          --initrd $(ls /boot/initrd.img-6.12.*) \
          --cmdline 'console=ttyS0 quiet panic=-1 root=/dev/vda ro {RUN_SCRIPT}' --memory 640MiB \
          --disk /dev/vda:ro --disk /payload/script.ext4:ro --disk /tmp/uring.raw,engine=uring,queues=2 \

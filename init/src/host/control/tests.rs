@@ -1,5 +1,6 @@
 use super::*;
 use std::io::{BufRead, BufReader};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use thimble_spec::host::Power;
@@ -127,8 +128,12 @@ fn the_quietest_makes_room() {
     last.write_all(b"{\"v\":1,\"services\":\"list\"}\n").unwrap();
     assert_eq!(place.turns(1, &Ok(Answer::Done)).len(), 1);
     drop(clients);
-    place.turns(1, &Ok(Answer::Done));
-    assert!(place.control.clients.is_empty());
+    // A process that another test starts has the other ends, too, until it is another program.
+    let began = Instant::now();
+    while !place.control.clients.is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(10));
+        place.turns(1, &Ok(Answer::Done));
+    }
 }
 
 proptest! {
