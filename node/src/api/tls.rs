@@ -31,8 +31,9 @@ use crate::say;
 
 /// Handshakes at a time: of all that is done here, they alone are done for anybody.
 const HANDSHAKES_MAX: usize = 16;
-/// How long one may take.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// How long one may take: half of what `thimblectl` waits for a connection, so that those who say nothing in all the places
+/// do not keep it out.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// So many at once, and so many a second: each takes about a millisecond of a processor.
 const HANDSHAKES_RATE: (u32, u32) = (200, 100);
 /// The pause before it is tried again to listen at an address that the host does not have yet.
