@@ -15,15 +15,26 @@ use crate::interrupt;
 /// How much is read at once.
 const BUFFER: usize = 256 << 10;
 
+/// The mode of a file of which nothing else is said: for everybody to read.
+pub const PUBLIC: u32 = 0o644;
+
 /// Writes `content` beside `path`, flushes it to the disk and renames it: a reader sees the old file or the new one.
 ///
 /// # Errors
 /// The disk is full, the directory cannot be written.
 pub fn write(path: &Path, content: &[u8]) -> Result<()> {
+    write_as(path, content, PUBLIC)
+}
+
+/// The same with a mode, which is 0600 until all is written.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_as(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let parent = parent(path);
     let mut file = NamedTempFile::new_in(parent).map_err(Error::io("create a file in", parent))?;
     file.write_all(content).map_err(Error::io("write", path))?;
-    publish(file, path)
+    publish_as(file, path, mode)
 }
 
 /// Gives a finished temporary file (of the same directory) the name `path`, mode 0644.
@@ -31,8 +42,12 @@ pub fn write(path: &Path, content: &[u8]) -> Result<()> {
 /// # Errors
 /// The disk is full, the directory cannot be written.
 pub fn publish(file: NamedTempFile, path: &Path) -> Result<()> {
+    publish_as(file, path, PUBLIC)
+}
+
+fn publish_as(file: NamedTempFile, path: &Path, mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(Error::io("set the mode of", path))?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(Error::io("set the mode of", path))?;
     file.as_file().sync_all().map_err(Error::io("write", path))?;
     file.persist(path).map_err(|error| error.error).map_err(Error::io("write", path))?;
     sync_dir(parent(path))

@@ -11,20 +11,18 @@
 
 mod issue;
 
-use std::fs::{self, DirBuilder, Permissions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{Issuer, KeyPair};
-use tempfile::NamedTempFile;
 use thimble_spec::api::identity::{Identity, Role};
 use thimble_spec::appliance::Appliance;
 use thimble_spec::definition::Tls;
 
 use crate::build::definition::Inputs;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, PUBLIC, write_as};
 
 /// The client that the first build makes.
 const FIRST: &str = "admin";
@@ -32,8 +30,6 @@ const FIRST: &str = "admin";
 const MADE: &str = "thimble: for ";
 /// For its owner only.
 const SECRET: u32 = 0o600;
-/// For everybody.
-const PUBLIC: u32 = 0o644;
 
 /// What a node shows its clients, and who may have signed theirs: all PEM.
 #[derive(Clone)]
@@ -116,7 +112,7 @@ impl Store {
         for (name, text, mode) in
             [("ca.pem", &ca, PUBLIC), ("cert.pem", &certificate, PUBLIC), ("key.pem", &key, SECRET)]
         {
-            write(&beside.path().join(name), text, mode)?;
+            write_as(&beside.path().join(name), text.as_bytes(), mode)?;
         }
         let beside = beside.keep();
         fs::rename(&beside, &dir).map_err(Error::io("rename", &beside))?;
@@ -131,7 +127,7 @@ impl Store {
             }
             let key = self.key("ca.key")?;
             let text = issue::authority(&self.name, &key).map_err(|error| self.failed(&error))?;
-            write(&self.dir.join("ca.pem"), &text, PUBLIC)?;
+            files::write(&self.dir.join("ca.pem"), text.as_bytes())?;
         }
         self.certificate_file("ca.pem")
     }
@@ -154,7 +150,7 @@ impl Store {
         let key = self.key("server.key")?;
         let text = issue::server(&issuer, &self.name, &self.names, &key).map_err(|error| self.failed(&error))?;
         let text = made + &text;
-        write(&self.dir.join("server.pem"), &text, PUBLIC)?;
+        files::write(&self.dir.join("server.pem"), text.as_bytes())?;
         Ok(text)
     }
 
@@ -168,7 +164,7 @@ impl Store {
         let path = self.dir.join(name);
         if !self.has(name) {
             let key = KeyPair::generate().map_err(|error| self.failed(&error))?;
-            write(&path, &key.serialize_pem(), SECRET)?;
+            write_as(&path, key.serialize_pem().as_bytes(), SECRET)?;
             return Ok(key);
         }
         let wrong = |error| Error::Usage(format!("{}: that is no private key in PEM: {error}", path.display()));
@@ -209,7 +205,7 @@ impl Store {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(dir).map_err(Error::io("make the directory", dir))?;
         let ignore = self.dir.join(".gitignore");
-        if ignore.exists() { Ok(()) } else { write(&ignore, "*\n", PUBLIC) }
+        if ignore.exists() { Ok(()) } else { files::write(&ignore, b"*\n") }
     }
 
     fn missing(&self, name: &str) -> Error {
@@ -250,19 +246,10 @@ fn names(appliance: &Appliance, tls: &Tls) -> Vec<String> {
     names
 }
 
-fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
-    let dir = files::parent(path);
-    // Its mode is 0600 from the start.
-    let mut file = NamedTempFile::new_in(dir).map_err(Error::io("create a file in", dir))?;
-    file.write_all(text.as_bytes()).map_err(Error::io("write", path))?;
-    file.as_file().set_permissions(Permissions::from_mode(mode)).map_err(Error::io("set the mode of", path))?;
-    file.as_file().sync_all().map_err(Error::io("write", path))?;
-    file.persist(path).map_err(|error| error.error).map_err(Error::io("write", path))?;
-    files::sync_dir(dir)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn store(dir: &Path, names: &[&str]) -> Store {
