@@ -1,13 +1,12 @@
 //! A day of an administrator's: guests are looked at, stopped, started and typed to with `thimblectl`, and the node daemon
 //! dies in between.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, get, repository, ssh, thimble};
+use thimble_tests::{BOOT_LIMIT, Boot, Definition, Machine, free_port, get, ssh};
 
 const LIMIT: Duration = Duration::from_secs(90);
 /// The daemon's program, which is `thimblectl` too.
@@ -15,24 +14,13 @@ const PROGRAM_MAX: u64 = 6_000_000;
 
 /// The demonstration on a host of virtual machines alone, with a key for its root.
 fn build(directory: &Path, public: &str) -> PathBuf {
-    let mut text = fs::read_to_string(repository().join("configs/demo.toml")).expect("it can be read");
-    for (from, to) in [
+    let changes = [
         ("\"virtio\", \"raid\", \"nic-server\", \"usb\"", "\"virtio\""),
         ("address = \"dhcp\"", "address = \"10.1.1.2/24\"\ngateway = \"10.1.1.1\""),
         ("memory = \"96MiB\"", "memory = \"64MiB\""),
-    ] {
-        assert!(text.contains(from), "{from}");
-        text = text.replace(from, to);
-    }
-    text.push_str(&format!("[access.ssh]\nkeys = [\"{public}\"]\n"));
-    let config = directory.join("daily.toml");
-    fs::write(&config, text).expect("the definition can be written");
-    let out = directory.join("out");
-    let mut command = thimble();
-    command.args(["build", "--quiet", "--library", ".", "--format", "netboot"]).arg(&config).arg("--out").arg(&out);
-    let built = command.output().expect("thimble starts");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    out
+    ];
+    let definition = Definition::read("configs/demo.toml").named("daily").with(&changes);
+    definition.and(&format!("[access.ssh]\nkeys = [\"{public}\"]\n")).build(directory, ["--format", "netboot"])
 }
 
 /// Root's shell on the host.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, get, repository, ssh, thimble};
+use thimble_tests::{BOOT_LIMIT, Boot, Definition, Machine, free_port, get, repository, ssh};
 
 const READY: [&str; 5] = [
     r"^thimble: guest web ready [0-9.]+$",
@@ -38,12 +38,7 @@ fn build(directory: &Path, public: &str) -> PathBuf {
         let image = image.expect("a recipe");
         symlink(image.path(), library.join("images").join(image.file_name())).expect("a link");
     }
-    let out = directory.join("out");
-    let mut command = thimble();
-    command.args(["build", "tests/library/images.toml", "--quiet", "--format", "flash", "--library"]).arg(&library);
-    let built = command.arg("--out").arg(&out).output().expect("thimble starts");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    out
+    Definition::read("tests/library/images.toml").library(library).build(directory, ["--format", "flash"])
 }
 
 /// What the flash holds of the objects whose names end so, from the manifest.

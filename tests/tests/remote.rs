@@ -36,10 +36,14 @@ struct Somebody {
 }
 
 impl Somebody {
-    fn runs(&self, words: &str) -> Output {
+    fn thimblectl(&self) -> Command {
         let mut command = Command::new(repository().join("target/x86_64-unknown-linux-gnu/appliance/thimblectl"));
         command.args(["--host", &format!("127.0.0.1:{}", self.port), "--keys"]).arg(&self.keys);
-        command.args(words.split(' ')).output().expect("thimblectl is there: make programs")
+        command
+    }
+
+    fn runs(&self, words: &str) -> Output {
+        self.thimblectl().args(words.split(' ')).output().expect("thimblectl is there: make programs")
     }
 
     fn says(&self, words: &str) -> String {
@@ -51,8 +55,7 @@ impl Somebody {
 
     /// Types a line on a guest's console.
     fn types(&self, guest: &str, line: &str) {
-        let mut command = Command::new(repository().join("target/x86_64-unknown-linux-gnu/appliance/thimblectl"));
-        command.args(["--host", &format!("127.0.0.1:{}", self.port), "--keys"]).arg(&self.keys);
+        let mut command = self.thimblectl();
         command.args(["console", guest, "--timeout", "5"]).stdin(Stdio::piped()).stdout(Stdio::null());
         let mut console = command.spawn().expect("thimblectl is there: make programs");
         let mut keys = console.stdin.take().expect("it is a pipe");
