@@ -19,6 +19,9 @@ pub const API_CA: &str = "/thimble/api/ca.pem";
 pub const API_CERTIFICATE: &str = "/thimble/api/server.pem";
 /// See [`API_CA`].
 pub const API_KEY: &str = "/thimble/api/server.key";
+/// Where the log goes by TLS: `ca.pem`, who signs the server's certificate, and, if the server asks for one of the host's,
+/// `cert.pem` and `key.pem`, all PEM.
+pub const SYSLOG_KEYS: &str = "/thimble/syslog";
 /// Kernel modules (`NAME.ko`) and their index ([`crate::modules::ModuleIndex`] as JSON).
 pub const MODULES_DIR: &str = "/thimble/modules";
 /// The index in [`MODULES_DIR`].

@@ -9,6 +9,7 @@ mod ganesha;
 pub mod guests;
 mod http;
 mod lines;
+pub mod loghost;
 mod machine;
 mod qemu;
 mod qmp;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use thimble_tests::loghost::{self, Loghost};
 use thimble_tests::time_server::TimeServer;
 use thimble_tests::{BOOT_LIMIT, Boot, Definition, Machine, free_port, ssh};
 
@@ -30,7 +31,7 @@ fn pss_kib(rollup: &str) -> u64 {
 
 #[test]
 fn a_host_keeps_its_services_and_lets_in_who_has_the_key() {
-    // Given a host with fifty services that crash, a key, and a watchdog,
+    // Given a host with fifty services that crash, a key, a watchdog,
     let directory = TempDir::new().expect("a temporary directory");
     let (key, public) = ssh::key(directory.path(), "right");
     let (other, _) = ssh::key(directory.path(), "wrong");
@@ -39,7 +40,12 @@ fn a_host_keeps_its_services_and_lets_in_who_has_the_key() {
             format!("[[service]]\nname = \"crash-{number}\"\nexec = [\"/usr/bin/thimble-node\", \"a\", \"b\"]\n")
         })
         .collect();
-    let out = build(directory.path(), &[("KEY", public.as_str())], &crashing, "flash");
+    // and a syslog server that takes the log from who has a certificate only,
+    let (loghost, log) = Loghost::start(directory.path());
+    let (server, keys) = (loghost.port, loghost.keys.display());
+    let syslog = format!("tls://10.1.1.1:{server}\"\ntls-keys = \"{keys}\"\ntls-name = \"{}", loghost::NAME);
+    let changes = [("KEY", public.as_str()), ("udp://10.1.1.1:514", syslog.as_str())];
+    let out = build(directory.path(), &changes, &crashing, "flash");
     let port = free_port();
     let mut machine = Machine::boot(&Boot {
         forward: &[(port, "host:22")],
@@ -99,6 +105,9 @@ fn a_host_keeps_its_services_and_lets_in_who_has_the_key() {
         .map(|process| pss_kib(&ssh::said(port, &key, &format!("cat {process}/smaps_rollup"))));
     println!("PSS of PID 1 and of the node daemon: {} and {} KiB", pss[0], pss[1]);
     assert!(pss.iter().sum::<u64>() <= IDLE_PSS_KIB, "{pss:?}");
+    // the log is heard by its server, behind lengths (RFC 5425, 4.3), as new lines come;
+    ssh::said(port, &key, "echo '<4>a word of the kernel' >/dev/kmsg");
+    heard(&log, &[">1 ", " node kernel ", "a word of the kernel"]);
     let errors = ssh::said(port, &key, "thimble-node logs --source=init --level=error");
     assert!(errors.contains("service crash-") && !errors.contains("] info"), "{errors}");
 
@@ -165,17 +174,17 @@ fn datagrams(server: UdpSocket) -> Receiver<String> {
     received
 }
 
-/// Waits for a datagram that has all of `wanted`, and gives it.
-fn heard(datagrams: &Receiver<String>, wanted: &[&str]) -> String {
+/// Waits for a line that has all of `wanted`, and gives it.
+fn heard(lines: &Receiver<String>, wanted: &[&str]) -> String {
     let began = Instant::now();
     let mut last = String::new();
-    while let Ok(text) = datagrams.recv_timeout(LIMIT.saturating_sub(began.elapsed())) {
+    while let Ok(text) = lines.recv_timeout(LIMIT.saturating_sub(began.elapsed())) {
         if wanted.iter().all(|wanted| text.contains(wanted)) {
             return text;
         }
         last = text;
     }
-    panic!("no datagram with {wanted:?}; the last one is {last}");
+    panic!("no line with {wanted:?}; the last one is {last}");
 }
 
 fn now() -> u64 {

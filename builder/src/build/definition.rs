@@ -19,6 +19,7 @@ use crate::lock::Lock;
 use crate::nearest::hint;
 use crate::place::{Source, refuse};
 use crate::signing;
+use crate::tls::LogKeys;
 
 /// A definition with all the files that it names.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ pub struct Inputs {
     pub images: Vec<Image>,
     /// Who has to have signed what firmware starts.
     pub trust: Trust,
+    /// What the log is sent with, if it goes by TLS.
+    pub log_keys: Option<LogKeys>,
     /// The lock beside the definition, if there is one.
     pub lock: Option<Lock>,
 }
@@ -85,9 +88,13 @@ impl Inputs {
             mistakes.push(source.mistake(key, reason));
             Trust::None
         });
+        let log_keys = build.syslog_keys.as_ref().and_then(|dir| {
+            let read = LogKeys::read(&files::parent(config).join(dir));
+            read.map_err(|reason| mistakes.push(source.mistake("log.tls-keys", reason))).ok()
+        });
         refuse(mistakes)?;
         let lock = Lock::beside(config)?;
-        Ok(Self { source, appliance, build, sets, features, host_settings, settings, images, trust, lock })
+        Ok(Self { source, appliance, build, sets, features, host_settings, settings, images, trust, log_keys, lock })
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use thimble_spec::appliance::Appliance;
 use thimble_spec::catalogue::{Catalogue, Shared};
 use thimble_spec::manifest::{Object, Origin, Room};
 use thimble_spec::paths;
 use thimble_spec::release::{GUEST_PARTS, NODE_PART};
 
+use super::definition::Inputs;
 use super::objects::Objects;
 use super::programs::Programs;
 use crate::context::Context;
@@ -59,7 +59,7 @@ impl Initramfs {
 /// A file cannot be read, the cache cannot be written, the user interrupts.
 pub fn pack(
     context: &Context,
-    appliance: &Appliance,
+    inputs: &Inputs,
     objects: &Objects,
     programs: &Programs,
     api: Option<&Keys>,
@@ -70,13 +70,18 @@ pub fn pack(
     let mut parts = plans.iter().chain(&tools).map(|plan| plan.pack(context)).collect::<Result<Vec<_>>>()?;
 
     let mut node = Plan::new(NODE_PART, Method::None);
-    node.file(paths::APPLIANCE, 0o444, Content::Bytes(json(appliance)?), Room::Host, Origin::Thimble);
+    node.file(paths::APPLIANCE, 0o444, Content::Bytes(json(&inputs.appliance)?), Room::Host, Origin::Thimble);
     if let Some(keys) = api {
-        for (path, text) in [(paths::API_CA, &keys.ca), (paths::API_CERTIFICATE, &keys.certificate)] {
-            node.file(path, 0o444, Content::Bytes(text.clone().into_bytes()), Room::Host, Origin::Thimble);
+        certificate(&mut node, paths::API_CA, &keys.ca);
+        certificate(&mut node, paths::API_CERTIFICATE, &keys.certificate);
+        key(&mut node, paths::API_KEY, &keys.key);
+    }
+    if let Some(keys) = &inputs.log_keys {
+        certificate(&mut node, &format!("{}/ca.pem", paths::SYSLOG_KEYS), &keys.ca);
+        if let Some([own, private]) = &keys.client {
+            certificate(&mut node, &format!("{}/cert.pem", paths::SYSLOG_KEYS), own);
+            key(&mut node, &format!("{}/key.pem", paths::SYSLOG_KEYS), private);
         }
-        // The manifest tells nothing of the key: its certificate stands for it.
-        node.archive().file(paths::API_KEY, 0o400, Content::Bytes(keys.key.clone().into_bytes()));
     }
     let mut all: Vec<Object> = parts.iter().flat_map(|part| part.objects.clone()).collect();
     let shared = Content::Bytes(json(&catalogue(&all))?);
@@ -90,6 +95,15 @@ pub fn pack(
         context.progress.reused(&part.name);
     }
     Ok(Initramfs { parts, hash })
+}
+
+fn certificate(plan: &mut Plan, path: &str, pem: &str) {
+    plan.file(path, 0o444, Content::Bytes(pem.to_owned().into_bytes()), Room::Host, Origin::Thimble);
+}
+
+/// The manifest tells nothing of a key: its certificate stands for it.
+fn key(plan: &mut Plan, path: &str, pem: &str) {
+    plan.archive().file(path, 0o400, Content::Bytes(pem.to_owned().into_bytes()));
 }
 
 /// What guests share, for the node to know it by its content.

@@ -95,7 +95,7 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
 
     let api = tls::Store::of(&inputs, request.config).map(|store| store.keys()).transpose()?;
     let objects = objects::gather(context, &inputs, formats)?;
-    let initramfs = initramfs::pack(context, &inputs.appliance, &objects, &programs, api.as_ref())?;
+    let initramfs = initramfs::pack(context, &inputs, &objects, &programs, api.as_ref())?;
 
     let envelope = release::seal(&inputs, &objects, &initramfs, &cmdline, signer.as_ref())?;
     let output = Output::begin(context, request.out)?;

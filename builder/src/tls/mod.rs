@@ -10,6 +10,7 @@
 //! ```
 
 mod issue;
+mod loghost;
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -23,6 +24,8 @@ use thimble_spec::definition::Tls;
 use crate::build::definition::Inputs;
 use crate::error::{Error, Result};
 use crate::files::{self, PUBLIC, write_as};
+
+pub use loghost::LogKeys;
 
 /// The client that the first build makes.
 const FIRST: &str = "admin";
@@ -173,7 +176,7 @@ impl Store {
 
     fn certificate_file(&self, name: &str) -> Result<String> {
         let text = self.read(name)?;
-        if !text.contains("-----BEGIN CERTIFICATE-----") {
+        if !is_certificate(&text) {
             let path = self.dir.join(name);
             return Err(Error::Usage(format!("{} holds no certificate in PEM format", path.display())));
         }
@@ -220,6 +223,10 @@ impl Store {
     fn failed(&self, error: &rcgen::Error) -> Error {
         Error::environment(format!("the certificates in {} cannot be made: {error}", self.dir.display()))
     }
+}
+
+fn is_certificate(text: &str) -> bool {
+    text.contains("-----BEGIN CERTIFICATE-----")
 }
 
 fn usage(error: thimble_spec::api::identity::IdentityError) -> Error {

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
+use rustls::client::WantsClientCert;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
 use thimble_spec::appliance::ApiListener;
 use thimble_spec::paths;
 use tokio::net::{TcpListener, TcpStream};
@@ -87,6 +88,15 @@ pub fn roots(path: &Path) -> Result<RootCertStore> {
         roots.add(certificate).with_context(|| format!("{} is no authority's", path.display()))?;
     }
     Ok(roots)
+}
+
+/// One who asks, and believes those that an authority of this file has signed.
+///
+/// # Errors
+/// As [`certificates`].
+pub fn trusting(ca: &Path) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    Ok(config.with_safe_default_protocol_versions()?.with_root_certificates(roots(ca)?))
 }
 
 /// How clients are met.

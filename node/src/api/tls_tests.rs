@@ -1,9 +1,8 @@
 //! The API over TLS as its clients have it: who gets past it, and who may what.
 
 use std::fs;
-use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use rcgen::SanType;
 use thimble_spec::api::audit::Who;
 use thimble_spec::api::guest::Guests;
 use thimble_spec::api::identity::NODE_NAME;
@@ -15,46 +14,13 @@ use super::*;
 use crate::api::tests::{Node, node};
 use crate::ctl::client::Client;
 use crate::ctl::words::Where;
+use crate::testing::tls::{Authority, dns, uri};
 use hyper::Method;
-
-/// An authority, which signs.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    /// A directory with a certificate of these names.
-    fn signs(&self, directory: &Path, names: &[SanType]) -> PathBuf {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([]).unwrap();
-        params.subject_alt_names = names.to_vec();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        fs::create_dir_all(directory).unwrap();
-        for (name, text) in [("ca.pem", &self.pem), ("cert.pem", &certificate), ("key.pem", &key.serialize_pem())] {
-            fs::write(directory.join(name), text).unwrap();
-        }
-        directory.to_owned()
-    }
-}
-
-fn uri(text: &str) -> SanType {
-    SanType::URI(text.try_into().unwrap())
-}
 
 /// A node that listens, and where.
 async fn listening(authority: &Authority) -> (Node, SocketAddr) {
     let node = node(1);
-    let own = authority.signs(&node.directory.path().join("own"), &[SanType::DnsName(NODE_NAME.try_into().unwrap())]);
+    let own = authority.signs(&node.directory.path().join("own"), &[dns(NODE_NAME)]);
     let [ca, certificate, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| own.join(name));
     let config = config(Files { ca: &ca, certificate: &certificate, key: &key }).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
-use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use thimble_spec::api::identity::PORT;
 use tokio::net::TcpStream;
@@ -16,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::failure::Failure;
 use super::words::Where;
-use crate::api::tls::{certificates, key, roots};
+use crate::api::tls::{certificates, key, trusting};
 
 /// How long it may take until a node takes the connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -48,10 +46,8 @@ impl Remote {
         let files = Files::find(host, place)?;
         let wrong = |error: anyhow::Error| Failure::usage(format!("{error:#}"));
         let certificate = certificates(&files.certificate).map_err(wrong)?;
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Failure::failed(error.to_string()))?
-            .with_root_certificates(roots(&files.ca).map_err(wrong)?)
+        let config = trusting(&files.ca)
+            .map_err(wrong)?
             .with_client_auth_cert(certificate, key(&files.key).map_err(wrong)?)
             .map_err(|error| {
                 Failure::usage(format!("{} does not go with its key: {error}", files.certificate.display()))

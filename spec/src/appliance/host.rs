@@ -29,12 +29,14 @@ pub struct HostSettings {
 }
 
 /// Where the log is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Syslog {
     /// How.
     pub transport: SyslogTransport,
     /// Where to.
     pub server: SocketAddr,
+    /// By TLS: the name that stands in the server's certificate; its address without one.
+    pub tls_name: Option<String>,
 }
 
 /// How the log is sent.
@@ -45,6 +47,8 @@ pub enum SyslogTransport {
     Udp,
     /// One stream, each line behind its length (RFC 6587, 3.4.1).
     Tcp,
+    /// The same over TLS 1.3 (RFC 5425), with the certificates in [`crate::paths::SYSLOG_KEYS`].
+    Tls,
 }
 
 /// The watchdog.

@@ -35,7 +35,9 @@ fn what_is_not_asked_for_is_not_there() {
 fn everything_can_be_asked_for() {
     let appliance = parsed(&format!(
         r#"[log]
-syslog = "tcp://[fd00::1]:601"
+syslog = "tls://[fd00::1]:6514"
+tls-keys = "loghost"
+tls-name = "loghost.example"
 [watchdog]
 timeout-s = 30
 [time]
@@ -70,8 +72,8 @@ after = ["collect"]
 "#
     ));
     let host = &appliance.host;
-    let syslog = host.syslog.unwrap();
-    assert_eq!((syslog.transport, syslog.server.to_string().as_str()), (SyslogTransport::Tcp, "[fd00::1]:601"));
+    let syslog = host.syslog.as_ref().unwrap();
+    assert_eq!((syslog.transport, syslog.server.to_string().as_str()), (SyslogTransport::Tls, "[fd00::1]:6514"));
     assert_eq!(host.watchdog, Some(Watchdog { timeout_s: 30, node_s: 60 }));
     assert_eq!(host.sysctl["net.core.somaxconn"], "1024");
     assert_eq!(host.ssh.as_ref().map(|ssh| (ssh.keys.len(), ssh.port)), Some((1, 22)));
@@ -92,7 +94,14 @@ fn mistakes_are_named_with_line_and_key() {
     for (more, wanted) in [
         ("[log]\nsyslog = \"10.0.0.1\"\n", "a.toml:10: log.syslog: `10.0.0.1` is no address of a syslog server"),
         ("[log]\nsyslog = \"udp://loghost:514\"\n", "`udp://loghost:514` has no address and port"),
-        ("[log]\nsyslog = \"tls://10.0.0.1:6514\"\n", "asks for TLS"),
+        ("[log]\nsyslog = \"tls://10.0.0.1:6514\"\n", "a.toml:10: log.syslog: by TLS it takes `tls-keys`"),
+        ("[log]\nsyslog = \"udp://10.0.0.1:514\"\ntls-keys = \"a\"\n", "a.toml:11: log.tls-keys: the log does not go"),
+        ("[log]\ntls-name = \"a\"\n", "log.tls-name: the log does not go"),
+        ("[log]\nsyslog = \"tls://10.0.0.1:1\"\ntls-keys = \"\"\n", "log.tls-keys: name a directory"),
+        (
+            "[log]\nsyslog = \"tls://10.0.0.1:1\"\ntls-keys = \"a\"\ntls-name = \"a b\"\n",
+            "log.tls-name: `a b` is neither a name nor",
+        ),
         ("[watchdog]\ntimeout-s = 5\n", "a.toml:10: watchdog.timeout-s: 5 seconds are not between 10 and 600"),
         ("[watchdog]\nnode-s = 0\n", "watchdog.node-s: 0 seconds are not between 5 and 3600"),
         ("[watchdog]\nhours = 1\n", "unknown field `hours`"),

@@ -43,6 +43,8 @@ pub struct Build {
     pub secure_boot: Option<SecureBoot>,
     /// The certificates of [`crate::appliance::ApiListener`], if there is one.
     pub tls: Option<Tls>,
+    /// The directory with the certificates for a syslog server that is reached by TLS, as the definition names it.
+    pub syslog_keys: Option<String>,
 }
 
 /// The certificates that the node daemon and its clients show each other.

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use toml::Spanned;
 
-use super::super::source;
+use super::super::source::{self, SyslogUrl};
 use super::{Checker, inner};
 use crate::api::identity;
-use crate::appliance::{ApiListener, HostService, HostSettings, Ssh, Watchdog};
+use crate::appliance::{ApiListener, HostService, HostSettings, Ssh, Syslog, SyslogTransport, Watchdog};
 use crate::names::{NAME_MAX, check_name};
 use crate::service::{BUILT_IN, Limits, Ready};
 use crate::units::{ByteSize, MIB};
@@ -42,7 +42,7 @@ const SSH_KEY_MAX: usize = 4096;
 
 /// The tables that make up a [`HostSettings`].
 pub(super) struct Tables<'a> {
-    pub log: source::Log,
+    pub log: &'a source::Log,
     pub watchdog: Option<source::Watchdog>,
     pub time: source::Time,
     pub sysctl: source::Sysctl,
@@ -55,7 +55,7 @@ impl Checker<'_> {
     pub(super) fn host_settings(&mut self, tables: Tables<'_>) -> HostSettings {
         let ssh = tables.access.ssh.map(|ssh| self.ssh(ssh));
         HostSettings {
-            syslog: tables.log.syslog.map(|url| url.0),
+            syslog: self.syslog(tables.log),
             watchdog: tables.watchdog.map(|watchdog| self.watchdog(watchdog)),
             time_servers: self.time_servers(tables.time.servers),
             sysctl: self.sysctl(tables.sysctl),
@@ -64,6 +64,39 @@ impl Checker<'_> {
             ssh,
             services: self.services(tables.service),
         }
+    }
+
+    fn syslog(&mut self, log: &source::Log) -> Option<Syslog> {
+        let url = log.syslog.as_ref().map(|url| (*url.get_ref(), url.span()));
+        match (&url, &log.tls_keys) {
+            (Some((SyslogUrl { transport: SyslogTransport::Tls, .. }, span)), None) => {
+                let message =
+                    "by TLS it takes `tls-keys`, a directory with the ca.pem that has signed the server's certificate";
+                self.wrong(span.clone(), "log.syslog", message);
+            }
+            (Some((SyslogUrl { transport: SyslogTransport::Tls, .. }, _)), Some(keys)) => {
+                if keys.get_ref().is_empty() {
+                    self.wrong(keys.span(), "log.tls-keys", "name a directory");
+                }
+            }
+            _ => {
+                for (key, value) in [("log.tls-keys", &log.tls_keys), ("log.tls-name", &log.tls_name)] {
+                    if let Some(value) = value {
+                        self.wrong(
+                            value.span(),
+                            key,
+                            "the log does not go by TLS: leave it out, or write \"tls://...\"",
+                        );
+                    }
+                }
+            }
+        }
+        if let Some(name) = log.tls_name.as_ref().filter(|name| !host_name(name.get_ref())) {
+            let message = format!("`{}` is neither a name nor an address", name.get_ref());
+            self.wrong(name.span(), "log.tls-name", message);
+        }
+        let tls_name = log.tls_name.as_ref().map(|name| name.get_ref().clone());
+        url.map(|(SyslogUrl { transport, server }, _)| Syslog { transport, server, tls_name })
     }
 
     fn watchdog(&mut self, source: source::Watchdog) -> Watchdog {
@@ -160,14 +193,8 @@ impl Checker<'_> {
             self.wrong(keys.span(), "api.keys", "name a directory, or leave it out");
         }
         for (index, name) in source.names.iter().enumerate() {
-            let label = |label: &str| {
-                let sound = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-                !label.is_empty() && label.len() <= NAME_MAX && label.bytes().all(sound)
-            };
-            let text = name.get_ref();
-            let sound = text.parse::<IpAddr>().is_ok() || text.len() <= 253 && text.split('.').all(label);
-            if !sound {
-                let message = format!("`{text}` is neither a name nor an address");
+            if !host_name(name.get_ref()) {
+                let message = format!("`{}` is neither a name nor an address", name.get_ref());
                 self.wrong(name.span(), format!("api.names[{index}]"), message);
             }
         }
@@ -238,6 +265,15 @@ impl Checker<'_> {
         }
         services
     }
+}
+
+/// What a certificate may name: an address, or a name.
+fn host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        let sound = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        !label.is_empty() && label.len() <= NAME_MAX && label.bytes().all(sound)
+    };
+    text.parse::<IpAddr>().is_ok() || text.len() <= 253 && text.split('.').all(label)
 }
 
 /// A line of `authorized_keys` without options: kind, key, and a comment if one likes.

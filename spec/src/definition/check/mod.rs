@@ -137,7 +137,7 @@ impl Checker<'_> {
         let guests: Vec<_> = guests.into_iter().map(|(guest, _)| guest).collect();
         self.port_vlans(&mut network, &unfiltered, &guests);
         let host = self.host_settings(host::Tables {
-            log: source.log,
+            log: &source.log,
             watchdog: source.watchdog,
             time: source.time,
             sysctl: source.sysctl,
@@ -175,7 +175,11 @@ impl Checker<'_> {
             self.wrong(host_table, "kernel.host.source", message);
         }
         let tls = source.api.map(|api| Tls { keys: api.keys.map(Spanned::into_inner), names: inner(api.names) });
-        Definition { appliance, build: Build { formats, update_key, update_room, tries, secure_boot, tls } }
+        let syslog_keys = source.log.tls_keys.map(Spanned::into_inner);
+        Definition {
+            appliance,
+            build: Build { formats, update_key, update_room, tries, secure_boot, tls, syslog_keys },
+        }
     }
 
     fn secure_boot(&mut self, source: source::SecureBoot) -> Option<SecureBoot> {

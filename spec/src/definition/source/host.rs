@@ -6,37 +6,45 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-use crate::appliance::{Syslog, SyslogTransport};
+use crate::appliance::SyslogTransport;
 use crate::service::{Ready, Restart, ServiceKind};
 use crate::units::ByteSize;
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(in crate::definition) struct Log {
     #[serde(default)]
-    pub syslog: Option<SyslogUrl>,
+    pub syslog: Option<Spanned<SyslogUrl>>,
+    #[serde(default)]
+    pub tls_keys: Option<Spanned<String>>,
+    #[serde(default)]
+    pub tls_name: Option<Spanned<String>>,
 }
 
 /// `udp://10.0.0.1:514`: by address, for the host may have no name server when it has the most to tell.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::definition) struct SyslogUrl(pub Syslog);
+pub(in crate::definition) struct SyslogUrl {
+    pub transport: SyslogTransport,
+    pub server: SocketAddr,
+}
 
 impl<'de> Deserialize<'de> for SyslogUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let wrong = |why: &str| {
-            let form = "write \"udp://10.0.0.1:514\" or \"tcp://10.0.0.1:601\", an IPv6 address in brackets";
+            let form = "write \"udp://10.0.0.1:514\", \"tcp://10.0.0.1:601\" or \"tls://10.0.0.1:6514\", an IPv6 address in \
+                        brackets";
             serde::de::Error::custom(format!("`{text}` {why}: {form}"))
         };
         let (scheme, server) = text.split_once("://").ok_or_else(|| wrong("is no address of a syslog server"))?;
         let transport = match scheme {
             "udp" => SyslogTransport::Udp,
             "tcp" => SyslogTransport::Tcp,
-            "tls" => return Err(wrong("asks for TLS, which hosts do not speak yet")),
+            "tls" => SyslogTransport::Tls,
             _ => return Err(wrong("is no address of a syslog server")),
         };
         let server = server.parse::<SocketAddr>().map_err(|_| wrong("has no address and port"))?;
-        Ok(Self(Syslog { transport, server }))
+        Ok(Self { transport, server })
     }
 }
 

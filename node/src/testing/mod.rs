@@ -1,5 +1,7 @@
 //! Guests for tests, by the way that all guests come: a definition.
 
+pub mod tls;
+
 use thimble_spec::appliance::{Appliance, Guest};
 use thimble_spec::definition;
 
