@@ -204,7 +204,7 @@ impl Keeper {
     /// Nothing of it runs: what it had of the host goes.
     async fn clear_away(&self) {
         cgroup::remove(&self.guest.name).await;
-        if let Err(error) = tap::unplug(&tap_name(&self.guest.name)) {
+        if let Err(error) = tap::unplug(&self.network, &tap_name(&self.guest.name)).await {
             say::error(&format!("guest {}: {error:#}", self.guest.name));
         }
     }

@@ -1,4 +1,7 @@
-//! A guest's end of a bridge: a tap interface, made before its VMM starts and taken away after it ended.
+//! A guest's end of a bridge, a tap, or its own door to a link of the host's, a macvtap: made before its VMM starts and taken
+//! away after it ended.
+
+mod macvtap;
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -7,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::net::if_::if_nametoindex;
 use rtnetlink::packet_route::link::{BridgeVlanInfoFlags, LinkMessage};
 use rtnetlink::{Handle, LinkBridgeVlan, LinkDelRequest, LinkUnspec};
-use thimble_spec::appliance::GuestNetwork;
+use thimble_spec::appliance::{GuestNetwork, Plug};
 
 use crate::say;
 
@@ -32,19 +35,28 @@ mod ioctl {
     nix::ioctl_write_int_bad!(set_persistent, nix::request_code_write!(b'T', 203, size_of::<libc::c_int>()));
 }
 
-/// Makes the tap `name`, if it isn't there, and plugs it into the guest's bridge, up, with its MTU, in its VLAN.
+/// Makes the interface `name`, if it isn't there, and plugs it into what the guest's network says, up, with its MTU; on a
+/// bridge in its VLAN.
 ///
 /// # Errors
-/// The tun driver or the bridge is missing; the interface is another kind of thing, or somebody else uses it.
+/// The driver or the link is missing; the interface is another kind of thing, or somebody else uses it.
 pub async fn plug(handle: &Handle, name: &str, network: &GuestNetwork) -> Result<()> {
-    let bridge_index = index(&network.bridge)?;
+    match &network.plug {
+        Plug::Bridge(bridge) => plug_tap(handle, name, bridge, network).await,
+        Plug::Macvtap(link) => macvtap::plug(handle, name, link, network).await,
+    }
+}
+
+async fn plug_tap(handle: &Handle, name: &str, bridge: &str, network: &GuestNetwork) -> Result<()> {
+    let bridge_index = index(bridge)?;
+    macvtap::unplug(handle, name).await?;
     make(name).with_context(|| format!("making the tap {name}"))?;
     let tap_index = index(name)?;
     // Said in any case: a tap that was left behind has the one that it had.
     let mtu = network.mtu.unwrap_or(DEFAULT_MTU);
     let set = LinkUnspec::new_with_index(tap_index).mtu(mtu.into()).controller(bridge_index).up().build();
     let plugged = handle.link().set(set).execute().await;
-    plugged.with_context(|| format!("plugging {name} into {}", network.bridge))?;
+    plugged.with_context(|| format!("plugging {name} into {bridge}"))?;
     // The bridge's other ports are PID 1's: it has read the same definition.
     if network.vlan.is_some() || !network.vlans.is_empty() {
         port(handle, tap_index, network).await.with_context(|| format!("putting {name} into its VLANs"))?;
@@ -52,11 +64,12 @@ pub async fn plug(handle: &Handle, name: &str, network: &GuestNetwork) -> Result
     Ok(())
 }
 
-/// Takes the tap away; one that isn't there is no error.
+/// Takes the interface away; one that isn't there is no error.
 ///
 /// # Errors
-/// The tun driver refuses.
-pub fn unplug(name: &str) -> Result<()> {
+/// The driver refuses.
+pub async fn unplug(handle: &Handle, name: &str) -> Result<()> {
+    macvtap::unplug(handle, name).await?;
     if if_nametoindex(name).is_ok() {
         let removed = match set_persistent(name, SEVERAL_QUEUES, false) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => set_persistent(name, ONE_QUEUE, false),
@@ -170,9 +183,33 @@ mod tests {
             }
             // /sys shows the namespace of whoever mounted it; the interface list of the process is asked instead.
             assert!(if_nametoindex("tap-web1").is_ok());
-            unplug("tap-web1").unwrap();
+            unplug(&handle, "tap-web1").await.unwrap();
             assert!(if_nametoindex("tap-web1").is_err());
-            unplug("tap-web1").unwrap();
+            unplug(&handle, "tap-web1").await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_macvtap_is_made_of_a_link_and_takes_the_place_of_a_tap_and_back() {
+        in_a_namespace(async |handle| {
+            handle.link().add(LinkBridge::new("br0").up().build()).execute().await.unwrap();
+            let guest = crate::testing::guest("memory = \"64MiB\"\nnetwork = { macvtap = \"eth1\", mtu = 1400 }");
+            let beside = guest.network.unwrap();
+            let error = plug(&handle, "tap-web1", &beside).await.unwrap_err();
+            assert!(format!("{error:#}").contains("there is no interface eth1"), "{error:#}");
+            set_persistent("eth1", ONE_QUEUE, true).unwrap();
+            for network in [&beside, &beside, &network(""), &beside] {
+                match plug(&handle, "tap-web1", network).await {
+                    Err(error) if format!("{error:?}").contains("Not supported") => {
+                        eprintln!("SKIPPED: this machine's kernel has no macvtap");
+                        return;
+                    }
+                    plugged => plugged.unwrap(),
+                }
+                assert_eq!(mtu("tap-web1"), i32::from(network.mtu.unwrap_or(DEFAULT_MTU)));
+            }
+            unplug(&handle, "tap-web1").await.unwrap();
+            assert!(if_nametoindex("tap-web1").is_err());
         });
     }
 
@@ -217,7 +254,7 @@ mod tests {
             assert!(format!("{error:#}").contains("one queue, and another process uses it"), "{error:#}");
             drop(user);
             // but is when its guest is gone;
-            unplug("tap-web2").unwrap();
+            unplug(&handle, "tap-web2").await.unwrap();
             assert!(if_nametoindex("tap-web2").is_err());
             // and what is no tap is not touched.
             handle.link().add(LinkBridge::new("tap-web2").build()).execute().await.unwrap();

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::appliance::{Appliance, FilesystemKind, VolumeKind};
+use crate::appliance::{Appliance, FilesystemKind, Plug, VolumeKind};
 
 /// A concern of the host.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,7 @@ pub const FEATURES: &[Feature] = &[
     Feature { name: "firewall", wanted: has_rules },
     Feature { name: "lvm", wanted: |appliance| !appliance.storage.groups.is_empty() },
     Feature { name: "lvm-thin", wanted: has_thin_pools },
+    Feature { name: "macvtap", wanted: has_macvtaps },
     Feature { name: "md", wanted: |appliance| !appliance.storage.raids.is_empty() },
     Feature { name: "nat", wanted: |appliance| appliance.network.translates() },
     Feature { name: "netserve", wanted: |appliance| appliance.network.served().next().is_some() },
@@ -58,6 +59,11 @@ fn has_rules(appliance: &Appliance) -> bool {
 fn has_vlans(appliance: &Appliance) -> bool {
     let network = &appliance.network;
     !network.vlans.is_empty() || network.bridges.values().any(|bridge| bridge.vlan_filtering)
+}
+
+fn has_macvtaps(appliance: &Appliance) -> bool {
+    let mut networks = appliance.guests.iter().filter_map(|guest| guest.network.as_ref());
+    networks.any(|network| matches!(network.plug, Plug::Macvtap(_)))
 }
 
 fn makes(appliance: &Appliance, kind: FilesystemKind) -> bool {

@@ -21,14 +21,15 @@ fn definition(name: &str) -> Definition {
 
 #[test]
 fn cables_and_cards_come_and_go() {
-    // Given a host with two cards of a bond at one switch, and a third card that is alone,
+    // Given a host with two cards of a bond at one switch, a third card that is alone, and a fourth that a guest has,
     let directory = TempDir::new().expect("a temporary directory");
     let (key, public) = ssh::key(directory.path(), "right");
     let out = definition("links").with(&[("KEY", &public)]).build(directory.path(), ["--format", "netboot"]);
-    let (login, page) = (free_port(), free_port());
+    let (login, page, beside) = (free_port(), free_port(), free_port());
     let world = format!(
         "user,id=world,ipv6=off,restrict=on,net=10.1.1.0/24,host=10.1.1.1,dns=10.1.1.3,dhcpstart=10.1.1.100,\
-         hostfwd=tcp:127.0.0.1:{login}-10.1.1.2:22,hostfwd=tcp:127.0.0.1:{page}-10.1.1.11:80"
+         hostfwd=tcp:127.0.0.1:{login}-10.1.1.2:22,hostfwd=tcp:127.0.0.1:{page}-10.1.1.11:80,\
+         hostfwd=tcp:127.0.0.1:{beside}-10.1.1.12:80"
     );
     let mut machine = Machine::of_qemu(
         &out,
@@ -44,6 +45,8 @@ fn cables_and_cards_come_and_go() {
             "hubport,id=port1,hubid=0",
             "-netdev",
             "hubport,id=port2,hubid=1",
+            "-netdev",
+            "hubport,id=port3,hubid=0",
             "-device",
             "virtio-net-pci,netdev=port0,id=card0,romfile=,mac=52:54:00:00:00:01",
             "-device",
@@ -52,11 +55,23 @@ fn cables_and_cards_come_and_go() {
             "pcie-root-port,id=hot,chassis=1,slot=1",
             "-device",
             "virtio-net-pci,netdev=port2,id=card2,romfile=,mac=52:54:00:00:00:03,bus=hot",
+            // Behind a port as well: cards of the root bus have the first names.
+            "-device",
+            "pcie-root-port,id=last,chassis=2,slot=2",
+            "-device",
+            "virtio-net-pci,netdev=port3,id=card3,romfile=,mac=52:54:00:00:00:04,bus=last",
         ],
     );
-    machine.wait_all(&["^thimble: host wires up", "^thimble: guest inner ready"], BOOT_LIMIT);
+    machine.wait_all(
+        &["^thimble: host wires up", "^thimble: guest inner ready", "^thimble: guest beside ready"],
+        BOOT_LIMIT,
+    );
     assert!(get(page, "/", LIMIT).expect("the page").contains("a page behind the host"));
     ssh::wait(login);
+    // then the guest beside the host is reached by its card;
+    assert!(get(beside, "/", LIMIT).expect("the page").contains("a page behind the host"));
+    let shown = ssh::said(login, &key, "thimblectl domiflist beside");
+    assert!(shown.contains("direct") && shown.contains("eth3"), "{shown}");
     let active = || {
         let file = "/sys/class/net/bond0/bonding/active_slave";
         ssh::said(login, &key, &format!("cat {file}")).trim().to_owned()
@@ -103,8 +118,8 @@ fn cables_and_cards_come_and_go() {
     until(Some("br1"));
     machine.qmp("device_del", json!({ "id": "card2" }));
     until(None);
-    machine.qmp("netdev_add", json!({ "type": "hubport", "id": "port3", "hubid": 2 }));
-    let card = json!({ "driver": "virtio-net-pci", "netdev": "port3", "id": "card3", "bus": "hot" });
+    machine.qmp("netdev_add", json!({ "type": "hubport", "id": "port4", "hubid": 2 }));
+    let card = json!({ "driver": "virtio-net-pci", "netdev": "port4", "id": "card4", "bus": "hot" });
     machine.qmp("device_add", card);
     until(Some("br1"));
 }

@@ -38,8 +38,9 @@ impl UserNet {
         // Networks of the host's own are behind it.
         let own =
             |name: &str| appliance.network.bridges.get(name).is_some_and(|bridge| bridge.mode != BridgeMode::Bridged);
-        let guests =
-            || appliance.guests.iter().filter_map(|guest| guest.network.as_ref()).filter(|guest| !own(&guest.bridge));
+        let guests = || {
+            appliance.guests.iter().filter_map(|guest| guest.network.as_ref()).filter(|guest| !own(guest.plug.link()))
+        };
         let links = || appliance.network.links().filter(|(name, _)| !own(name)).map(|(_, link)| link);
         let of_guest = guests().find_map(|network| network.address);
         let net = of_guest.or_else(|| links().find_map(|link| link.ipv4().next())).unwrap_or(DEFAULT);

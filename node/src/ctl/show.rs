@@ -123,8 +123,8 @@ fn about(detail: &Detail, word: &Word) -> String {
                 .iter()
                 .map(|it| {
                     let (address, vlan) = (or_dash(it.address.as_deref()), or_dash(it.vlan));
-                    let [kind, model] = ["bridge", "virtio"].map(str::to_owned);
-                    vec![it.name.clone(), kind, it.bridge.clone(), model, it.mac.clone(), address, vlan]
+                    let model = "virtio".to_owned();
+                    vec![it.name.clone(), it.kind.clone(), it.source.clone(), model, it.mac.clone(), address, vlan]
                 })
                 .collect();
             table(&["Interface", "Type", "Source", "Model", "MAC", "Address", "VLAN"], &rows)

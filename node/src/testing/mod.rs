@@ -11,7 +11,7 @@ pub fn definition(guests: &[&str]) -> String {
 appliance = { name = "demo" }
 kernel.host = { package = "linux-image-amd64", hardware = [] }
 kernel.guest = { source = "linux-source-6.12", fragments = [] }
-network.bridges.br0 = {}
+network = { bridges.br0 = {}, interfaces.eth1 = {} }
 "#
     .to_owned();
     for (index, keys) in (1..).zip(guests) {

@@ -162,8 +162,10 @@ pub struct Disk {
 pub struct Interface {
     /// Its name on the host.
     pub name: String,
-    /// The bridge that it is plugged into.
-    pub bridge: String,
+    /// What it is plugged into, in virsh's words: `bridge`, or `direct` for a macvtap.
+    pub kind: String,
+    /// The host's link that it is plugged into.
+    pub source: String,
     /// Its Ethernet address.
     pub mac: String,
     /// The address that the guest is given.

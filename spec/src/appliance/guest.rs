@@ -42,8 +42,9 @@ pub struct Guest {
 /// A guest's network interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestNetwork {
-    /// The bridge that it is plugged into.
-    pub bridge: String,
+    /// What it is plugged into.
+    #[serde(flatten)]
+    pub plug: Plug,
     /// Its address.
     pub address: Option<Ipv4Net>,
     /// Its default route.
@@ -70,6 +71,43 @@ pub struct GuestNetwork {
     pub receive: Limits,
     /// How fast it may send.
     pub transmit: Limits,
+}
+
+impl GuestNetwork {
+    /// The bridge that it is plugged into, if it is one.
+    pub fn bridge(&self) -> Option<&str> {
+        match &self.plug {
+            Plug::Bridge(name) => Some(name),
+            Plug::Macvtap(_) => None,
+        }
+    }
+}
+
+/// What a guest's network interface is plugged into.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Plug {
+    /// A switch inside the host.
+    Bridge(String),
+    /// A link of the host's, beside the host: frames go between guest and wire, and between the guests on it, never between
+    /// guest and host (macvtap in mode bridge: drivers/net/macvlan.c).
+    Macvtap(String),
+}
+
+impl Plug {
+    /// The host's link.
+    pub fn link(&self) -> &str {
+        let (Self::Bridge(name) | Self::Macvtap(name)) = self;
+        name
+    }
+
+    /// What `virsh` calls its kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Bridge(_) => "bridge",
+            Self::Macvtap(_) => "direct",
+        }
+    }
 }
 
 /// A guest's own block device.

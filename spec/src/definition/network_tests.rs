@@ -1,7 +1,7 @@
 //! Links and addresses: what is filled in, and every mistake told with its line and key.
 
 use super::*;
-use crate::appliance::{Bond, BondMode, HashPolicy, Ipv6, LacpRate, PortVlans, Route};
+use crate::appliance::{Bond, BondMode, HashPolicy, Ipv6, LacpRate, Plug, PortVlans, Route};
 use crate::ip::IpNet;
 use proptest::prelude::*;
 
@@ -210,4 +210,36 @@ proptest! {
         // Six links, each in one of the six: somewhere there is a circle.
         prop_assert!(read(&text).unwrap_err().to_string().contains("would be made of"));
     }
+}
+
+#[test]
+fn a_guest_may_have_its_own_door_to_a_link() {
+    let guest = |network: &str, more: &str| {
+        let guest = format!("[[guest]]\nname = \"a\"\nimage = \"a\"\nmemory = \"64MiB\"\nnetwork = {{ {network} }}\n");
+        read(&format!("{GOOD}{guest}{more}"))
+    };
+    let appliance = guest("macvtap = \"eth4\", address = \"10.1.1.2/24\"", "").unwrap().appliance;
+    let network = appliance.guests[0].network.clone().unwrap();
+    assert_eq!((&network.plug, network.bridge()), (&Plug::Macvtap("eth4".to_owned()), None));
+    assert!(crate::feature::wanted(&appliance).any(|feature| feature == "macvtap"));
+    let json = serde_json::to_value(&network).unwrap();
+    assert_eq!(json["macvtap"], "eth4");
+    assert_eq!(serde_json::from_value::<crate::appliance::GuestNetwork>(json).unwrap(), network);
+    for (words, more, wanted) in [
+        ("", "", "guest[0].network: say one of `bridge` and `macvtap`"),
+        ("bridge = \"br0\", macvtap = \"eth4\"", "", "guest[0].network: say one of"),
+        ("macvtap = \"br0\"", "", "guest[0].network.macvtap: `br0` is a bridge: say bridge = \"br0\""),
+        ("macvtap = \"eth9\"", "", "there is no link `eth9`: declare [network.interfaces.eth9]"),
+        ("macvtap = \"eth2\"", "", "there is no link `eth2`"),
+        ("macvtap = \"eth4\", vlan = 7", "", "only a bridge keeps VLANs apart"),
+        ("macvtap = \"eth4\"", "[firewall]\n", "the firewall sees nothing of its frames: say anti-spoofing = false"),
+    ] {
+        let told = guest(words, more).expect_err(words).to_string();
+        assert!(told.contains(wanted), "{words}: {told}");
+    }
+    let port = "[network.interfaces.eth3]\n[[guest]]\nname = \"a\"\nimage = \"a\"\nmemory = \"64MiB\"\n\
+                network = { macvtap = \"eth3\" }\n";
+    let told = read(&format!("{GOOD}{port}")).expect_err("a port").to_string();
+    assert!(told.contains("`eth3` is a port of br1: its frames go there"), "{told}");
+    assert!(guest("macvtap = \"eth4\", anti-spoofing = false", "[firewall]\n").is_ok());
 }

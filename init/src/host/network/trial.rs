@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use thimble_spec::appliance::{self, Firewall};
+use thimble_spec::appliance::{self, Firewall, Plug};
 use thimble_spec::host::{CONFIRM_S, LinkStatus, NetworkStatus, Proposal};
 
 use super::Networking;
@@ -40,9 +40,16 @@ impl Networking {
         if !CONFIRM_S.contains(&confirm_within_s) {
             return said(format!("confirm within {} to {} seconds", CONFIRM_S.start(), CONFIRM_S.end()));
         }
-        let bridges = self.guests.iter().filter_map(|guest| guest.network.as_ref().map(|network| &network.bridge));
-        if let Some(bridge) = bridges.into_iter().find(|bridge| !network.bridges.contains_key(*bridge)) {
-            return said(format!("guests are plugged into bridge {bridge}, which the new definition does not have"));
+        let mut plugs = self.guests.iter().filter_map(|guest| guest.network.as_ref().map(|network| &network.plug));
+        let lost = plugs.find(|plug| match plug {
+            Plug::Bridge(name) => !network.bridges.contains_key(name),
+            Plug::Macvtap(name) => network.link(name).is_none() || network.master(name).is_some(),
+        });
+        if let Some(plug) = lost {
+            return said(format!(
+                "guests are plugged into {}, which the new definition does not have for them",
+                plug.link()
+            ));
         }
         let probe = reach.map(|address| Probe::start(address, now)).transpose()?;
         let end = now + Duration::from_secs(confirm_within_s.into());

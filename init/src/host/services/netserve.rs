@@ -39,7 +39,7 @@ fn config(appliance: &Appliance) -> String {
     for (name, bridge, net) in appliance.network.served() {
         lines.extend(of_bridge(name, bridge, net));
         let guests = appliance.guests.iter().filter_map(|guest| Some((&guest.name, guest.network.as_ref()?)));
-        for (guest, network) in guests.filter(|(_, network)| network.bridge == name && network.vlan.is_none()) {
+        for (guest, network) in guests.filter(|(_, network)| network.bridge() == Some(name) && network.vlan.is_none()) {
             if let Some(address) = network.address.map(|net| net.address) {
                 lines.push(format!("dhcp-host={},{address},{guest}", network.mac));
                 lines.push(format!("host-record={guest},{address}"));

@@ -99,7 +99,8 @@ fn disks(guest: &appliance::Guest) -> Vec<Disk> {
 fn interface(guest: &str, network: &appliance::GuestNetwork) -> Interface {
     Interface {
         name: tap_name(guest),
-        bridge: network.bridge.clone(),
+        kind: network.plug.kind().to_owned(),
+        source: network.plug.link().to_owned(),
         mac: network.mac.to_string(),
         address: network.address.map(|address| address.to_string()),
         vlan: network.vlan,

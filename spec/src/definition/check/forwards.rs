@@ -45,7 +45,7 @@ fn target(text: &str, network: &Network, guests: &[Guest]) -> Result<(Ipv4Addr, 
     let port = port.ok_or_else(|| format!("`{text}` is no guest and port: write \"web1:80\""))?;
     let guest = guests.iter().find(|guest| guest.name == name);
     let guest = guest.ok_or_else(|| format!("there is no guest `{name}`"))?;
-    let own = guest.network.as_ref().and_then(|own| Some((network.bridges.get(&own.bridge)?, own.address?.address)));
+    let own = guest.network.as_ref().and_then(|own| Some((network.bridges.get(own.bridge()?)?, own.address?.address)));
     let (bridge, address) = own.ok_or_else(|| format!("guest {name} has no address that is known here"))?;
     if !matches!(bridge.mode, BridgeMode::Nat | BridgeMode::Routed) {
         return Err(format!(

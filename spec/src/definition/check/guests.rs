@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::super::source;
 use super::{Checker, Devices, Once, User};
-use crate::appliance::{BridgeMode, Guest, GuestNetwork, Network};
+use crate::appliance::{BridgeMode, Guest, GuestNetwork, Network, Plug};
 use crate::ip::IpNet;
 use crate::names::{Ipv4Net, Mac, check_name};
 use crate::units::{ByteSize, MIB};
@@ -69,9 +69,11 @@ impl Checker<'_> {
         self.guest_memory(&guest.memory, guest.pages, &format!("{key}.memory"));
         let memory = guest.memory.into_inner();
         let network = guest.network.map(|network| {
+            let place = network.span();
+            let network = network.into_inner();
             let mac_place = network.mac.as_ref().map_or(name.span(), Spanned::span);
             let names = (appliance, name.get_ref().as_str());
-            let network = self.guest_network(network, &key, links, &mut taken.addresses, names);
+            let network = self.guest_network(network, place, &key, links, &mut taken.addresses, names);
             taken.macs.take(self, &network.mac, mac_place, &format!("{key}.network.mac"), "MAC address");
             network
         });
@@ -104,18 +106,18 @@ impl Checker<'_> {
     fn guest_network(
         &mut self,
         network: source::GuestNetwork,
+        place: Range<usize>,
         guest: &str,
         links: &Network,
         addresses: &mut Once<Place>,
         (appliance, name): (&str, &str),
     ) -> GuestNetwork {
         let key = format!("{guest}.network");
-        let bridge = network.bridge;
-        let known = links.bridges.get(bridge.get_ref());
-        if known.is_none() {
-            let message = format!("there is no bridge `{0}`: declare [network.bridges.{0}]", bridge.get_ref());
-            self.wrong(bridge.span(), format!("{key}.bridge"), message);
-        }
+        let plug = self.plug(&network, place, &key, links);
+        let known = match &plug {
+            Plug::Bridge(name) => links.bridges.get(name),
+            Plug::Macvtap(_) => None,
+        };
         if let Some(vlan) = &network.vlan {
             self.vlan_id(vlan, &format!("{key}.vlan"));
         }
@@ -135,11 +137,11 @@ impl Checker<'_> {
                     "{net} lies outside the network {}/{} of bridge {}",
                     host.network(),
                     host.prefix,
-                    bridge.get_ref()
+                    plug.link()
                 );
                 self.wrong(address.span(), &key, message);
             }
-            let place = Place { bridge: bridge.get_ref().clone(), vlan, address: net.address };
+            let place = Place { link: plug.link().to_owned(), vlan, address: net.address };
             addresses.take(self, &place, address.span(), &key, "address");
         }
         let address = network.address.as_ref().map(|address| *address.get_ref());
@@ -175,8 +177,13 @@ impl Checker<'_> {
             self.wrong(mtu.span(), format!("{key}.mtu"), message);
         }
         let (anti_spoofing, allowed_addresses) = self.spoofing(network.anti_spoofing, network.allowed_addresses, &key);
+        if let Some(link) = network.macvtap.as_ref().filter(|_| anti_spoofing && self.behind_firewall) {
+            let message =
+                "the firewall sees nothing of its frames: say anti-spoofing = false, or plug it into a bridge";
+            self.wrong(link.span(), format!("{key}.macvtap"), message);
+        }
         GuestNetwork {
-            bridge: bridge.into_inner(),
+            plug,
             address,
             gateway,
             dns,
@@ -190,6 +197,40 @@ impl Checker<'_> {
             receive: self.limits(network.receive, &format!("{key}.receive")),
             transmit: self.limits(network.transmit, &format!("{key}.transmit")),
         }
+    }
+
+    /// A bridge, or a link that nothing else has: the kernel gives a link's frames to one (`netdev_rx_handler_register`,
+    /// net/core/dev.c).
+    fn plug(&mut self, network: &source::GuestNetwork, place: Range<usize>, key: &str, links: &Network) -> Plug {
+        let (name, span, plug) = match (&network.bridge, &network.macvtap) {
+            (Some(bridge), None) => {
+                let name = bridge.get_ref();
+                if !links.bridges.contains_key(name) {
+                    let message = format!("there is no bridge `{name}`: declare [network.bridges.{name}]");
+                    self.wrong(bridge.span(), format!("{key}.bridge"), message);
+                }
+                return Plug::Bridge(name.clone());
+            }
+            (None, Some(link)) => (link.get_ref(), link.span(), Plug::Macvtap(link.get_ref().clone())),
+            _ => {
+                self.wrong(place, key, "say one of `bridge` and `macvtap`: what the guest's interface is plugged into");
+                return Plug::Bridge(String::new());
+            }
+        };
+        let key = format!("{key}.macvtap");
+        if links.bridges.contains_key(name) {
+            self.wrong(span, key, format!("`{name}` is a bridge: say bridge = \"{name}\""));
+        } else if links.link(name).is_none() {
+            let message = format!("there is no link `{name}`: declare [network.interfaces.{name}], which may be empty");
+            self.wrong(span, key, message);
+        } else if let Some(master) = links.master(name) {
+            self.wrong(span, key, format!("`{name}` is a port of {master}: its frames go there"));
+        } else if let Some(vlan) = network.vlan.as_ref().map(Spanned::span).or(network.vlans.first().map(Spanned::span))
+        {
+            let message = format!("only a bridge keeps VLANs apart: declare [network.vlans] with {name} as the parent");
+            self.wrong(vlan, key, message);
+        }
+        plug
     }
 
     /// Guests that start by themselves must fit beside the host; each of the others must fit alone.
@@ -231,7 +272,7 @@ impl Taken {
         let user = |key: String| User { key, shares: false };
         for (name, bridge) in &links.bridges {
             for net in bridge.link.ipv4() {
-                let place = Place { bridge: name.clone(), vlan: None, address: net.address };
+                let place = Place { link: name.clone(), vlan: None, address: net.address };
                 addresses.taken.insert(place, user(format!("network.bridges.{name}.address")));
             }
         }
@@ -247,7 +288,7 @@ impl Taken {
 /// Where an address must be the only one of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Place {
-    bridge: String,
+    link: String,
     vlan: Option<u16>,
     address: Ipv4Addr,
 }

@@ -31,7 +31,7 @@ pub(in crate::definition) struct Guest {
     #[serde(default)]
     pub virtio_console: bool,
     #[serde(default)]
-    pub network: Option<GuestNetwork>,
+    pub network: Option<Spanned<GuestNetwork>>,
     #[serde(default)]
     pub disk: Option<Spanned<Disk>>,
     #[serde(default = "yes")]
@@ -71,7 +71,10 @@ pub(in crate::definition) struct Vsock {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(in crate::definition) struct GuestNetwork {
-    pub bridge: Spanned<String>,
+    #[serde(default)]
+    pub bridge: Option<Spanned<String>>,
+    #[serde(default)]
+    pub macvtap: Option<Spanned<String>>,
     #[serde(default)]
     pub address: Option<Spanned<Ipv4Net>>,
     #[serde(default)]

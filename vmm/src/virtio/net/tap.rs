@@ -1,4 +1,5 @@
-//! The tap interface (Linux `Documentation/networking/tuntap.rst`).
+//! The tap interface (Linux `Documentation/networking/tuntap.rst`), or a macvtap, which has a device of its own and the same
+//! requests (drivers/net/tap.c) but for the filter: by itself it takes in its own address and what is for several.
 //!
 //! What a guest writes to it, virtio header and frame, is the host's kernel's to judge: the tun driver refuses headers
 //! that reach beyond the frame or name an unknown kind of segment, and nothing here looks at them.
@@ -7,7 +8,10 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::net::if_::if_nametoindex;
 
 use super::config;
 use crate::error::{Error, Result};
@@ -72,7 +76,7 @@ impl Tap {
     pub fn open(name: &str, pairs: u8) -> Result<Self> {
         thimble_spec::names::check_interface(name).map_err(|error| Error::Config(error.to_string()))?;
         let error = |action| move |source| Error::Tap { action, tap: name.to_owned(), source };
-        nix::net::if_::if_nametoindex(name).map_err(|errno| error("find")(errno.into()))?;
+        if_nametoindex(name).map_err(|errno| error("find")(errno.into()))?;
         let (first, several) = attach_first(name)?;
         if pairs > 1 && !several {
             return Err(Error::Config(format!(
@@ -213,7 +217,8 @@ fn attach_first(name: &str) -> Result<(File, bool)> {
 }
 
 fn attach(name: &str, flags: libc::c_int) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(device(name))?;
+    // A macvtap does not look at the name.
     let mut request = request(flags);
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
@@ -221,6 +226,12 @@ fn attach(name: &str, flags: libc::c_int) -> io::Result<File> {
     // SAFETY: TUNSETIFF reads and writes one ifreq.
     check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) })?;
     Ok(file)
+}
+
+/// What the interface is opened by: macvtaps have a device each, named after the interface's index.
+fn device(name: &str) -> PathBuf {
+    let own = if_nametoindex(name).map(|index| PathBuf::from(format!("/dev/tap{index}")));
+    own.ok().filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("/dev/net/tun"))
 }
 
 /// Lets the host give packets to this queue, or not.

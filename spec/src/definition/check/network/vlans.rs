@@ -62,7 +62,8 @@ impl Checker<'_> {
         guests: &[Guest],
     ) {
         for (name, bridge) in &mut network.bridges {
-            let of_guests = guests.iter().filter_map(|guest| guest.network.as_ref()).filter(|own| own.bridge == *name);
+            let of_guests =
+                guests.iter().filter_map(|guest| guest.network.as_ref()).filter(|own| own.bridge() == Some(name));
             let of_guests = of_guests.flat_map(|network| network.vlan.iter().chain(&network.vlans)).copied();
             let of_host = network.vlans.values().filter(|vlan| vlan.parent == *name).map(|vlan| vlan.id);
             let of_host: BTreeSet<u16> = of_host.collect();

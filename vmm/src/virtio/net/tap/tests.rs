@@ -1,5 +1,7 @@
 use std::io::Write;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
@@ -102,6 +104,53 @@ fn a_tap_with_several_queues_serves_as_many_as_are_in_use() {
         }
         assert!(tap.use_pairs(0).is_err() && tap.use_pairs(4).is_err());
         assert_eq!(tap.pairs(), 1);
+    });
+}
+
+/// Makes a macvtap of a tap, and takes it up; false where this machine's kernel has none.
+fn make_macvtap(name: &str, of: &str) -> bool {
+    let ip = |words: &str| Command::new("ip").args(words.split(' ')).output().expect("ip starts: make setup");
+    let made = ip(&format!("link add {name} link {of} address 02:00:00:00:00:01 type macvtap mode bridge"));
+    let told = String::from_utf8_lossy(&made.stderr);
+    if told.contains("Unknown device type") {
+        return false;
+    }
+    assert!(made.status.success(), "{told}");
+    assert!(ip(&format!("link set {name} up")).status.success());
+    true
+}
+
+#[test]
+fn a_macvtap_serves_as_a_tap_does() {
+    in_a_namespace(|| {
+        make("below0", 0);
+        let below = Tap::open("below0", 1).unwrap();
+        if !make_macvtap("above0", "below0") {
+            eprintln!("SKIPPED: this machine's kernel has no macvtap");
+            return;
+        }
+        let above = Tap::open("above0", 2).unwrap();
+        for pairs in [2, 1] {
+            above.use_pairs(pairs).unwrap();
+        }
+        above.set_offloads(above.features() | config::F_GUEST_CSUM | config::F_GUEST_TSO4).unwrap();
+        above.set_offloads(0).unwrap();
+        // What comes in below for its address comes in above, and what is for another does not;
+        let frame = |to: [u8; 6]| [&[0; HEADER_BYTES][..], &to, &[2, 0, 0, 0, 0, 0xff], &OURS, &[0; 46]].concat();
+        for to in [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [0xff; 6]] {
+            below.file(0).write_all(&frame(to)).unwrap();
+        }
+        let began = Instant::now();
+        let mut came = Vec::new();
+        while came.len() < 2 && began.elapsed() < Duration::from_secs(10) {
+            came.extend(received(&above, 0));
+        }
+        assert_eq!(came, [[2, 0, 0, 0, 0, 1], [0xff; 6]]);
+        // what is sent above goes out below.
+        above.file(0).write_all(&frame([2, 0, 0, 0, 0, 3])).unwrap();
+        while !received(&below, 0).contains(&[2, 0, 0, 0, 0, 3]) {
+            assert!(began.elapsed() < Duration::from_secs(10));
+        }
     });
 }
 
