@@ -126,6 +126,26 @@ fn a_host_is_asked_over_the_network_by_those_who_may() {
     }
     assert!(read.says("nodeinfo").contains("demo"));
     assert!(read.says("log web1").contains("thimble-guest: web1 ready"));
+    assert!(read.says("log").contains(" kernel: Linux version "));
+    // the host's hardware is what `thimble hardware` reads, and a report has all but secrets;
+    let list = directory.path().join("pci");
+    fs::write(&list, read.says("hardware")).expect("it can be written");
+    let sets = thimble().args(["hardware", "--library", "."]).arg(&list).output().expect("thimble starts");
+    let shown = String::from_utf8_lossy(&sets.stdout);
+    assert!(sets.status.success() && shown.contains("virtio"), "{shown}{}", String::from_utf8_lossy(&sets.stderr));
+    let report = directory.path().join("report.json");
+    let words = format!("report --output {}", report.display());
+    read.says(&words);
+    let report: Value = serde_json::from_slice(&fs::read(report).expect("it is there")).expect("JSON");
+    assert_eq!(report["guests"]["web1"]["detail"]["state"], "running", "{report}");
+    assert!(report["hardware"]["pci"].as_array().is_some_and(|devices| devices.len() > 3), "{report}");
+    let has = |key: &str, wanted: &str| {
+        let lines = report[key].as_array().unwrap_or_else(|| panic!("{key}: {report}"));
+        lines.iter().any(|line| line.as_str().is_some_and(|line| line.contains(wanted)))
+    };
+    assert!(has("log", "Linux version") && has("metrics", "thimble_guest_state"), "{report}");
+    let (code, why) = read.is_told(&words);
+    assert!(code == Some(1) && why.contains("File exists"), "{why}");
     // who may operate does;
     let said = operate.says("suspend web1") + &operate.says("domstate --reason web1") + &operate.says("resume web1");
     assert!(said.contains("paused (suspended)") && said.contains("resume: "), "{said}");

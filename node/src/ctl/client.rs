@@ -65,6 +65,14 @@ impl Client {
         matches!(self, Self::Here(_))
     }
 
+    /// The host that is asked over the network, with the port if that was said.
+    pub fn authority(&self) -> Option<&str> {
+        match self {
+            Self::Here(_) => None,
+            Self::There(remote) => Some(remote.authority()),
+        }
+    }
+
     async fn connect(&self) -> Result<Sender, Failure> {
         match self {
             Self::Here(socket) => {
@@ -119,10 +127,7 @@ impl Client {
         headers: &[(&str, &str)],
     ) -> Result<Response<Incoming>, Failure> {
         let mut sender = self.connect().await?;
-        let host = match self {
-            Self::Here(_) => "node",
-            Self::There(remote) => remote.authority(),
-        };
+        let host = self.authority().unwrap_or("node");
         let mut request = Request::builder().method(method).uri(path).header("host", host);
         for (name, value) in headers {
             request = request.header(*name, *value);

@@ -9,6 +9,7 @@ mod failure;
 mod hosts;
 mod log;
 mod remote;
+mod report;
 mod shell;
 mod show;
 mod table;
@@ -85,5 +86,7 @@ async fn within(limit: Option<Duration>, what: impl Future<Output = Result<(), F
     }
 }
 
+#[cfg(test)]
+mod manual;
 #[cfg(test)]
 mod tests;

@@ -1,19 +1,19 @@
 //! What is looked at: `list`, `dominfo`, `domstate`, `domstats`, `domblklist`, `domiflist`, `vcpuinfo`, `dumpconfig`,
-//! `nodeinfo`, `tasks`, `audit`, `log`.
+//! `nodeinfo`, `hardware`, `tasks`, `audit`, `log`, `report`.
 
 use std::io::{Write, stdout};
 
 use hyper::Method;
 use thimble_spec::api::audit::Audit;
 use thimble_spec::api::guest::{Detail, Guest, Guests, Stats};
-use thimble_spec::api::node::Node;
+use thimble_spec::api::node::{Hardware, Node, PciDevice};
 use thimble_spec::api::task::{Task, Tasks};
 
 use super::client::Client;
 use super::failure::Failure;
-use super::log;
 use super::table::{or_dash, pairs, state, table};
 use super::words::Word;
+use super::{log, report};
 use crate::syslog::format::timestamp;
 
 /// Shows it.
@@ -51,10 +51,14 @@ pub async fn run(client: &Client, word: &Word, json: bool) -> Result<(), Failure
         Word::Log { guest: Some(guest) } => log::guest(client, guest).await?,
         Word::Log { guest: None } if client.is_here() => return log::host(json),
         Word::Log { guest: None } => {
-            let sentence =
-                "a host's own log is asked for on the host: `thimblectl log` there; with --host, name a guest";
-            return Err(Failure::usage(sentence.to_owned()));
+            let lines = log::of_node(client).await?;
+            if json { serde_json::Value::from(lines).to_string() } else { lines.join("\n") }
         }
+        Word::Hardware => {
+            let (hardware, text): (Hardware, _) = client.json(Method::GET, "/v1/node/hardware").await?;
+            if json { text } else { hardware.pci.iter().map(pci_line).collect() }
+        }
+        Word::Report { output } => report::run(client, output.as_deref(), json).await?,
         Word::Dominfo { guest }
         | Word::Domstate { guest, .. }
         | Word::Domblklist { guest }
@@ -82,6 +86,17 @@ fn list(guests: &[Guest], all: bool) -> String {
         })
         .collect();
     table(&["Id", "Name", "State", "Ready"], &rows)
+}
+
+/// As `lspci -Dnmm` has it, which `thimble hardware` reads.
+fn pci_line(it: &PciDevice) -> String {
+    let (class, interface) = (it.class >> 8, it.class & 0xff);
+    let mut line = format!(
+        "{} \"{class:04x}\" \"{:04x}\" \"{:04x}\" -r{:02x} -p{interface:02x} \"{:04x}\" \"{:04x}\"",
+        it.slot, it.vendor, it.device, it.revision, it.subsystem_vendor, it.subsystem_device
+    );
+    line.push('\n');
+    line
 }
 
 fn nodeinfo(node: &Node) -> String {

@@ -99,6 +99,8 @@ pub enum Word {
     Dumpconfig { guest: String },
     /// The host.
     Nodeinfo,
+    /// What its kernel found.
+    Hardware,
     /// What happens.
     Event { after: Option<String>, count: Option<u64> },
     /// What all do, again and again.
@@ -111,6 +113,8 @@ pub enum Word {
     Tasks { cancel: Option<String> },
     /// Who changed what.
     Audit,
+    /// All that it tells.
+    Report { output: Option<PathBuf> },
     /// For a shell.
     Completion { shell: Shell },
 }
@@ -185,6 +189,8 @@ enum Typed {
     },
     /// Show the host
     Nodeinfo,
+    /// List the devices of the host, for `thimble hardware` to read
+    Hardware,
     /// Print what happens, as it happens
     Event {
         /// What came after this event, too; `begin` is the oldest that is known
@@ -229,6 +235,12 @@ enum Typed {
     },
     /// Show who changed what
     Audit,
+    /// Write all that the node tells of itself to one file, without secrets and without consoles
+    Report {
+        /// The file, which must not be there yet; `-` is the standard output [default: NAME-report.json]
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Print what a shell needs to complete these words
     Completion {
         /// The shell
@@ -261,12 +273,14 @@ impl From<Typed> for Word {
             Typed::Vcpuinfo { guest } => Self::Vcpuinfo { guest },
             Typed::Dumpconfig { guest } => Self::Dumpconfig { guest },
             Typed::Nodeinfo => Self::Nodeinfo,
+            Typed::Hardware => Self::Hardware,
             Typed::Event { after, count } => Self::Event { after, count },
             Typed::Top { delay, count } => Self::Top { delay, count },
             Typed::Console { guest, read_only, force } => Self::Console { guest, read_only, force },
             Typed::Log { guest } => Self::Log { guest },
             Typed::Tasks { cancel } => Self::Tasks { cancel },
             Typed::Audit => Self::Audit,
+            Typed::Report { output } => Self::Report { output },
             Typed::Completion { shell } => Self::Completion { shell },
         }
     }

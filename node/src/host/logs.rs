@@ -83,7 +83,7 @@ pub fn ask(connection: &mut Connection, asked: &LogsVerb) -> Result<Logs> {
 }
 
 /// `[    5.140] error   kernel: TEXT`.
-fn shown(line: &LogLine) -> String {
+pub fn shown(line: &LogLine) -> String {
     let (seconds, ms) = (line.ms / 1000, line.ms % 1000);
     format!("[{seconds:5}.{ms:03}] {:9} {}: {}", line.level.name(), line.source, line.text)
 }

@@ -31,3 +31,33 @@ pub struct Node {
     /// Guests that run.
     pub running: u32,
 }
+
+/// What the host's kernel found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Hardware {
+    /// Devices on the PCI bus, by place.
+    pub pci: Vec<PciDevice>,
+}
+
+/// A device on the PCI bus, as the kernel's `/sys/bus/pci/devices` has it (PCI Local Bus 3.0, section 6.2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct PciDevice {
+    /// Its place: `0000:00:1f.2`.
+    pub slot: String,
+    /// Class, subclass and programming interface, a byte each.
+    pub class: u32,
+    /// Who made it.
+    pub vendor: u16,
+    /// What it is.
+    pub device: u16,
+    /// Which of these.
+    pub revision: u8,
+    /// Who sold it; 0 where that is not said.
+    pub subsystem_vendor: u16,
+    /// As what.
+    pub subsystem_device: u16,
+    /// The driver that has it.
+    pub driver: Option<String>,
+}

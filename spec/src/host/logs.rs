@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How grave a line is (RFC 5424, 6.2.1), the gravest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// The system is unusable.
@@ -83,6 +84,7 @@ pub struct LogsVerb {
 
 /// Lines of the log. An answer holds as many as fit; who wants more asks again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Logs {
     /// The lines, the oldest first.
     pub lines: Vec<LogLine>,
@@ -96,6 +98,7 @@ pub struct Logs {
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogLine {
     /// Its number.
     pub number: u64,

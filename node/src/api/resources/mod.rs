@@ -5,6 +5,7 @@ pub mod console;
 mod description;
 mod events;
 mod guests;
+mod host;
 mod metrics;
 mod node;
 mod orders;
@@ -17,6 +18,7 @@ use super::routes::Route;
 /// All routes.
 pub const ALL: &[&[Route]] = &[
     node::ROUTES,
+    host::ROUTES,
     guests::ROUTES,
     stats::ROUTES,
     orders::ROUTES,
