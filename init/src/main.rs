@@ -20,6 +20,8 @@ mod events;
 mod guest;
 #[cfg(feature = "host")]
 mod host;
+#[cfg(any(test, not(feature = "host")))]
+mod lean;
 mod lines;
 mod net;
 mod power;

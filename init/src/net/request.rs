@@ -1,7 +1,9 @@
 //! The requests that both roles make: links, addresses, routes. Each is idempotent: what is as wanted already is left alone.
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd;
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
@@ -9,7 +11,7 @@ use netlink_packet_route::link::{LinkFlags, LinkHeader};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{AddressFamily as Family, SockFlag, SockType, socket};
 use thimble_spec::names::Ipv4Net;
 
 use super::interface;
@@ -130,9 +132,26 @@ fn default_route_message() -> RouteMessage {
 
 /// The number of an interface of this thread's namespace.
 pub fn index(name: &str) -> Result<u32> {
-    if_nametoindex(name)
-        .map_err(std::io::Error::from)
-        .doing(|| format!("find interface {name}: is there an interface {name}?"))
+    let doing = || format!("find interface {name}: is there an interface {name}?");
+    let mut request =
+        libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_ifindex: 0 } };
+    // The kernel looks for a final zero.
+    if name.len() >= libc::IFNAMSIZ {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV)).doing(doing);
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    let any = socket(Family::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).doing(doing)?;
+    // SAFETY: the ioctl reads the name and writes the number, both in `request`.
+    unsafe { get_index(any.as_raw_fd(), &raw mut request) }.doing(doing)?;
+    // SAFETY: it was set above, and by the ioctl; any four bytes are a number.
+    Ok(unsafe { request.ifr_ifru.ifru_ifindex }.cast_unsigned())
+}
+
+nix::ioctl_read_bad! {
+    /// netdevice(7). The C library's `if_nametoindex` is this ioctl too.
+    get_index, libc::SIOCGIFINDEX, libc::ifreq
 }
 
 /// Whether `IFF_UP`, the lowest bit, is set.
