@@ -132,6 +132,7 @@ fn disk(path: PathBuf, disk: &GuestDisk) -> Disk {
         path,
         format: disk.format,
         backing: disk.backing.as_ref().map(PathBuf::from),
+        serial: None,
         read_only: disk.read_only,
         direct: disk.direct,
         engine: disk.engine,

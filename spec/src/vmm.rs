@@ -166,6 +166,9 @@ pub enum Pages {
     Huge,
 }
 
+/// Bytes of a disk's serial number (virtio 1.2, section 5.2.6).
+pub const DISK_SERIAL_MAX: usize = 20;
+
 /// A block device of a guest: a file or a block device of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -180,6 +183,9 @@ pub struct Disk {
     /// read, by as many guests as want to, and none of them may be a disk that a guest writes.
     #[serde(default)]
     pub backing: Option<PathBuf>,
+    /// What the guest reads as its serial number, [`DISK_SERIAL_MAX`] bytes at most; none given is `disk` and its position.
+    #[serde(default)]
+    pub serial: Option<String>,
     /// Writes are refused.
     #[serde(default)]
     pub read_only: bool,

@@ -48,7 +48,7 @@ pub struct GuestOptions {
     pins: Vec<(u8, Vec<u16>)>,
 
     /// A file or a block device, /dev/vda for the first; with :ro, read-only. The keys: format=raw|qcow2,
-    /// backing=DIRECTORY (a qcow2 image may name files in it), direct (O_DIRECT), engine=auto|uring|sync, queues=COUNT,
+    /// backing=DIRECTORY (a qcow2 image may name files in it), serial=TEXT, direct (O_DIRECT), engine=auto|uring|sync, queues=COUNT,
     /// and the limits bandwidth=RATE[:BURST] and operations=RATE[:BURST], a second
     #[arg(long = "disk", value_name = "PATH[:ro][,KEY...]", value_parser = parse_disk)]
     disks: Vec<Disk>,
@@ -153,13 +153,14 @@ fn parse_disk(text: &str) -> Result<Disk, String> {
         path: path.into(),
         format: words.name("format")?.unwrap_or_default(),
         backing: words.text("backing").map(Into::into),
+        serial: words.text("serial").map(str::to_owned),
         read_only,
         direct: words.flag("direct"),
         engine: words.name("engine")?.unwrap_or_default(),
         queues: words.value("queues")?,
         limits: words.limits("")?,
     };
-    words.finish("format=, backing=, direct, engine=, queues=, bandwidth=, operations=")?;
+    words.finish("format=, backing=, serial=, direct, engine=, queues=, bandwidth=, operations=")?;
     Ok(disk)
 }
 

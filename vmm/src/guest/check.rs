@@ -96,6 +96,7 @@ mod tests {
                 }),
                 "leave `direct` out",
             ),
+            (refusal(|config| config.disks[0].serial = Some("x".repeat(21))), "1 to 20 bytes"),
             (refusal(|config| config.disks[0].limits.operations = none), "a limit of 0"),
             (refusal(|config| config.nets[0].queue_pairs = Some(17)), "17 queue pairs"),
             (refusal(|config| config.nets[0].mtu = Some(67)), "an MTU of 67"),

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
-use thimble_spec::vmm::{Disk as Description, DiskEngine, DiskFormat};
+use thimble_spec::vmm::{DISK_SERIAL_MAX, Disk as Description, DiskEngine, DiskFormat};
 
 use super::config::{self, QUEUE_SIZE, QUEUES_MAX, SECTOR};
 use super::disk::{Direct, Disk, Handle, Medium, measure};
@@ -45,7 +45,7 @@ impl Block {
             DiskFormat::Raw => raw(file, description)?,
             DiskFormat::Qcow2 => qcow2(file, description)?,
         };
-        Self::new(Arc::new(disk), position, queues.into(), description.engine)
+        Self::new(Arc::new(disk), position, description.serial.as_deref(), queues.into(), description.engine)
             .map_err(cannot("set up io_uring, or a timer, for the disk", description))
     }
 
@@ -58,6 +58,9 @@ impl Block {
         let reason = match description.format {
             _ if !(1..=QUEUES_MAX).contains(&queues) => {
                 format!("cannot have {queues} queues: give it 1 to {QUEUES_MAX}")
+            }
+            _ if description.serial.as_ref().is_some_and(|serial| !(1..=DISK_SERIAL_MAX).contains(&serial.len())) => {
+                format!("cannot have this serial number: give it one of 1 to {DISK_SERIAL_MAX} bytes, or leave it out")
             }
             DiskFormat::Qcow2 if description.direct => {
                 "is a qcow2 image, which is used through the host's page cache: leave `direct` out".to_owned()
@@ -73,10 +76,16 @@ impl Block {
         Err(refuse(description, &reason))
     }
 
-    fn new(disk: Arc<Disk>, position: usize, queues: u16, engine: DiskEngine) -> io::Result<Self> {
+    fn new(
+        disk: Arc<Disk>,
+        position: usize,
+        serial: Option<&str>,
+        queues: u16,
+        engine: DiskEngine,
+    ) -> io::Result<Self> {
         let lane = |queue| {
             let engine = self::engine(&disk.medium, engine)?;
-            Requests::new(position, queue, queues, disk.clone(), engine)
+            Requests::new(position, serial, queue, queues, disk.clone(), engine)
         };
         let lanes = (0..usize::from(queues)).map(lane).collect::<io::Result<_>>()?;
         Ok(Self { disk, queues, lanes })
@@ -95,7 +104,7 @@ impl Block {
     pub fn on(file: File, sectors: u64, read_only: bool, engine: DiskEngine) -> Self {
         let limits = thimble_spec::vmm::Limits::default();
         let disk = Disk::new(Medium::Raw(file), sectors, read_only, Geometry::FILE, limits);
-        Self::new(Arc::new(disk), 0, 1, engine).expect("the host gives timers and rings")
+        Self::new(Arc::new(disk), 0, None, 1, engine).expect("the host gives timers and rings")
     }
 }
 

@@ -117,12 +117,13 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// The lane of `queue` of the disk at `position`.
+    /// The lane of `queue` of the disk at `position`, which has this serial number or none of its own.
     ///
     /// # Errors
     /// The host gives no timer, or no descriptor.
     pub fn new(
         position: usize,
+        serial: Option<&str>,
         queue: usize,
         queues: u16,
         disk: Arc<Disk>,
@@ -131,7 +132,9 @@ impl Requests {
         let cached = disk.direct.as_ref().map(|direct| direct.cached.try_clone().map(Sync::new)).transpose()?;
         let mut id = [0; ID_BYTES];
         let text = format!("disk{position}");
-        id[..text.len()].copy_from_slice(text.as_bytes());
+        for (to, from) in id.iter_mut().zip(serial.unwrap_or(&text).bytes()) {
+            *to = from;
+        }
         Ok(Self {
             name: if queues == 1 { text } else { format!("disk{position}.{queue}") },
             queue,

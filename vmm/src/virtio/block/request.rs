@@ -15,7 +15,7 @@ mod code {
 }
 
 /// Bytes of a `GET_ID` answer (section 5.2.6).
-pub const ID_BYTES: usize = 20;
+pub const ID_BYTES: usize = thimble_spec::vmm::DISK_SERIAL_MAX;
 
 /// What the driver is told (section 5.2.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
