@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 
 use crate::bid::{BID_FILE, SUSPENDED};
 use crate::lock::{self, Lock};
-use crate::plan::{self, Place};
+use crate::plan::{self, PARAMETERS_FILE, Place};
 use crate::room::PAUSED;
 use crate::shared::{self, Shared};
 use crate::{cgroup, disk, tap};
@@ -65,8 +65,12 @@ pub async fn start(guest: &Guest, index: u32, handle: &Handle) -> Result<Start> 
     }
     let version = Shared::default().next();
     shared::record(&place, &version)?;
-    let config = serde_json::to_vec_pretty(&plan::config(guest, &version, jail)?)?;
+    let (config, parameters) = plan::config(guest, &version, jail)?;
+    let config = serde_json::to_vec_pretty(&config)?;
     write_whole(&place.file(CONFIG_FILE), &config)?;
+    if let Some(parameters) = parameters {
+        write_whole(&place.file(PARAMETERS_FILE), &parameters)?;
+    }
     for stale in [EXIT_FILE, CONTROL_FILE, TOLD_RUNNING, READY_FILE, PAUSED, SUSPENDED, BID_FILE] {
         match fs::remove_file(place.file(stale)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use thimble_spec::appliance::{DiskSource, Guest, GuestDisk, GuestNetwork};
-use thimble_spec::cmdline::{Cmdline, CmdlineError, DEFAULT_IMAGE, GuestParams};
+use thimble_spec::cmdline::{Cmdline, DEFAULT_IMAGE, GuestParams, PlaceError};
 use thimble_spec::names::tap_name;
+use thimble_spec::parameters::DISK_SERIAL;
 use thimble_spec::paths;
-use thimble_spec::vmm::{DISK_WORKERS, Discovery, Disk, GuestConfig, Jail, Net, NetBackend, Pages, Vsock};
+use thimble_spec::vmm::{DISK_WORKERS, Discovery, Disk, DiskEngine, GuestConfig, Jail, Net, NetBackend, Pages, Vsock};
 
 use crate::shared::Version;
 
@@ -75,48 +76,61 @@ pub fn threads(guest: &Guest) -> u64 {
     u64::from(guest.vcpus) + u64::from(disk) * (1 + u64::from(DISK_WORKERS)) + u64::from(net) * 2
 }
 
-/// What the guest's VMM is told.
+/// In a guest's run directory: its configuration device ([`thimble_spec::parameters`]), if it has one.
+pub const PARAMETERS_FILE: &str = "parameters";
+
+/// What the guest's VMM is told, and what is on the guest's configuration device, if it needs one: at
+/// [`PARAMETERS_FILE`].
 ///
 /// # Errors
-/// A kernel command line that cannot be written.
-pub fn config(guest: &Guest, version: &Version, jail: Jail) -> Result<GuestConfig, CmdlineError> {
+/// What the guest is told cannot be told.
+pub fn config(guest: &Guest, version: &Version, jail: Jail) -> Result<(GuestConfig, Option<Vec<u8>>), PlaceError> {
     let network = guest.network.as_ref();
     // A disk that the guest cannot write to is not for its changes: it finds the disk there, and mounts it itself.
     let keeps_changes = guest.disk.as_ref().is_some_and(|disk| !disk.read_only);
-    let mut cmdline = Cmdline::parse(KERNEL_WORDS);
-    GuestParams {
+    let mut words = Cmdline::parse(KERNEL_WORDS);
+    if guest.balloon.is_some_and(|balloon| balloon.free_page_reporting) {
+        words.set(REPORT_ORDER, report_order(guest.memory_kind.pages));
+    }
+    let told = GuestParams {
         name: guest.name.clone(),
         address: network.and_then(|network| network.address),
         gateway: network.and_then(|network| network.gateway),
         dns: network.map(|network| network.dns.clone()).unwrap_or_default(),
         image: DEFAULT_IMAGE.to_owned(),
         disk: keeps_changes.then(|| OWN_DISK.to_owned()),
-    }
-    .write(&mut cmdline);
-    if guest.balloon.is_some_and(|balloon| balloon.free_page_reporting) {
-        cmdline.set(REPORT_ORDER, report_order(guest.memory_kind.pages));
-    }
+        parameters: guest.parameters.clone(),
+    };
+    let (cmdline, parameters) = told.place(words)?;
     let image = Disk { path: image(guest), read_only: true, ..Disk::default() };
     let own = own_disk(guest).zip(guest.disk.as_ref()).map(|(path, described)| disk(path, described));
     let socket = || Place::of(&guest.name).file(VSOCK_DIR).join(VSOCK_FILE);
-    Ok(GuestConfig {
+    let more = parameters.as_ref().map(|_| Disk {
+        path: Place::of(&guest.name).file(PARAMETERS_FILE),
+        serial: Some(DISK_SERIAL.to_owned()),
+        read_only: true,
+        engine: DiskEngine::Sync,
+        ..Disk::default()
+    });
+    let config = GuestConfig {
         name: guest.name.clone(),
         vcpus: guest.vcpus,
         // The definition allows whole MiB only, and no more than fit.
         memory_mib: u32::try_from(guest.memory.bytes() >> 20).unwrap_or(u32::MAX),
         kernel: version.kernel.clone(),
         initrd: Some(version.initrd.clone()),
-        cmdline: cmdline.render()?,
+        cmdline,
         discovery: Discovery::Cmdline,
         cpu: guest.cpu.clone(),
         memory: guest.memory_kind,
-        disks: [Some(image), own].into_iter().flatten().collect(),
+        disks: [Some(image), own, more].into_iter().flatten().collect(),
         nets: network.map(|network| net(tap_name(&guest.name), network)).into_iter().collect(),
         virtio_console: guest.virtio_console,
         balloon: guest.balloon,
         vsock: guest.vsock.map(|cid| Vsock { cid, path: socket() }),
         jail: Some(jail),
-    })
+    };
+    Ok((config, parameters))
 }
 
 /// 256 KiB; where the host has huge pages it takes nothing smaller, or would lose them by taking it: 2 MiB then.
@@ -160,9 +174,13 @@ mod tests {
     use thimble_spec::names::Mac;
     use thimble_spec::vmm::{Balloon, CpuModel, DiskEngine, DiskFormat, Limits, Rate};
 
-    fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig, CmdlineError> {
+    fn placed(guest: &Guest, jail: Jail) -> Result<(GuestConfig, Option<Vec<u8>>), PlaceError> {
         let version = Version { kernel: paths::GUEST_KERNEL.into(), initrd: paths::GUEST_INITRD.into(), hashes: None };
         super::config(guest, &version, jail)
+    }
+
+    fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig, PlaceError> {
+        placed(guest, jail).map(|(config, _)| config)
     }
 
     use crate::testing::{definition, guest};
@@ -283,6 +301,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_long_for_the_command_line_is_on_a_disk_behind_the_others() {
+        let keys = |length| {
+            let disk = "memory = \"64MiB\"\ndisk = { size = \"16MiB\" }";
+            guest(&format!("{disk}\nrole = \"db\"\nenvironment = {{ A = \"{}\" }}", "x".repeat(length)))
+        };
+        let (config, device) = placed(&keys(10), jail(0, None)).unwrap();
+        assert_eq!((config.disks.len(), device), (2, None));
+        assert!(config.cmdline.contains("thimble.guest-role=db thimble.env.A=xxxxxxxxxx"), "{}", config.cmdline);
+        let (config, device) = placed(&keys(3000), jail(0, None)).unwrap();
+        assert!(config.cmdline.ends_with("thimble.config=thimble-config"), "{}", config.cmdline);
+        let disk = &config.disks[2];
+        assert_eq!((disk.path.to_str(), disk.read_only), (Some("/run/thimble/guests/web1/parameters"), true));
+        let words = thimble_spec::parameters::read(&device.unwrap()).unwrap();
+        assert_eq!(words.get("thimble.env.A").map(str::len), Some(3000));
+    }
+
+    #[test]
     fn a_disk_that_cannot_be_written_to_is_not_for_the_guests_changes() {
         let keys = "memory = \"64MiB\"\ndisk = { device = \"/dev/sdb\", read-only = true, direct = true }";
         let config = config(&guest(keys), jail(0, None)).unwrap();
@@ -372,6 +407,11 @@ mod tests {
             key("virtio-console", flag()),
             key("network", network),
             key("disk", disk()),
+            key("role", one(&["\"db\"", "\"Db\""])),
+            key(
+                "environment",
+                (0..70_000usize).prop_map(|length| format!("{{ A = \"{}\" }}", "x ".repeat(length / 2))),
+            ),
         ];
         keys.prop_map(|keys| keys.into_iter().flatten().collect::<Vec<_>>().join("\n"))
     }

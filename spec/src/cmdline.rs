@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 use thiserror::Error;
 
 use crate::names::Ipv4Net;
+use crate::parameters::{CONFIG, DISK_SERIAL, Parameters, ParametersError, pack};
 
 /// Longest command line that an x86 kernel keeps: `COMMAND_LINE_SIZE` (arch/x86/include/asm/setup.h) less the final
 /// zero. What goes beyond is cut off by the kernel without a word.
@@ -45,6 +46,17 @@ pub enum CmdlineError {
     Missing(&'static str),
 }
 
+/// What a guest is told cannot be told.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PlaceError {
+    /// By the command line.
+    #[error(transparent)]
+    Cmdline(#[from] CmdlineError),
+    /// By a configuration device.
+    #[error(transparent)]
+    Parameters(#[from] ParametersError),
+}
+
 /// A command line, split as the kernel does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cmdline {
@@ -74,6 +86,16 @@ impl Cmdline {
     /// The value of the last `key=value`; the kernel's own options work so too.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.words.iter().rev().find(|(word, _)| word == key)?.1.as_deref()
+    }
+
+    /// The values of all `key=value`, in their order.
+    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.words.iter().filter(move |(word, _)| word == key).filter_map(|(_, value)| value.as_deref())
+    }
+
+    /// All words, in their order, with their values.
+    pub fn words(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.words.iter().map(|(key, value)| (key.as_str(), value.as_deref()))
     }
 
     /// Whether `flag` stands there, with a value or without.
@@ -174,14 +196,37 @@ pub struct GuestParams {
     pub image: String,
     /// Block device of the guest's own (`thimble.disk`), `/dev/vdb`; without one, changes live in memory.
     pub disk: Option<String>,
+    /// What its services, its users and its disk are told.
+    pub parameters: Parameters,
 }
+
+/// The most that the node puts on a guest's command line: the VMM adds up to 45 bytes a device.
+const GUEST_MAX_BYTES: usize = 1536;
 
 /// Where the shared image is when the command line does not say.
 pub const DEFAULT_IMAGE: &str = "/dev/vda";
 
 impl GuestParams {
-    /// Writes the parameters behind what is in `line` already.
-    pub fn write(&self, line: &mut Cmdline) {
+    /// The command line that tells all of it, behind `words`; and, where that is too long for one or holds what one cannot
+    /// hold, a configuration device ([`crate::parameters`]) with what is left out of it.
+    ///
+    /// # Errors
+    /// There is more than a configuration device holds; what is left does not fit on a command line.
+    pub fn place(&self, mut words: Cmdline) -> Result<(String, Option<Vec<u8>>), PlaceError> {
+        self.write_network(&mut words);
+        let mut more = Cmdline::default();
+        self.parameters.write(&mut more);
+        let mut whole = words.clone();
+        whole.extend(more.clone());
+        if let Some(line) = whole.render().ok().filter(|line| line.len() <= GUEST_MAX_BYTES) {
+            return Ok((line, None));
+        }
+        words.set(CONFIG, DISK_SERIAL);
+        Ok((words.render()?, Some(pack(&more)?)))
+    }
+
+    /// Writes who the guest is and what its devices are behind what is in `line` already.
+    fn write_network(&self, line: &mut Cmdline) {
         let mut set = |key: &str, value: String| {
             line.set(&format!("{PREFIX}{key}"), value);
         };
@@ -223,6 +268,7 @@ impl GuestParams {
             },
             image: line.get("thimble.image").unwrap_or(DEFAULT_IMAGE).to_owned(),
             disk: line.get("thimble.disk").map(str::to_owned),
+            parameters: Parameters::read(line),
         })
     }
 }
@@ -251,14 +297,23 @@ mod tests {
             dns: vec![Ipv4Addr::new(10, 1, 1, 3)],
             image: "/dev/vda".to_owned(),
             disk: Some("/dev/vdb".to_owned()),
+            parameters: Parameters::default(),
         }
+    }
+
+    /// What a guest with this command line and this configuration device reads.
+    fn told((line, device): (String, Option<Vec<u8>>)) -> GuestParams {
+        let mut line = Cmdline::parse(&line);
+        if let Some(device) = device {
+            line.extend(crate::parameters::read(&device).unwrap());
+        }
+        GuestParams::read(&line).unwrap()
     }
 
     #[test]
     fn a_guests_line_reads_back() {
-        let mut line = Cmdline::parse("console=ttyS0 quiet");
-        web1().write(&mut line);
-        let text = line.render().unwrap();
+        let (text, device) = web1().place(Cmdline::parse("console=ttyS0 quiet")).unwrap();
+        assert_eq!(device, None);
         assert_eq!(
             text,
             "console=ttyS0 quiet thimble.role=guest thimble.name=web1 thimble.address=10.1.1.11/24 \
@@ -293,7 +348,36 @@ mod tests {
         assert!(matches!(Cmdline::default().set("a", "x".repeat(3000)).render(), Err(CmdlineError::TooLong(_))));
     }
 
+    #[test]
+    fn what_does_not_fit_is_on_a_device() {
+        let mut guest = web1();
+        let place = |guest: &GuestParams| guest.place(Cmdline::default()).unwrap();
+        let mut variable = |value: String| {
+            guest.parameters.environment.insert("A".to_owned(), value);
+            let placed = place(&guest);
+            assert_eq!(told(placed.clone()), guest);
+            placed
+        };
+        assert_eq!(variable("b c".to_owned()).1, None);
+        assert!(variable("b c".to_owned()).0.ends_with(" thimble.env.A=\"b c\""));
+        for value in ["x".repeat(GUEST_MAX_BYTES), "a\nb".to_owned(), "a\"b".to_owned()] {
+            let (line, device) = variable(value);
+            assert!(line.ends_with(" thimble.config=thimble-config"), "{line}");
+            assert_eq!(device.unwrap().len() % 512, 0);
+        }
+        guest.parameters.environment.insert("A".to_owned(), "a\0b".to_owned());
+        assert!(matches!(guest.place(Cmdline::default()), Err(PlaceError::Parameters(_))));
+    }
+
     proptest! {
+        #[test]
+        fn what_a_guest_is_told_it_reads(parameters in crate::parameters::any_parameters()) {
+            let guest = GuestParams { parameters, ..web1() };
+            let placed = guest.place(Cmdline::parse("console=ttyS0 quiet")).unwrap();
+            prop_assert!(placed.0.len() <= GUEST_MAX_BYTES);
+            prop_assert_eq!(told(placed), guest);
+        }
+
         #[test]
         fn what_is_written_reads_back(values in prop::collection::vec(("[a-z.]{1,8}", "[ -!#-~]{0,20}"), 0..8)) {
             let mut line = Cmdline::default();

@@ -13,6 +13,7 @@
 //! | [`service`] | the builder and the guest's PID 1 |
 //! | [`host`] | the host's PID 1 and whoever asks it |
 //! | [`cmdline`] | whoever starts a kernel and its PID 1 |
+//! | [`parameters`] | the node daemon and a guest's PID 1: what does not fit on a command line |
 //! | [`modules`] | the builder and the host's PID 1 |
 //! | [`release`] | the builder, the boot partition and whoever updates it |
 //! | [`reply`] | whoever answers at a control socket, and whoever asks |
@@ -46,6 +47,7 @@ pub mod json;
 pub mod manifest;
 pub mod modules;
 pub mod names;
+pub mod parameters;
 pub mod paths;
 pub mod recipe;
 pub mod release;

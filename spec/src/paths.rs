@@ -73,5 +73,7 @@ pub const GIVEN_UP: &str = "/data/update.given-up";
 /// In a guest's initramfs: an empty ext4 file system as a list of the blocks that are not zero, see
 /// [`crate::template`].
 pub const DISK_TEMPLATE: &str = "/thimble/disk.template";
+/// In a guest: which machine it is (machine-id(5)).
+pub const MACHINE_ID: &str = "/etc/machine-id";
 /// In a guest's image: its services ([`crate::service::Services`] as JSON).
 pub const SERVICES: &str = "/etc/thimble/services.json";

@@ -11,6 +11,8 @@
 //! pack = "small"                              # or "fast"
 //! read-only-root = true                       # services write to the directories below and nowhere else
 //!
+//! identity = ["/var/lib/dropbear"]            # what a copy of a guest's disk must not keep
+//!
 //! [links]                                     # symbolic links: path = target
 //! "/bin/sh" = "/usr/bin/busybox"
 //! [users]                                     # name = uid (and gid)
@@ -62,6 +64,10 @@ pub struct Recipe {
     /// Whether services find a root that nobody writes to, with [`Self::directories`] on the guest's disk.
     #[serde(default, rename = "read-only-root")]
     pub read_only_root: bool,
+    /// Files, and directories of which the content goes, that make a guest itself: one that is started from a copied disk
+    /// makes new ones.
+    #[serde(default)]
+    pub identity: Vec<String>,
     /// Symbolic links: path to target.
     #[serde(default)]
     pub links: BTreeMap<String, String>,

@@ -18,6 +18,9 @@ pub struct Services {
     /// Directories to make before anything starts; those that exist keep their content and get owner and mode.
     #[serde(default)]
     pub directories: Vec<Directory>,
+    /// What makes a machine itself: files, and directories of which the content goes, when it becomes another one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identity: Vec<String>,
     /// In an order in which each stands behind those that it names in `after`.
     #[serde(default)]
     pub services: Vec<Service>,

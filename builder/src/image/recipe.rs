@@ -78,6 +78,7 @@ fn merge(recipe: &mut Recipe, other: &Recipe) {
     lists(&mut recipe.packages, &other.packages, String::clone);
     lists(&mut recipe.keep, &other.keep, String::clone);
     lists(&mut recipe.stubs, &other.stubs, String::clone);
+    lists(&mut recipe.identity, &other.identity, String::clone);
     lists(&mut recipe.ports, &other.ports, |port| *port);
     lists(&mut recipe.directories, &other.directories, |directory| directory.path.clone());
     lists(&mut recipe.services, &other.services, |service| service.name.clone());
@@ -102,6 +103,9 @@ impl Checker<'_> {
     fn check(&mut self) -> Services {
         for (index, path) in self.recipe.keep.iter().enumerate() {
             self.path(path, &format!("keep[{index}]"));
+        }
+        for (index, path) in self.recipe.identity.iter().enumerate() {
+            self.path(path, &format!("identity[{index}]"));
         }
         for path in self.recipe.links.keys() {
             self.path(path, &format!("links.\"{path}\""));
@@ -129,6 +133,7 @@ impl Checker<'_> {
             sysctl: self.recipe.sysctl.clone(),
             read_only_root: self.recipe.read_only_root,
             directories,
+            identity: self.recipe.identity.clone(),
             services: self.services(),
         }
     }

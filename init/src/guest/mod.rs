@@ -1,7 +1,10 @@
 //! The guest's role: network, root from the shared image and the guest's own disk, services, and an orderly end.
 
 mod agent;
+mod config;
 mod disk;
+mod identity;
+mod keys;
 mod root;
 mod services;
 
@@ -52,17 +55,22 @@ pub fn run(line: &Cmdline, signals: &SignalFd) -> ! {
 
 /// Up to the services; an error here means that the guest cannot be.
 fn start(line: &Cmdline) -> Result<(Guest, Root)> {
-    let params = GuestParams::read(line).map_err(|error| Error::Said(error.to_string()))?;
+    let line = config::complete(line)?;
+    let params = GuestParams::read(&line).map_err(|error| Error::Said(error.to_string()))?;
     // A guest without its network can still be reached by its console, and says what is wrong there.
     if let Err(error) = net::set_host_name(&params.name).and_then(|()| network(&params)) {
         console::failed(&error);
     }
     let root = root::enter(&params)?;
-    if !params.dns.is_empty() {
-        let written = net::write_resolv_conf(Path::new("/"), &params.dns);
-        written.unwrap_or_else(|error| console::failed(&error));
+    let resolved = if params.dns.is_empty() { Ok(()) } else { net::write_resolv_conf(Path::new("/"), &params.dns) };
+    for done in [resolved, identity::machine_id(Path::new("/")), keys::authorize(&params.parameters.ssh_keys)] {
+        done.unwrap_or_else(|error| console::failed(&error));
     }
-    let services = services::read().and_then(|services| {
+    let services = services::read().and_then(|mut services| {
+        let variables = params.parameters.variables();
+        for service in &mut services.services {
+            service.environment.extend(variables.clone());
+        }
         services::prepare(&services);
         Supervisor::new(services.services).map_err(|error| Error::Said(format!("{SERVICES}: {}", error.sentence())))
     });

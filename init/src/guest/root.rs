@@ -13,7 +13,7 @@ use thimble_spec::cmdline::GuestParams;
 use thimble_spec::paths::{DATA_DIR, DISK_TEMPLATE};
 use thimble_spec::service::Directory;
 
-use super::disk;
+use super::{disk, identity};
 use crate::clock::wait_until;
 use crate::console;
 use crate::early::make_directory;
@@ -22,10 +22,12 @@ use crate::power;
 
 /// Where the image is mounted before it is the root.
 const IMAGE_DIR: &str = "/image";
+/// On the guest's own disk: what is written over the image.
+const UPPER: &str = "upper";
 /// Where the two are put together.
 const ROOT_DIR: &str = "/root";
 /// How long a block device may take to appear.
-const DEVICE_LIMIT: Duration = Duration::from_secs(10);
+pub const DEVICE_LIMIT: Duration = Duration::from_secs(10);
 /// Mounts of the early boot that the new root keeps.
 const KEPT: [&str; 5] = ["/dev", "/proc", "/sys", "/run", "/tmp"];
 
@@ -58,10 +60,13 @@ pub fn enter(params: &GuestParams) -> Result<Root> {
             None
         }
     };
+    if let Some(word) = &params.parameters.identity {
+        identity::renew(word, Path::new(DATA_DIR), &Path::new(DATA_DIR).join(UPPER), Path::new(IMAGE_DIR))?;
+    }
     // The upper directory becomes the root directory: its mode is the root's.
-    make_directory(format!("{DATA_DIR}/upper"), 0o755)?;
+    make_directory(format!("{DATA_DIR}/{UPPER}"), 0o755)?;
     make_directory(format!("{DATA_DIR}/work"), 0o755)?;
-    let options = format!("lowerdir={IMAGE_DIR},upperdir={DATA_DIR}/upper,workdir={DATA_DIR}/work");
+    let options = format!("lowerdir={IMAGE_DIR},upperdir={DATA_DIR}/{UPPER},workdir={DATA_DIR}/work");
     mount(Some("overlay"), ROOT_DIR, Some("overlay"), MsFlags::MS_NOATIME, Some(options.as_str()))
         .doing(|| "put the guest's root together with overlayfs".to_owned())?;
     switch()?;

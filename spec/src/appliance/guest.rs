@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ip::IpNet;
 use crate::names::{Ipv4Net, Mac};
+use crate::parameters::Parameters;
 use crate::units::ByteSize;
 use crate::vmm::{Balloon, Cpu, DiskEngine, DiskFormat, Limits, Memory};
 
@@ -37,6 +38,9 @@ pub struct Guest {
     pub disk: Option<GuestDisk>,
     /// Whether the host starts it.
     pub autostart: bool,
+    /// What it is told beside its network.
+    #[serde(default)]
+    pub parameters: Parameters,
 }
 
 /// A guest's network interface.

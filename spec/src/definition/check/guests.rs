@@ -7,6 +7,7 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 
 use super::super::source;
+use super::parameters::Told;
 use super::{Checker, Devices, Once, User};
 use crate::appliance::{BridgeMode, Guest, GuestNetwork, Network, Plug};
 use crate::ip::IpNet;
@@ -77,7 +78,14 @@ impl Checker<'_> {
             taken.macs.take(self, &network.mac, mac_place, &format!("{key}.network.mac"), "MAC address");
             network
         });
+        let told = Told {
+            ssh_keys: guest.ssh_keys,
+            role: guest.role,
+            environment: guest.environment,
+            identity: guest.identity,
+        };
         Guest {
+            parameters: self.parameters(told, name.span(), &key),
             vcpus,
             cpu: self.cpu(guest.cpu, vcpus, &format!("{key}.cpu")),
             memory,

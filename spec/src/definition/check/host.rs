@@ -277,7 +277,7 @@ fn host_name(text: &str) -> bool {
 }
 
 /// A line of `authorized_keys` without options: kind, key, and a comment if one likes.
-fn check_key(key: &str) -> Result<(), String> {
+pub(super) fn check_key(key: &str) -> Result<(), String> {
     let mut words = key.split(' ');
     let kind = words.next().unwrap_or_default();
     if !SSH_KEYS.contains(&kind) {

@@ -7,6 +7,7 @@ mod guests;
 mod host;
 mod kernels;
 mod network;
+mod parameters;
 mod storage;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! `[[guest]]`.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use serde::Deserialize;
@@ -36,6 +37,14 @@ pub(in crate::definition) struct Guest {
     pub disk: Option<Spanned<Disk>>,
     #[serde(default = "yes")]
     pub autostart: bool,
+    #[serde(default)]
+    pub ssh_keys: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub role: Option<Spanned<String>>,
+    #[serde(default)]
+    pub environment: BTreeMap<Spanned<String>, Spanned<String>>,
+    #[serde(default)]
+    pub identity: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

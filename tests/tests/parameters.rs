@@ -1,0 +1,89 @@
+//! What guests are told by their definition: keys, a role, variables, by the command line and by a configuration device;
+//! and a guest that is started from another's disk.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use thimble_tests::{BOOT_LIMIT, Boot, Definition, Machine, free_port, ssh};
+
+const LIMIT: Duration = Duration::from_secs(180);
+/// Keys of the first guest.
+const KEYS: usize = 20;
+/// Bytes of its longest variable: twice what a command line holds.
+const LONG: usize = 4096;
+
+/// The variables that the guest's server for ssh was started with, the command line, and the number of keys.
+const TOLD: &str = "tr '\\0' '\\n' </proc/$(ps | awk '/[d]ropbear -F/ { print $1; exit }')/environ; cat /proc/cmdline; \
+                    wc -l </root/.ssh/authorized_keys";
+
+/// Machine id and host keys of the guest behind a port.
+fn identity(port: u16, key: &Path) -> [String; 2] {
+    ["cat /etc/machine-id", "cd /var/lib/dropbear && sha256sum *ed25519*"].map(|command| {
+        let text = ssh::said(port, key, command);
+        assert!(text.len() > 32, "{text}");
+        text
+    })
+}
+
+#[test]
+fn guests_know_what_they_are_told_and_a_copy_becomes_a_guest_of_its_own() {
+    // Given a guest with twenty keys and more variables than a command line holds,
+    let directory = TempDir::new().expect("a temporary directory");
+    let keys: Vec<_> = (0..KEYS).map(|number| ssh::key(directory.path(), &format!("key{number}"))).collect();
+    let (stranger, _) = ssh::key(directory.path(), "stranger");
+    let all: Vec<String> = keys.iter().map(|(_, public)| format!("{public:?}")).collect();
+    let (key, public) = &keys[0];
+    let changes = [("ALL-KEYS", all.join(", ")), ("THE-KEY", public.clone()), ("LONG VALUE", "x ".repeat(LONG / 2))];
+    let changes: Vec<(&str, &str)> = changes.iter().map(|(from, to)| (*from, to.as_str())).collect();
+    let out = Definition::read("tests/library/parameters.toml")
+        .with(&changes)
+        .build(directory.path(), ["--format", "netboot"]);
+    let (host, one, two) = (free_port(), free_port(), free_port());
+    let forward = [(host, "host:22"), (one, "one:22"), (two, "two:22")];
+    let mut machine = Machine::boot(&Boot { forward: &forward, ..Boot::new(&out, "direct") });
+    machine.wait_all(&["^thimble: guest one ready", "^thimble: guest stays ready"], BOOT_LIMIT);
+
+    // then the first and the last of the keys log in, and no other,
+    ssh::wait(one);
+    let told = ssh::said(one, key, TOLD);
+    assert_eq!(ssh::said(one, &keys[KEYS - 1].0, "hostname"), "one\n");
+    let refused = ssh::run(one, Some(&stranger), "id");
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("Permission denied"));
+    // and its services have the variables, which are on a configuration device.
+    let long = format!("LONG={}", "x ".repeat(LONG / 2));
+    for wanted in [long.as_str(), "QUOTED=say \"hi\"", "THIMBLE_ROLE=db-primary", "HOSTNAME=one", "20"] {
+        assert!(told.lines().any(|line| line == wanted), "{wanted}: {told}");
+    }
+    assert!(told.contains("thimble.config=thimble-config") && !told.contains("thimble.ssh-key"), "{told}");
+
+    // When another one is started from a copy of its disk,
+    let first = identity(one, key);
+    ssh::wait(host);
+    let disks = "/data/guests/one/disk.raw /data/guests/two/disk.raw";
+    let copy = format!("thimblectl shutdown one --wait && mkdir -p /data/guests/two && cp {disks}");
+    ssh::said(host, key, &copy);
+    ssh::said(host, key, "thimblectl start one --wait && thimblectl start two --wait");
+    machine.wait_all(&["^thimble: guest one ready", "^thimble: guest two ready"], LIMIT);
+    // then that is a guest of its own, and the first one is what it was;
+    ssh::wait(one);
+    ssh::wait(two);
+    assert_eq!(identity(one, key), first);
+    let second = identity(two, key);
+    assert!(first.iter().zip(&second).all(|(first, second)| first != second), "{first:?} {second:?}");
+    // what it is told fits on its command line.
+    let told = ssh::said(two, key, TOLD);
+    assert!(told.lines().any(|line| line == "SHORT=one two") && told.contains("thimble.identity=two"), "{told}");
+    assert!(!told.contains("thimble.config"), "{told}");
+
+    // And after a reboot both still are who they were.
+    ssh::said(host, key, "thimblectl reboot one --wait && thimblectl reboot two --wait");
+    machine.wait_all(&["^thimble: guest one ready", "^thimble: guest two ready"], LIMIT);
+    ssh::wait(one);
+    ssh::wait(two);
+    assert_eq!([identity(one, key), identity(two, key)], [first, second]);
+    machine.press_power_button();
+    assert!(machine.end(LIMIT).success());
+    let errors: Vec<&String> = machine.seen().iter().filter(|line| line.contains("thimble: error")).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
