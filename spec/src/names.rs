@@ -66,6 +66,12 @@ pub fn tap_name(guest: &str) -> String {
     format!("{PREFIX}.{:010x}", fnv1a(guest.bytes()) & 0xff_ffff_ffff)
 }
 
+/// What a macvtap is opened by: the driver names the device after the interface's index, and no other interface has one
+/// (drivers/net/macvtap.c).
+pub fn macvtap_device(index: u32) -> String {
+    format!("/dev/tap{index}")
+}
+
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);

@@ -1,12 +1,13 @@
 //! A guest's own door to a link of the host's (drivers/net/macvtap.c): frames pass beside the host.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::net::if_::if_nametoindex;
 use rtnetlink::packet_route::link::MacVtapMode;
 use rtnetlink::{Handle, LinkMacVtap};
 use thimble_spec::appliance::GuestNetwork;
+use thimble_spec::names::macvtap_device;
 
 use super::index;
 
@@ -35,13 +36,8 @@ pub async fn plug(handle: &Handle, name: &str, link: &str, network: &GuestNetwor
 /// The kernel refuses.
 pub async fn unplug(handle: &Handle, name: &str) -> Result<()> {
     let Ok(index) = if_nametoindex(name) else { return Ok(()) };
-    if !device(index).exists() {
+    if !Path::new(&macvtap_device(index)).exists() {
         return Ok(());
     }
     handle.link().del(index).execute().await.with_context(|| format!("removing the macvtap {name}"))
-}
-
-/// What a macvtap is opened by: the driver names the device after the index of the interface, and no other interface has one.
-fn device(index: u32) -> PathBuf {
-    PathBuf::from(format!("/dev/tap{index}"))
 }

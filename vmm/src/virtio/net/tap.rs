@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::net::if_::if_nametoindex;
+use thimble_spec::names::macvtap_device;
 
 use super::config;
 use crate::error::{Error, Result};
@@ -228,9 +229,9 @@ fn attach(name: &str, flags: libc::c_int) -> io::Result<File> {
     Ok(file)
 }
 
-/// What the interface is opened by: macvtaps have a device each, named after the interface's index.
+/// What the interface is opened by: macvtaps have a device each.
 fn device(name: &str) -> PathBuf {
-    let own = if_nametoindex(name).map(|index| PathBuf::from(format!("/dev/tap{index}")));
+    let own = if_nametoindex(name).map(|index| PathBuf::from(macvtap_device(index)));
     own.ok().filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("/dev/net/tun"))
 }
 
