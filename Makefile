@@ -33,12 +33,12 @@ lint: programs
 	$(CARGO) clippy --quiet --package thimble-init --no-default-features --all-targets -- -D warnings
 
 unit: programs
-	$(CARGO) test --quiet --release --workspace --exclude thimble-tests
+	@scripts/tests --workspace --exclude thimble-tests -- --quiet
 
 # One machine at a time: each has as many processors as there are.
 system: build
 	@scripts/debian-tree >/dev/null
-	@scripts/with-qemu scripts/system-tests
+	@scripts/with-qemu scripts/tests --package thimble-tests -- --test-threads=1
 
 host-kernel-test: build ## compile a kernel for the host and boot it: 10 minutes and more the first time
 	scripts/with-qemu $(CARGO) test --release --package thimble-tests --features host-kernel --test host_kernel -- --test-threads=1 --nocapture
