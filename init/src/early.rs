@@ -99,8 +99,16 @@ pub const COMMON: &[Entry] = &[
 pub const HOST: &[Entry] = &[
     directory("/etc", 0o755),
     directory("/run/thimble", 0o755),
-    // The kernel makes this mount point itself, when it has control groups.
-    Entry::Mount { kind: "cgroup2", path: "/sys/fs/cgroup", flags: DATA, options: "nsdelegate", optional: true },
+    // The kernel makes this mount point itself, when it has control groups. A process moves into a group at once: the kernel
+    // has a thread of its own for each virtual machine, which it moves while its maker waits, and without `favordynmods` each
+    // move lasts until every processor has passed through the scheduler (Documentation/admin-guide/cgroup-v2.rst; Linux 6.0).
+    Entry::Mount {
+        kind: "cgroup2",
+        path: "/sys/fs/cgroup",
+        flags: DATA,
+        options: "nsdelegate,favordynmods",
+        optional: true,
+    },
 ];
 
 impl Entry {

@@ -23,12 +23,13 @@ const SHOWN_LINES: usize = 60;
 /// Begins the line that ends a command's output; behind it is the command's exit status.
 const END: &str = "@@end";
 
-/// PID 1 of the machine.
+/// PID 1 of the machine. Control groups are as our host has them (`init/src/early.rs`).
 const INIT: &str = r#"#!/bin/bash
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 for fs in proc:proc sysfs:sys devtmpfs:dev; do mount -t ${fs%:*} none /${fs#*:} 2>/dev/null; done
 mkdir -p /dev/pts; mount -t devpts pts /dev/pts
-mount -t tmpfs tmp /tmp; mount -t tmpfs run /run; mount -t cgroup2 cgroup /sys/fs/cgroup
+mount -t tmpfs tmp /tmp; mount -t tmpfs run /run
+mount -t cgroup2 -o nsdelegate,favordynmods cgroup /sys/fs/cgroup
 echo 1 > /proc/sys/kernel/printk
 modprobe -a kvm-amd tun vhost_net bridge loop 2>/dev/null
 ip link set lo up
