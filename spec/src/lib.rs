@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`definition`] | the administrator's TOML and the builder (feature `toml`) |
 //! | [`appliance`] | the builder and the host: a definition that has been checked |
+//! | [`rules`] | whoever defines a guest, and whoever checks that |
 //! | [`feature`] | the definition and the builder: what a host has only if asked |
 //! | [`recipe`] | an image's TOML and the builder (feature `toml` to read it) |
 //! | [`secure_boot`] | the definition and the builder |
@@ -52,6 +53,7 @@ pub mod paths;
 pub mod recipe;
 pub mod release;
 pub mod reply;
+pub mod rules;
 pub mod secure_boot;
 pub mod service;
 pub mod slot;

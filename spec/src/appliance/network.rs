@@ -111,7 +111,7 @@ pub struct Link {
 
 impl Link {
     /// Its fixed addresses of IPv4.
-    pub fn ipv4(&self) -> impl Iterator<Item = Ipv4Net> {
+    pub fn ipv4(&self) -> impl Iterator<Item = Ipv4Net> + Clone {
         self.addresses.iter().filter_map(|address| address.v4())
     }
 

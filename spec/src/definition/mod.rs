@@ -8,7 +8,6 @@ mod check;
 mod mistake;
 mod source;
 
-pub use check::{HOST_MEMORY, MEMORY_MIN, VCPUS_MAX};
 pub use mistake::{Mistake, Mistakes};
 
 use crate::appliance::Appliance;

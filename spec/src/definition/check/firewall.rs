@@ -6,6 +6,7 @@ use super::super::source;
 use super::{Checker, inner};
 use crate::appliance::{Firewall, HostSettings, Opening, Protocol};
 use crate::ip::IpNet;
+use crate::rules;
 
 /// A port that another table of the definition opens.
 struct Own {
@@ -73,11 +74,7 @@ impl Checker<'_> {
     /// Networks, each written as one.
     pub(super) fn networks(&mut self, nets: &[Spanned<IpNet>], key: &str) {
         for (index, net) in nets.iter().enumerate() {
-            let network = net.get_ref().network();
-            if network != *net.get_ref() {
-                let message = format!("{} is an address, not a network: write {network}", net.get_ref());
-                self.wrong(net.span(), format!("{key}[{index}]"), message);
-            }
+            self.expect(rules::network(*net.get_ref()), net.span(), &format!("{key}[{index}]"));
         }
     }
 
@@ -93,15 +90,13 @@ impl Checker<'_> {
             ("allowed-addresses", allowed.first().map(Spanned::span)),
         ];
         for (name, span) in said {
-            if let Some(span) = span.filter(|_| !self.behind_firewall) {
-                let message = "goes with [firewall], which the definition does not have";
-                self.wrong(span, format!("{key}.{name}"), message);
+            if let Some(span) = span {
+                self.expect(rules::behind_firewall(self.behind_firewall), span, &format!("{key}.{name}"));
             }
         }
         let on = anti_spoofing.is_none_or(Spanned::into_inner);
-        if let Some(first) = allowed.first().filter(|_| !on) {
-            let message = "without anti-spoofing the guest sends from any address";
-            self.wrong(first.span(), format!("{key}.allowed-addresses"), message);
+        if let Some(first) = allowed.first() {
+            self.expect(rules::allowed_addresses(on), first.span(), &format!("{key}.allowed-addresses"));
         }
         self.networks(&allowed, &format!("{key}.allowed-addresses"));
         (on, inner(allowed))

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::net::Ipv4Addr;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 
 use toml::Spanned;
 
@@ -11,24 +11,10 @@ use super::parameters::Told;
 use super::{Checker, Devices, Once, User};
 use crate::appliance::{BridgeMode, Guest, GuestNetwork, Network, Plug};
 use crate::ip::IpNet;
-use crate::names::{Ipv4Net, Mac, check_name};
-use crate::units::{ByteSize, MIB};
-use crate::vmm::{Memory, Pages};
-
-/// What the host keeps of the machine's memory for itself when guests are counted against it: the initramfs unpacked,
-/// its processes, the page cache that the guests' images need.
-pub const HOST_MEMORY: ByteSize = ByteSize::mib(192);
-/// The least that a guest kernel boots in with a service beside it.
-pub const MEMORY_MIN: ByteSize = ByteSize::mib(32);
-/// The most that a VMM offers: its interrupt table has one byte for processor numbers, some of them taken.
-pub const VCPUS_MAX: u8 = 64;
-/// A page of the host's pool.
-const HUGE_PAGE: ByteSize = ByteSize::mib(2);
-/// Most pairs of queues that the VMM gives an interface.
-const QUEUE_PAIRS_MAX: u8 = 16;
-/// From what every IPv4 host takes (RFC 1122, section 3.3.3) to what the tun driver takes (`MAX_MTU` less an Ethernet
-/// header).
-const MTU: RangeInclusive<u16> = 576..=65521;
+use crate::names::{Mac, check_name};
+use crate::rules;
+use crate::units::ByteSize;
+use crate::vmm::Memory;
 
 impl Checker<'_> {
     /// The guests, each with the place of its memory.
@@ -62,12 +48,11 @@ impl Checker<'_> {
         taken.names.take(self, name.get_ref(), name.span(), &format!("{key}.name"), "guest");
         self.library_name(&guest.image, &format!("{key}.image"));
         let vcpus = guest.vcpus.map_or(1, |vcpus| {
-            if !(1..=VCPUS_MAX).contains(vcpus.get_ref()) {
-                self.wrong(vcpus.span(), format!("{key}.vcpus"), format!("use 1 to {VCPUS_MAX} vCPUs"));
-            }
+            self.expect(rules::vcpus(*vcpus.get_ref()), vcpus.span(), &format!("{key}.vcpus"));
             vcpus.into_inner()
         });
-        self.guest_memory(&guest.memory, guest.pages, &format!("{key}.memory"));
+        let fit = rules::memory(*guest.memory.get_ref(), guest.pages);
+        self.expect(fit, guest.memory.span(), &format!("{key}.memory"));
         let memory = guest.memory.into_inner();
         let network = guest.network.map(|network| {
             let place = network.span();
@@ -101,16 +86,6 @@ impl Checker<'_> {
         }
     }
 
-    fn guest_memory(&mut self, memory: &Spanned<ByteSize>, pages: Pages, key: &str) {
-        let size = *memory.get_ref();
-        if size < MEMORY_MIN || !size.bytes().is_multiple_of(MIB) || size.bytes() / MIB > u64::from(u32::MAX) {
-            self.wrong(memory.span(), key, format!("use {MEMORY_MIN} or more, in whole MiB"));
-        } else if pages == Pages::Huge && !size.bytes().is_multiple_of(HUGE_PAGE.bytes()) {
-            let message = format!("{size} cannot be made of huge pages of {HUGE_PAGE}: use an even number of MiB");
-            self.wrong(memory.span(), key, message);
-        }
-    }
-
     fn guest_network(
         &mut self,
         network: source::GuestNetwork,
@@ -136,18 +111,9 @@ impl Checker<'_> {
             let net = *address.get_ref();
             self.host_address(net.into(), address.span(), &key);
             // A guest on a VLAN is not on the host's own network.
-            let hosts: Vec<Ipv4Net> = known.map(|bridge| bridge.link.ipv4().collect()).unwrap_or_default();
-            let is_beside = |host: &Ipv4Net| (host.network(), host.prefix) == (net.network(), net.prefix);
-            if let (Some(host), None) = (hosts.first(), vlan)
-                && !hosts.iter().any(is_beside)
-            {
-                let message = format!(
-                    "{net} lies outside the network {}/{} of bridge {}",
-                    host.network(),
-                    host.prefix,
-                    plug.link()
-                );
-                self.wrong(address.span(), &key, message);
+            if let (Some(known), None) = (known, vlan) {
+                let beside = rules::beside(net, plug.link(), known.link.ipv4());
+                self.expect(beside, address.span(), &key);
             }
             let place = Place { link: plug.link().to_owned(), vlan, address: net.address };
             addresses.take(self, &place, address.span(), &key, "address");
@@ -169,20 +135,11 @@ impl Checker<'_> {
             dns.push(address);
         }
         let queues = network.queues.map_or(1, |queues| {
-            if !(1..=QUEUE_PAIRS_MAX).contains(queues.get_ref()) {
-                self.wrong(
-                    queues.span(),
-                    format!("{key}.queues"),
-                    format!("use 1 to {QUEUE_PAIRS_MAX} pairs of queues"),
-                );
-            }
+            self.expect(rules::queue_pairs(*queues.get_ref()), queues.span(), &format!("{key}.queues"));
             queues.into_inner()
         });
-        if let Some(mtu) = &network.mtu
-            && !MTU.contains(mtu.get_ref())
-        {
-            let message = format!("use {} to {} bytes", MTU.start(), MTU.end());
-            self.wrong(mtu.span(), format!("{key}.mtu"), message);
+        if let Some(mtu) = &network.mtu {
+            self.expect(rules::mtu(*mtu.get_ref()), mtu.span(), &format!("{key}.mtu"));
         }
         let (anti_spoofing, allowed_addresses) = self.spoofing(network.anti_spoofing, network.allowed_addresses, &key);
         if let Some(link) = network.macvtap.as_ref().filter(|_| anti_spoofing && self.behind_firewall) {
@@ -244,22 +201,12 @@ impl Checker<'_> {
     /// Guests that start by themselves must fit beside the host; each of the others must fit alone.
     pub(super) fn memory(&mut self, node: &Spanned<ByteSize>, guests: &[(Guest, Range<usize>)]) {
         let node = *node.get_ref();
-        let room = node.bytes().saturating_sub(HOST_MEMORY.bytes());
         let mut used = 0u64;
         for (index, (guest, place)) in guests.iter().enumerate() {
             let before = if guest.autostart { used } else { 0 };
-            let after = before.saturating_add(guest.memory.bytes());
-            if after > room {
-                let beside =
-                    if before > 0 { format!(" after {} of guests before it", ByteSize(before)) } else { String::new() };
-                let message = format!(
-                    "{} does not fit{beside}: the node has {node}, of which the host keeps {HOST_MEMORY}",
-                    guest.memory
-                );
-                self.wrong(place.clone(), format!("guest[{index}].memory"), message);
-            }
+            self.expect(rules::fits(guest.memory, before, node), place.clone(), &format!("guest[{index}].memory"));
             if guest.autostart {
-                used = after;
+                used = before.saturating_add(guest.memory.bytes());
             }
         }
     }

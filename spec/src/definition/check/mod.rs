@@ -23,12 +23,11 @@ use crate::appliance::{Appliance, HostKernelSource, Update};
 use crate::format::Format;
 use crate::names::check_name;
 use crate::release::TRIES;
+use crate::rules;
 use crate::secure_boot::{Mode, SecureBoot};
 use crate::units::ByteSize;
 
 use storage::Devices;
-
-pub use guests::{HOST_MEMORY, MEMORY_MIN, VCPUS_MAX};
 
 /// The budget of a definition that gives none.
 const DEFAULT_BUDGET: ByteSize = ByteSize::mib(64);
@@ -241,16 +240,7 @@ impl Checker<'_> {
 
     /// Names of files in `configs/` and `images/`: never a way out of those directories.
     fn library_name(&mut self, name: &Spanned<String>, key: &str) {
-        let sound = |part: &str| {
-            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-        };
-        if !name.get_ref().split('/').all(sound) {
-            self.wrong(
-                name.span(),
-                key,
-                format!("`{}` is not a name: use letters, digits, `-`, `_` and `/`", name.get_ref()),
-            );
-        }
+        self.expect(rules::library_name(name.get_ref()), name.span(), key);
     }
 }
 

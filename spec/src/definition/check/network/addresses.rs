@@ -10,9 +10,8 @@ use crate::appliance::{Ipv6, Link, Route};
 use crate::definition::check::inner;
 use crate::definition::source;
 use crate::ip::{IpNet, is_link_local};
+use crate::rules::{self, NAME_SERVERS_MAX};
 
-/// As many name servers are asked (`MAXNS`, resolv.h), and fit on a guest's command line.
-const NAME_SERVERS_MAX: usize = 3;
 /// The least MTU of a link that speaks IPv6 (RFC 8200, section 5).
 const MTU_V6_MIN: u32 = 1280;
 
@@ -143,15 +142,7 @@ impl Checker<'_> {
     }
 
     pub(in crate::definition::check) fn host_address(&mut self, net: IpNet, span: Range<usize>, key: &str) {
-        if net.is_host() {
-            return;
-        }
-        let message = if net.address.is_multicast() || net.address.is_unspecified() {
-            format!("{} is not the address of one machine", net.address)
-        } else {
-            format!("{net} is the network's own or its broadcast address: give it one between them")
-        };
-        self.wrong(span, key, message);
+        self.expect(rules::host_address(net), span, key);
     }
 
     /// A gateway must be another machine in one of the link's networks.
@@ -162,19 +153,7 @@ impl Checker<'_> {
         nets: &[IpNet],
         key: &str,
     ) {
-        let mut family = nets.iter().filter(|net| net.is_v6() == gateway.is_ipv6());
-        let first = family.clone().next();
-        let holds = family.clone().find(|net| net.contains(gateway));
-        match (first, holds) {
-            (None, _) => self.wrong(span, key, "a gateway needs a fixed address beside it: set `address`"),
-            (Some(first), None) => {
-                self.wrong(span, key, format!("{gateway} lies outside the network {}", first.network()));
-            }
-            (Some(_), Some(_)) if family.any(|net| net.address == gateway) => {
-                self.wrong(span, key, "a machine cannot be its own gateway");
-            }
-            _ => {}
-        }
+        self.expect(rules::gateway(gateway, nets), span, key);
     }
 
     pub(in crate::definition::check) fn guest_dns(
@@ -193,8 +172,7 @@ impl Checker<'_> {
 
     fn few_servers<T>(&mut self, servers: &[Spanned<T>], key: &str) {
         if let Some(server) = servers.get(NAME_SERVERS_MAX) {
-            let message = format!("a resolver asks {NAME_SERVERS_MAX} name servers at most: leave the others out");
-            self.wrong(server.span(), format!("{key}[{NAME_SERVERS_MAX}]"), message);
+            self.expect(rules::name_servers(servers.len()), server.span(), &format!("{key}[{NAME_SERVERS_MAX}]"));
         }
     }
 }

@@ -6,17 +6,14 @@ use toml::Spanned;
 
 use super::{Checker, Place, Places, Unfiltered};
 use crate::appliance::{Guest, Network, PortVlans};
+use crate::rules;
 
-/// Highest VLAN (IEEE 802.1Q, 9.6: 0 and 4095 are reserved).
-pub(in crate::definition::check) const VLAN_MAX: u16 = 4094;
 /// VLAN that a bridge gives to ports of which nothing else is said (Linux: `default_pvid`).
 const DEFAULT_VLAN: u16 = 1;
 
 impl Checker<'_> {
     pub(in crate::definition::check) fn vlan_id(&mut self, id: &Spanned<u16>, key: &str) {
-        if !(1..=VLAN_MAX).contains(id.get_ref()) {
-            self.wrong(id.span(), key, format!("use 1 to {VLAN_MAX}"));
-        }
+        self.expect(rules::vlan(*id.get_ref()), id.span(), key);
     }
 
     /// VLANs that a port sees with their tags, beside the one that it sees without.
@@ -29,9 +26,7 @@ impl Checker<'_> {
         for (index, id) in tagged.iter().enumerate() {
             let key = format!("{key}[{index}]");
             self.vlan_id(id, &key);
-            if untagged.is_some_and(|other| other.get_ref() == id.get_ref()) {
-                self.wrong(id.span(), &key, "frames of a VLAN leave a port with a tag or without, not both");
-            }
+            self.expect(rules::tagged(*id.get_ref(), untagged.map(|other| *other.get_ref())), id.span(), &key);
         }
     }
 

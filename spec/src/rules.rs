@@ -1,0 +1,235 @@
+//! What must hold of a guest, whoever defines it: the builder's definition ([`crate::definition`]) and one that a node is sent
+//! ([`crate::admission`]) are refused by the same functions, in the same words. Each says what is wrong and what to do; who calls
+//! it knows where that stands.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use crate::ip::IpNet;
+use crate::names::Ipv4Net;
+use crate::template;
+use crate::units::{ByteSize, MIB};
+use crate::vmm::Pages;
+
+/// Whether it holds: if not, a sentence.
+pub type Rule = Result<(), String>;
+
+/// What the host keeps of the machine's memory for itself when guests are counted against it: the initramfs unpacked,
+/// its processes, the page cache that the guests' images need.
+pub const HOST_MEMORY: ByteSize = ByteSize::mib(192);
+/// The least that a guest kernel boots in with a service beside it.
+pub const MEMORY_MIN: ByteSize = ByteSize::mib(32);
+/// The most that a VMM offers: its interrupt table has one byte for processor numbers, some of them taken.
+pub const VCPUS_MAX: u8 = 64;
+/// As many name servers are asked (`MAXNS`, resolv.h), and fit on a guest's command line.
+pub const NAME_SERVERS_MAX: usize = 3;
+/// Context identifiers of guests: those below are the hypervisor's and the host's, the last one stands for any
+/// (linux/vm_sockets.h).
+pub const CIDS: RangeInclusive<u32> = 3..=u32::MAX - 1;
+/// A page of the host's pool.
+const HUGE_PAGE: ByteSize = ByteSize::mib(2);
+/// Highest VLAN (IEEE 802.1Q, 9.6: 0 and 4095 are reserved).
+const VLAN_MAX: u16 = 4094;
+/// Most queues that the VMM gives a disk, and pairs of them that it gives an interface.
+const QUEUES_MAX: u8 = 16;
+/// From what every IPv4 host takes (RFC 1122, section 3.3.3) to what the tun driver takes (`MAX_MTU` less an Ethernet
+/// header).
+const MTU: RangeInclusive<u16> = 576..=65521;
+/// The least that a guest's own disk may have: its file system's template with the journal.
+const DISK_MIN: ByteSize = ByteSize::mib(16);
+/// Numbers of the host's processors, as many as a mask of them has (`CPU_SETSIZE`, sched.h).
+const PROCESSOR_MAX: u16 = 1023;
+
+fn holds(good: bool, sentence: impl FnOnce() -> String) -> Rule {
+    if good { Ok(()) } else { Err(sentence()) }
+}
+
+/// Names of files in `configs/` and `images/`: never a way out of those directories.
+pub fn library_name(name: &str) -> Rule {
+    let sound =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    holds(name.split('/').all(sound), || format!("`{name}` is not a name: use letters, digits, `-`, `_` and `/`"))
+}
+
+/// Number of processors.
+pub fn vcpus(count: u8) -> Rule {
+    holds((1..=VCPUS_MAX).contains(&count), || format!("use 1 to {VCPUS_MAX} vCPUs"))
+}
+
+/// Places of processors.
+pub fn pins(count: usize, vcpus: u8) -> Rule {
+    holds(count <= usize::from(vcpus), || format!("here are the places of {count} vCPUs, and the guest has {vcpus}"))
+}
+
+/// A processor of the host.
+pub fn processor(number: u16) -> Rule {
+    holds(number <= PROCESSOR_MAX, || format!("the host has no processor {number}: use 0 to {PROCESSOR_MAX}"))
+}
+
+/// Memory.
+pub fn memory(size: ByteSize, pages: Pages) -> Rule {
+    let whole = size >= MEMORY_MIN && size.bytes().is_multiple_of(MIB) && size.bytes() / MIB <= u64::from(u32::MAX);
+    holds(whole, || format!("use {MEMORY_MIN} or more, in whole MiB"))?;
+    holds(pages != Pages::Huge || size.bytes().is_multiple_of(HUGE_PAGE.bytes()), || {
+        format!("{size} cannot be made of huge pages of {HUGE_PAGE}: use an even number of MiB")
+    })
+}
+
+/// Guests that start by themselves must fit beside the host; each of the others must fit alone. `before` is what those that
+/// start by themselves take already.
+pub fn fits(memory: ByteSize, before: u64, node: ByteSize) -> Rule {
+    let room = node.bytes().saturating_sub(HOST_MEMORY.bytes());
+    holds(before.saturating_add(memory.bytes()) <= room, || {
+        let beside =
+            if before > 0 { format!(" after {} of guests before it", ByteSize(before)) } else { String::new() };
+        format!("{memory} does not fit{beside}: the node has {node}, of which the host keeps {HOST_MEMORY}")
+    })
+}
+
+/// What a balloon takes from the start.
+pub fn balloon(target: ByteSize, memory: ByteSize) -> Rule {
+    holds(target < memory && target.bytes().is_multiple_of(MIB), || {
+        format!("use less than the guest's {memory} of memory, in whole MiB")
+    })
+}
+
+/// A context identifier.
+pub fn cid(cid: u32) -> Rule {
+    holds(CIDS.contains(&cid), || format!("use {} to {}", CIDS.start(), CIDS.end()))
+}
+
+/// A VLAN.
+pub fn vlan(id: u16) -> Rule {
+    holds((1..=VLAN_MAX).contains(&id), || format!("use 1 to {VLAN_MAX}"))
+}
+
+/// A VLAN that a port sees with its tag, beside the one that it sees without.
+pub fn tagged(id: u16, untagged: Option<u16>) -> Rule {
+    holds(untagged != Some(id), || "frames of a VLAN leave a port with a tag or without, not both".to_owned())
+}
+
+/// An address that a machine may have.
+pub fn host_address(net: IpNet) -> Rule {
+    holds(net.is_host(), || {
+        if net.address.is_multicast() || net.address.is_unspecified() {
+            format!("{} is not the address of one machine", net.address)
+        } else {
+            format!("{net} is the network's own or its broadcast address: give it one between them")
+        }
+    })
+}
+
+/// A guest's address lies in one of its bridge's networks, if the host has any there.
+pub fn beside(net: Ipv4Net, bridge: &str, mut hosts: impl Iterator<Item = Ipv4Net> + Clone) -> Rule {
+    let is_beside = |host: Ipv4Net| (host.network(), host.prefix) == (net.network(), net.prefix);
+    match hosts.clone().next() {
+        Some(first) if !hosts.any(is_beside) => {
+            let (network, prefix) = (first.network(), first.prefix);
+            Err(format!("{net} lies outside the network {network}/{prefix} of bridge {bridge}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A gateway must be another machine in one of the link's networks.
+pub fn gateway(gateway: IpAddr, nets: &[IpNet]) -> Rule {
+    let mut family = nets.iter().filter(|net| net.is_v6() == gateway.is_ipv6());
+    let first = family.clone().next();
+    let within = family.clone().any(|net| net.contains(gateway));
+    match first {
+        None => Err("a gateway needs a fixed address beside it: set `address`".to_owned()),
+        Some(first) if !within => Err(format!("{gateway} lies outside the network {}", first.network())),
+        Some(_) => {
+            holds(!family.any(|net| net.address == gateway), || "a machine cannot be its own gateway".to_owned())
+        }
+    }
+}
+
+/// So many name servers.
+pub fn name_servers(count: usize) -> Rule {
+    holds(count <= NAME_SERVERS_MAX, || {
+        format!("a resolver asks {NAME_SERVERS_MAX} name servers at most: leave the others out")
+    })
+}
+
+/// Pairs of queues of an interface.
+pub fn queue_pairs(count: u8) -> Rule {
+    holds((1..=QUEUES_MAX).contains(&count), || format!("use 1 to {QUEUES_MAX} pairs of queues"))
+}
+
+/// The largest packet.
+pub fn mtu(bytes: u16) -> Rule {
+    holds(MTU.contains(&bytes), || format!("use {} to {} bytes", MTU.start(), MTU.end()))
+}
+
+/// A network, written as one.
+pub fn network(net: IpNet) -> Rule {
+    let network = net.network();
+    holds(network == net, || format!("{net} is an address, not a network: write {network}"))
+}
+
+/// What a guest says of the names that it sends under, `on` or off, and of more addresses.
+pub fn allowed_addresses(on: bool) -> Rule {
+    holds(on, || "without anti-spoofing the guest sends from any address".to_owned())
+}
+
+/// The same where there is no firewall.
+pub fn behind_firewall(is: bool) -> Rule {
+    holds(is, || "goes with [firewall], which the definition does not have".to_owned())
+}
+
+/// Queues of a disk.
+pub fn disk_queues(count: u8) -> Rule {
+    holds((1..=QUEUES_MAX).contains(&count), || format!("use 1 to {QUEUES_MAX} queues"))
+}
+
+/// The size of a disk that is made.
+pub fn disk_size(size: ByteSize) -> Rule {
+    holds(size >= DISK_MIN && size.bytes().is_multiple_of(template::BLOCK as u64), || {
+        format!("use {DISK_MIN} or more, in whole blocks of {} bytes", template::BLOCK)
+    })
+}
+
+/// A path of the host that leads where it seems to.
+pub fn is_absolute(path: &str) -> bool {
+    path.starts_with('/') && path.split('/').all(|part| part != "..")
+}
+
+/// What holds a qcow2 image.
+pub fn qcow2_is_a_file(is_file: bool) -> Rule {
+    holds(is_file, || "a qcow2 image is a file: name it in `file`".to_owned())
+}
+
+/// How a qcow2 image is read.
+pub fn qcow2_through_the_cache(direct: bool) -> Rule {
+    holds(!direct, || "a qcow2 image goes through the host's page cache: leave `direct` out".to_owned())
+}
+
+/// How a qcow2 image is read.
+pub fn qcow2_without_uring(uring: bool) -> Rule {
+    holds(!uring, || "a qcow2 image has an engine of its own: leave `engine` out".to_owned())
+}
+
+/// What has backing files.
+pub fn backing_of_qcow2(qcow2: bool) -> Rule {
+    holds(qcow2, || "only a qcow2 image has backing files: set `format = \"qcow2\"`, or leave `backing` out".to_owned())
+}
+
+/// Where backing files are.
+pub fn backing(path: &str) -> Rule {
+    holds(is_absolute(path), || {
+        "write the absolute path, without `..`, of the directory in which backing files may be".to_owned()
+    })
+}
+
+/// What can be read and not written.
+pub fn read_only(made: bool) -> Rule {
+    holds(!made, || {
+        "a disk that is made by its size is blank, and would stay so: name a `device` or a `file`".to_owned()
+    })
+}
+
+/// What may go in a second, or at once.
+pub fn limit(value: u64) -> Rule {
+    holds(value > 0, || "nothing could ever pass: use 1 or more, or leave it out for no limit".to_owned())
+}
