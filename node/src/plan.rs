@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use thimble_spec::appliance::{DiskSource, Guest, GuestDisk, GuestNetwork};
+use thimble_spec::appliance::{Guest, GuestDisk, GuestNetwork};
 use thimble_spec::cmdline::{Cmdline, DEFAULT_IMAGE, GuestParams, PlaceError};
 use thimble_spec::names::tap_name;
 use thimble_spec::parameters::DISK_SERIAL;
@@ -46,10 +46,7 @@ pub fn image(guest: &Guest) -> PathBuf {
 
 /// The guest's own block device on the host, if it has one.
 pub fn own_disk(guest: &Guest) -> Option<PathBuf> {
-    Some(match &guest.disk.as_ref()?.source {
-        DiskSource::Size(_) => Path::new(paths::GUEST_DISKS_DIR).join(&guest.name).join("disk.raw"),
-        DiskSource::Device(path) | DiskSource::File(path) => PathBuf::from(path),
-    })
+    guest.disk_path().map(PathBuf::from)
 }
 
 /// Users and groups of VMMs begin here. The host has no other users than root.

@@ -6,8 +6,8 @@
 //! | module | between whom |
 //! | --- | --- |
 //! | [`definition`] | the administrator's TOML and the builder (feature `toml`) |
+//! | [`admission`], [`rules`] | the builder and the node daemon: what a guest may be |
 //! | [`appliance`] | the builder and the host: a definition that has been checked |
-//! | [`rules`] | whoever defines a guest, and whoever checks that |
 //! | [`feature`] | the definition and the builder: what a host has only if asked |
 //! | [`recipe`] | an image's TOML and the builder (feature `toml` to read it) |
 //! | [`secure_boot`] | the definition and the builder |
@@ -31,6 +31,7 @@
 //! | [`manifest`] | the builder and everybody who asks what an artefact holds |
 //! | [`paths`] | where things lie inside the host and the guest |
 
+pub mod admission;
 pub mod api;
 pub mod appliance;
 pub mod catalogue;

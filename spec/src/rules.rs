@@ -5,8 +5,9 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use crate::appliance::Network;
 use crate::ip::IpNet;
-use crate::names::Ipv4Net;
+use crate::names::{Ipv4Net, check_name};
 use crate::template;
 use crate::units::{ByteSize, MIB};
 use crate::vmm::Pages;
@@ -39,6 +40,21 @@ const MTU: RangeInclusive<u16> = 576..=65521;
 const DISK_MIN: ByteSize = ByteSize::mib(16);
 /// Numbers of the host's processors, as many as a mask of them has (`CPU_SETSIZE`, sched.h).
 const PROCESSOR_MAX: u16 = 1023;
+
+/// Kinds of keys that dropbear knows (its manual page).
+const SSH_KEYS: [&str; 7] = [
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+];
+/// The longest key: one of RSA with 16384 bits has 2.8 KB.
+const SSH_KEY_MAX: usize = 4096;
+/// The longest word that names an identity: a UUID has 36 characters.
+const IDENTITY_MAX: usize = 64;
 
 fn holds(good: bool, sentence: impl FnOnce() -> String) -> Rule {
     if good { Ok(()) } else { Err(sentence()) }
@@ -152,6 +168,31 @@ pub fn name_servers(count: usize) -> Rule {
     })
 }
 
+/// A link into which a guest is plugged beside the host: one that nothing else has, for the kernel gives a link's frames to one
+/// (`netdev_rx_handler_register`, net/core/dev.c).
+pub fn macvtap(links: &Network, name: &str) -> Rule {
+    holds(!links.bridges.contains_key(name), || format!("`{name}` is a bridge: say bridge = \"{name}\""))?;
+    holds(links.link(name).is_some(), || {
+        format!("there is no link `{name}`: declare [network.interfaces.{name}], which may be empty")
+    })?;
+    match links.master(name) {
+        Some(master) => Err(format!("`{name}` is a port of {master}: its frames go there")),
+        None => Ok(()),
+    }
+}
+
+/// VLANs of a guest that has a door of its own to a link.
+pub fn macvtap_without_vlans(link: &str, vlans: bool) -> Rule {
+    holds(!vlans, || format!("only a bridge keeps VLANs apart: declare [network.vlans] with {link} as the parent"))
+}
+
+/// Such a guest on a host with a firewall.
+pub fn macvtap_beside_firewall(held: bool) -> Rule {
+    holds(!held, || {
+        "the firewall sees nothing of its frames: say anti-spoofing = false, or plug it into a bridge".to_owned()
+    })
+}
+
 /// Pairs of queues of an interface.
 pub fn queue_pairs(count: u8) -> Rule {
     holds((1..=QUEUES_MAX).contains(&count), || format!("use 1 to {QUEUES_MAX} pairs of queues"))
@@ -232,4 +273,37 @@ pub fn read_only(made: bool) -> Rule {
 /// What may go in a second, or at once.
 pub fn limit(value: u64) -> Rule {
     holds(value > 0, || "nothing could ever pass: use 1 or more, or leave it out for no limit".to_owned())
+}
+
+/// A key that may log in: a line of `authorized_keys` without options, that is kind, key, and a comment if one likes.
+pub fn ssh_key(key: &str) -> Rule {
+    let mut words = key.split(' ');
+    let kind = words.next().unwrap_or_default();
+    holds(SSH_KEYS.contains(&kind), || format!("begin with the kind of the key: {}", SSH_KEYS.join(", ")))?;
+    let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    let sound = words.next().is_some_and(|body| body.len() >= 32 && body.chars().all(base64));
+    holds(sound && key.len() <= SSH_KEY_MAX && !key.chars().any(char::is_control), || {
+        "is not a public key on one line, as a file .pub has it".to_owned()
+    })
+}
+
+/// What a guest is there for.
+pub fn role(word: &str) -> Rule {
+    check_name(word).map_err(|_| "use 1 to 63 lower-case letters, digits and inner hyphens".to_owned())
+}
+
+/// What makes a guest on a copied disk another one.
+pub fn identity(word: &str) -> Rule {
+    let sound = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    holds((1..=IDENTITY_MAX).contains(&word.len()) && word.chars().all(sound), || {
+        format!("use 1 to {IDENTITY_MAX} letters, digits, `.`, `_` and `-`, such as a UUID")
+    })
+}
+
+/// A name of a variable.
+pub fn variable(name: &str) -> Rule {
+    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    holds(name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit()), || {
+        format!("`{name}` is no name of a variable: use letters, digits and `_`, no digit first")
+    })
 }

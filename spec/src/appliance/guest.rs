@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ip::IpNet;
 use crate::names::{Ipv4Net, Mac};
 use crate::parameters::Parameters;
+use crate::paths::GUEST_DISKS_DIR;
 use crate::units::ByteSize;
 use crate::vmm::{Balloon, Cpu, DiskEngine, DiskFormat, Limits, Memory};
 
@@ -19,28 +20,43 @@ pub struct Guest {
     /// The recipe of its image.
     pub image: String,
     /// Number of vCPUs.
+    #[serde(default = "one")]
     pub vcpus: u8,
     /// What its processors are like and where they run.
+    #[serde(default)]
     pub cpu: Cpu,
     /// Memory.
     pub memory: ByteSize,
     /// What its memory is made of.
+    #[serde(default)]
     pub memory_kind: Memory,
     /// Its memory balloon, if it has one.
     pub balloon: Option<Balloon>,
     /// The context identifier of its socket device, if it has one.
     pub vsock: Option<u32>,
     /// Whether it has a virtio console beside its serial port.
+    #[serde(default)]
     pub virtio_console: bool,
     /// Its network interface, if it has one.
     pub network: Option<GuestNetwork>,
     /// Its own block device, if it has one.
     pub disk: Option<GuestDisk>,
     /// Whether the host starts it.
+    #[serde(default = "yes")]
     pub autostart: bool,
     /// What it is told beside its network.
     #[serde(default)]
     pub parameters: Parameters,
+}
+
+impl Guest {
+    /// Its own block device on the host, if it has one.
+    pub fn disk_path(&self) -> Option<String> {
+        Some(match &self.disk.as_ref()?.source {
+            DiskSource::Size(_) => format!("{GUEST_DISKS_DIR}/{}/disk.raw", self.name),
+            DiskSource::Device(path) | DiskSource::File(path) => path.clone(),
+        })
+    }
 }
 
 /// A guest's network interface.
@@ -54,10 +70,12 @@ pub struct GuestNetwork {
     /// Its default route.
     pub gateway: Option<Ipv4Addr>,
     /// Its name servers.
+    #[serde(default)]
     pub dns: Vec<Ipv4Addr>,
     /// The VLAN that its frames without a tag are in.
     pub vlan: Option<u16>,
     /// The VLANs that it sees with their tags.
+    #[serde(default)]
     pub vlans: BTreeSet<u16>,
     /// Its Ethernet address.
     pub mac: Mac,
@@ -68,12 +86,15 @@ pub struct GuestNetwork {
     #[serde(default)]
     pub allowed_addresses: Vec<IpNet>,
     /// Pairs of queues.
+    #[serde(default = "one")]
     pub queues: u8,
     /// The largest packet, in bytes; none is what the host's interface takes.
     pub mtu: Option<u16>,
     /// How fast it may receive.
+    #[serde(default)]
     pub receive: Limits,
     /// How fast it may send.
+    #[serde(default)]
     pub transmit: Limits,
 }
 
@@ -120,18 +141,24 @@ pub struct GuestDisk {
     /// What it is on the host.
     pub source: DiskSource,
     /// What is in it.
+    #[serde(default)]
     pub format: DiskFormat,
     /// The directory of the host in which a qcow2 image's backing files may be.
     pub backing: Option<String>,
     /// The guest cannot write to it.
+    #[serde(default)]
     pub read_only: bool,
     /// Around the host's page cache.
+    #[serde(default)]
     pub direct: bool,
     /// How requests reach the host's kernel.
+    #[serde(default)]
     pub engine: DiskEngine,
     /// Request queues.
+    #[serde(default = "one")]
     pub queues: u8,
     /// How fast it may be.
+    #[serde(default)]
     pub limits: Limits,
 }
 
@@ -147,7 +174,11 @@ pub enum DiskSource {
     File(String),
 }
 
-/// What an appliance that was built before had.
+/// What an appliance that was built before had; and what a definition has that says nothing.
 fn yes() -> bool {
     true
+}
+
+fn one() -> u8 {
+    1
 }

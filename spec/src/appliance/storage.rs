@@ -53,12 +53,11 @@ impl Storage {
         if self.devices().any(|device| device == path) {
             return Some(path);
         }
-        let mounts = self.filesystems.iter().map(|it| &it.mount).chain(self.nfs.iter().map(|it| &it.mount));
-        let of = |mount: &String| {
-            let rest = path.strip_prefix(mount.as_str())?;
+        let of = |mount: &str| {
+            let rest = path.strip_prefix(mount)?;
             (rest.is_empty() || rest.starts_with('/')).then(|| &path[..mount.len()])
         };
-        mounts.filter_map(of).max_by_key(|mount| mount.len())
+        self.mounts().filter_map(of).max_by_key(|mount| mount.len())
     }
 
     /// Whether a path is a volume that takes from a pool what is written to it.
@@ -67,6 +66,24 @@ impl Storage {
             let thin = |kind: &VolumeKind| matches!(kind, VolumeKind::Thin { .. } | VolumeKind::Snapshot { .. });
             group.volumes.iter().any(|volume| thin(&volume.kind) && group.path(&volume.name) == path)
         })
+    }
+
+    /// Where declared file systems and exports are mounted.
+    pub fn mounts(&self) -> impl Iterator<Item = &str> {
+        let filesystems = self.filesystems.iter().map(|it| it.mount.as_str());
+        filesystems.chain(self.nfs.iter().map(|it| it.mount.as_str()))
+    }
+
+    /// Whether a path is a declared block device that nothing else of the storage stands on: one for a guest.
+    pub fn is_free(&self, path: &str) -> bool {
+        let partitioned = self.disks.iter().filter(|(_, disk)| !disk.partitions.is_empty());
+        let raids = self.raids.iter().flat_map(|raid| raid.members.iter().chain(&raid.spares));
+        let groups = self.groups.iter().flat_map(|group| &group.members);
+        let filesystems = self.filesystems.iter().map(|it| &it.device);
+        let mut used = raids.chain(groups).chain(filesystems).chain(&self.swaps);
+        self.devices().any(|device| device == path)
+            && !partitioned.into_iter().any(|(name, _)| Self::disk_path(name) == path)
+            && !used.any(|used| used == path)
     }
 
     /// The paths of all declared block devices.

@@ -142,10 +142,9 @@ impl Checker<'_> {
             self.expect(rules::mtu(*mtu.get_ref()), mtu.span(), &format!("{key}.mtu"));
         }
         let (anti_spoofing, allowed_addresses) = self.spoofing(network.anti_spoofing, network.allowed_addresses, &key);
-        if let Some(link) = network.macvtap.as_ref().filter(|_| anti_spoofing && self.behind_firewall) {
-            let message =
-                "the firewall sees nothing of its frames: say anti-spoofing = false, or plug it into a bridge";
-            self.wrong(link.span(), format!("{key}.macvtap"), message);
+        if let Some(link) = &network.macvtap {
+            let held = anti_spoofing && self.behind_firewall;
+            self.expect(rules::macvtap_beside_firewall(held), link.span(), &format!("{key}.macvtap"));
         }
         GuestNetwork {
             plug,
@@ -164,8 +163,7 @@ impl Checker<'_> {
         }
     }
 
-    /// A bridge, or a link that nothing else has: the kernel gives a link's frames to one (`netdev_rx_handler_register`,
-    /// net/core/dev.c).
+    /// A bridge, or a link that nothing else has.
     fn plug(&mut self, network: &source::GuestNetwork, place: Range<usize>, key: &str, links: &Network) -> Plug {
         let (name, span, plug) = match (&network.bridge, &network.macvtap) {
             (Some(bridge), None) => {
@@ -183,17 +181,10 @@ impl Checker<'_> {
             }
         };
         let key = format!("{key}.macvtap");
-        if links.bridges.contains_key(name) {
-            self.wrong(span, key, format!("`{name}` is a bridge: say bridge = \"{name}\""));
-        } else if links.link(name).is_none() {
-            let message = format!("there is no link `{name}`: declare [network.interfaces.{name}], which may be empty");
-            self.wrong(span, key, message);
-        } else if let Some(master) = links.master(name) {
-            self.wrong(span, key, format!("`{name}` is a port of {master}: its frames go there"));
-        } else if let Some(vlan) = network.vlan.as_ref().map(Spanned::span).or(network.vlans.first().map(Spanned::span))
-        {
-            let message = format!("only a bridge keeps VLANs apart: declare [network.vlans] with {name} as the parent");
-            self.wrong(vlan, key, message);
+        self.expect(rules::macvtap(links, name), span, &key);
+        let tagged = network.vlan.as_ref().map(Spanned::span).or(network.vlans.first().map(Spanned::span));
+        if let Some(vlan) = tagged {
+            self.expect(rules::macvtap_without_vlans(name, true), vlan, &key);
         }
         plug
     }

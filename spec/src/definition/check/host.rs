@@ -10,6 +10,7 @@ use super::{Checker, inner};
 use crate::api::identity;
 use crate::appliance::{ApiListener, HostService, HostSettings, Ssh, Syslog, SyslogTransport, Watchdog};
 use crate::names::{NAME_MAX, check_name};
+use crate::rules;
 use crate::service::{BUILT_IN, Limits, Ready};
 use crate::units::{ByteSize, MIB};
 
@@ -27,18 +28,6 @@ const TIME_SERVERS_MAX: usize = 8;
 const MEMORY_MIN: ByteSize = ByteSize::mib(1);
 /// ssh's own.
 const SSH_PORT: u16 = 22;
-/// Kinds of keys that dropbear knows (its manual page).
-const SSH_KEYS: [&str; 7] = [
-    "ssh-ed25519",
-    "ssh-rsa",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521",
-    "sk-ssh-ed25519@openssh.com",
-    "sk-ecdsa-sha2-nistp256@openssh.com",
-];
-/// The longest key: one of RSA with 16384 bits has 2.8 KB.
-const SSH_KEY_MAX: usize = 4096;
 
 /// The tables that make up a [`HostSettings`].
 pub(super) struct Tables<'a> {
@@ -167,9 +156,7 @@ impl Checker<'_> {
         }
         let keys = source.keys.into_inner();
         for (index, key) in keys.iter().enumerate() {
-            if let Err(sentence) = check_key(key.get_ref()) {
-                self.wrong(key.span(), format!("access.ssh.keys[{index}]"), sentence);
-            }
+            self.expect(rules::ssh_key(key.get_ref()), key.span(), &format!("access.ssh.keys[{index}]"));
         }
         let port = source.port.map_or(SSH_PORT, |port| {
             if *port.get_ref() == 0 {
@@ -274,19 +261,4 @@ fn host_name(text: &str) -> bool {
         !label.is_empty() && label.len() <= NAME_MAX && label.bytes().all(sound)
     };
     text.parse::<IpAddr>().is_ok() || text.len() <= 253 && text.split('.').all(label)
-}
-
-/// A line of `authorized_keys` without options: kind, key, and a comment if one likes.
-pub(super) fn check_key(key: &str) -> Result<(), String> {
-    let mut words = key.split(' ');
-    let kind = words.next().unwrap_or_default();
-    if !SSH_KEYS.contains(&kind) {
-        return Err(format!("begin with the kind of the key: {}", SSH_KEYS.join(", ")));
-    }
-    let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
-    let sound = words.next().is_some_and(|body| body.len() >= 32 && body.chars().all(base64));
-    if !sound || key.len() > SSH_KEY_MAX || key.chars().any(char::is_control) {
-        return Err("is not a public key on one line, as a file .pub has it".to_owned());
-    }
-    Ok(())
 }

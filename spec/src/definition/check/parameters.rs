@@ -5,13 +5,9 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::host::check_key;
 use super::{Checker, inner};
-use crate::names::check_name;
 use crate::parameters::Parameters;
-
-/// The longest word that names an identity: a UUID has 36 characters.
-const IDENTITY_MAX: usize = 64;
+use crate::rules;
 
 /// What stands in the definition.
 pub(super) struct Told {
@@ -25,29 +21,16 @@ impl Checker<'_> {
     /// Of the guest with this key, whose name stands at `place`.
     pub(super) fn parameters(&mut self, told: Told, place: Range<usize>, guest: &str) -> Parameters {
         for (index, key) in told.ssh_keys.iter().enumerate() {
-            if let Err(sentence) = check_key(key.get_ref()) {
-                self.wrong(key.span(), format!("{guest}.ssh-keys[{index}]"), sentence);
-            }
+            self.expect(rules::ssh_key(key.get_ref()), key.span(), &format!("{guest}.ssh-keys[{index}]"));
         }
         if let Some(role) = &told.role {
-            let sound =
-                check_name(role.get_ref()).map_err(|_| "use 1 to 63 lower-case letters, digits and inner hyphens");
-            self.expect(sound, role.span(), &format!("{guest}.role"));
+            self.expect(rules::role(role.get_ref()), role.span(), &format!("{guest}.role"));
         }
         if let Some(identity) = &told.identity {
-            let sound = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-            if !(1..=IDENTITY_MAX).contains(&identity.get_ref().len()) || !identity.get_ref().chars().all(sound) {
-                let message = format!("use 1 to {IDENTITY_MAX} letters, digits, `.`, `_` and `-`, such as a UUID");
-                self.wrong(identity.span(), format!("{guest}.identity"), message);
-            }
+            self.expect(rules::identity(identity.get_ref()), identity.span(), &format!("{guest}.identity"));
         }
         for name in told.environment.keys() {
-            let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
-            let text = name.get_ref();
-            if !text.starts_with(letter) || !text.chars().all(|c| letter(c) || c.is_ascii_digit()) {
-                let message = "is no name of a variable: use letters, digits and `_`, no digit first";
-                self.wrong(name.span(), format!("{guest}.environment"), format!("`{text}` {message}"));
-            }
+            self.expect(rules::variable(name.get_ref()), name.span(), &format!("{guest}.environment"));
         }
         let parameters = Parameters {
             ssh_keys: inner(told.ssh_keys),
