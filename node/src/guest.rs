@@ -13,12 +13,13 @@
 //! has one owner, as long as the daemon lives.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use rtnetlink::Handle;
 use thimble_spec::api::guest::{State, Verb as Asked};
-use thimble_spec::appliance::Guest;
+use thimble_spec::appliance::{Guest, Storage};
 use thimble_spec::console::Line;
 use thimble_spec::names::tap_name;
 use thimble_spec::vmm::{Answer, CONTROL_FILE, Event, Exit, ExitReason, State as VmmState, Verb};
@@ -28,8 +29,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::bid::{self, Bid, SUSPENDED};
 use crate::control::Control;
+use crate::definitions::Defined;
 use crate::launch::{self, Start};
-use crate::life::Post;
+use crate::life::{Order, Post, Wish};
 use crate::objects::Objects;
 use crate::plan::{self, Place};
 use crate::policy::{Next, Policy};
@@ -45,40 +47,87 @@ const SOCKET_LIMIT: Duration = Duration::from_secs(30);
 
 /// One guest and what it needs of the host.
 pub struct Keeper {
-    /// Its definition.
+    /// What it is: as it was started, or is about to be.
+    pub defined: Arc<Defined>,
+    /// Its definition, as its VMM is to have it.
     pub guest: Guest,
-    /// Its place among the appliance's guests.
-    pub index: u32,
-    /// The way to the kernel's network objects.
-    pub network: Handle,
     /// What of the host's storage its disk is on.
     pub needs: Vec<String>,
-    /// What it shares with the others.
-    pub objects: Objects,
-    /// By which PID 1 knows that it is ready.
-    pub signs: Signs,
+    /// What all guests are kept with.
+    pub host: Host,
     /// Turns true when the host stops.
     pub stopping: watch::Receiver<bool>,
-    /// Whether the guest's console is copied to the host's.
-    pub copy_console: bool,
     /// Where it says what the guest does, and hears what is asked of it.
     pub post: Post,
 }
 
+/// What all guests are kept with.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The way to the kernel's network objects.
+    pub network: Handle,
+    /// The host's storage.
+    pub storage: Arc<Storage>,
+    /// What the guests share.
+    pub objects: Objects,
+    /// By which PID 1 knows that they are ready.
+    pub signs: Signs,
+    /// Whether the guests' consoles are copied to the host's.
+    pub copy_console: bool,
+}
+
+/// Why a guest is off no longer.
+enum Wanted {
+    Start,
+    Stop,
+    Forgotten,
+}
+
 impl Keeper {
-    /// Keeps the guest until the host stops.
+    /// Of the guest whose post this is.
+    pub fn new(mut post: Post, host: Host, stopping: watch::Receiver<bool>) -> Self {
+        let defined = Arc::clone(&post.defined.borrow_and_update());
+        let guest = (*defined.guest).clone();
+        let mut keeper = Self { defined: Arc::clone(&defined), guest, needs: Vec::new(), host, stopping, post };
+        keeper.take(defined);
+        keeper
+    }
+
+    /// From now on it is this.
+    fn take(&mut self, defined: Arc<Defined>) {
+        self.guest = storage::wait::around_cache(&self.host.storage, (*defined.guest).clone());
+        self.needs = storage::wait::needs(&self.host.storage, &self.guest);
+        self.defined = defined;
+    }
+
+    /// Takes what was defined meanwhile; gives back whether there was something.
+    fn renew(&mut self) -> bool {
+        let defined = Arc::clone(&self.post.defined.borrow_and_update());
+        let news = defined != self.defined;
+        if news {
+            self.take(defined);
+        }
+        news
+    }
+
+    /// Keeps the guest until the host stops, or nobody wants it kept.
     pub async fn keep(mut self) {
         let mut policy = Policy::default();
         let place = Place::of(&self.guest.name);
         // A guest that isn't started by itself is still adopted when it runs.
-        let mut on = self.runs() || bid::wanted(&place, self.guest.autostart);
+        let may_start = self.defined.fault.is_none() && !self.post.fresh;
+        let mut on = self.runs() || (may_start && bid::wanted(&place, self.guest.autostart));
         while !*self.stopping.borrow() {
             if on {
                 on = self.turn(&mut policy).await;
                 continue;
             }
             self.clear_away().await;
-            on = self.stay_off().await;
+            on = match self.stay_off().await {
+                Wanted::Start => true,
+                Wanted::Stop => false,
+                Wanted::Forgotten => return,
+            };
             policy = Policy::default();
         }
         self.clear_away().await;
@@ -86,20 +135,24 @@ impl Keeper {
 
     /// Gets the guest to run, once, and follows it to its end; says whether it is to be started again.
     async fn turn(&mut self, policy: &mut Policy) -> bool {
-        if !self.runs() && !self.wait_for_needs().await {
-            self.post.is(State::Off, "called off");
+        let place = Place::of(&self.guest.name);
+        if self.runs() {
+            // What it runs by, if that is another definition than the one that it has now.
+            if let Some(guest) = launch::started_by(&place).filter(|guest| *guest != *self.defined.guest) {
+                self.take(Arc::new(Defined { guest: Arc::new(guest), ..(*self.defined).clone() }));
+            }
+        } else if !self.make_ready().await {
             return false;
         }
         if *self.stopping.borrow() {
             return false;
         }
-        let place = Place::of(&self.guest.name);
         let began = Instant::now();
         let exit = match self.live().await {
             Ok(exit) => exit,
             Err(error) => Exit::new(ExitReason::Error(format!("{error:#}")), 0.0),
         };
-        self.signs.ended(&self.guest.name);
+        self.host.signs.ended(&self.guest.name);
         say::line(&Line::GuestExited { name: &self.guest.name, reason: &exit.reason });
         let reason = exit.reason.to_string();
         if *self.stopping.borrow() {
@@ -133,34 +186,79 @@ impl Keeper {
         }
     }
 
-    /// Waits until somebody wants it to start, and says so; false if the host stops.
-    async fn stay_off(&mut self) -> bool {
-        let place = Place::of(&self.guest.name);
-        if self.post.life().starts == 0 {
-            let exit = bid::last_exit(&place).map(|exit| exit.reason.to_string());
-            self.post.is(State::Off, exit.as_deref().unwrap_or("not started"));
-        }
+    /// Before a start: takes its newest definition, and waits for what that needs. False if it stays off.
+    async fn make_ready(&mut self) -> bool {
+        self.renew();
         loop {
-            tokio::select! {
-                _ = self.stopping.wait_for(|stopping| *stopping) => return false,
-                Some(order) = self.post.orders.recv() => {
-                    if order.verb == Asked::Start {
-                        bid::begin(&place);
-                        let remembered = Bid::Again.write(&place).map_err(|error| format!("{error:#}"));
-                        let starts = remembered.is_ok();
-                        if starts {
-                            self.post.is(State::Starting, "asked for");
-                        }
-                        order.answer(remembered);
-                        if starts {
-                            return true;
-                        }
-                        continue;
-                    }
-                    order.refuse(format!("guest {0} is off: thimblectl start {0} starts it", self.guest.name));
-                }
+            if let Some(fault) = &self.defined.fault {
+                self.post.is(State::Off, fault);
+                return false;
+            }
+            if !self.wait_for_needs().await {
+                self.post.is(State::Off, "called off");
+                return false;
+            }
+            if !self.renew() {
+                return true;
             }
         }
+    }
+
+    /// Waits until somebody wants it to start, and says so.
+    async fn stay_off(&mut self) -> Wanted {
+        let place = Place::of(&self.guest.name);
+        let exit = bid::last_exit(&place);
+        if exit.is_none() && Bid::read(&place).is_none() {
+            // Defined or not, to be started by itself or not: it is not the next daemon that starts it.
+            if let Err(error) = Bid::Off.write(&place) {
+                say::note(&format!("guest {}: {error:#}", self.guest.name));
+            }
+        }
+        if self.post.life().starts == 0 {
+            let reason = exit.map_or_else(|| "not started".to_owned(), |exit| exit.reason.to_string());
+            self.post.is(State::Off, self.defined.fault.as_ref().unwrap_or(&reason));
+        }
+        loop {
+            let order = tokio::select! {
+                _ = self.stopping.wait_for(|stopping| *stopping) => return Wanted::Stop,
+                Some(order) = self.post.orders.recv() => Some(order),
+                Ok(()) = self.post.defined.changed() => None,
+            };
+            let Some(order) = order else {
+                let before = self.defined.fault.clone();
+                self.renew();
+                if self.defined.fault != before {
+                    self.post.is(State::Off, self.defined.fault.as_deref().unwrap_or("not started"));
+                }
+                continue;
+            };
+            match (order.wish, &self.defined.fault) {
+                (Wish::Verb(Asked::Start), Some(fault)) => order.refuse(fault.clone()),
+                (Wish::Verb(Asked::Start), None) => {
+                    if self.is_to_start(order, &place) {
+                        return Wanted::Start;
+                    }
+                }
+                (Wish::Forget, _) => {
+                    // Another guest of this name begins anew.
+                    let _ = std::fs::remove_dir_all(&place.run);
+                    order.accept();
+                    return Wanted::Forgotten;
+                }
+                _ => order.refuse(format!("guest {0} is off: thimblectl start {0} starts it", self.guest.name)),
+            }
+        }
+    }
+
+    fn is_to_start(&self, order: Order, place: &Place) -> bool {
+        bid::begin(place);
+        let remembered = Bid::Again.write(place).map_err(|error| format!("{error:#}"));
+        let starts = remembered.is_ok();
+        if starts {
+            self.post.is(State::Starting, "asked for");
+        }
+        order.answer(remembered);
+        starts
     }
 
     /// Waits for something before a start, and says whether to go on: false if the start was called off. The wish to start
@@ -171,13 +269,13 @@ impl Keeper {
             tokio::select! {
                 () = &mut what => return true,
                 _ = self.stopping.wait_for(|stopping| *stopping) => return true,
-                Some(order) = self.post.orders.recv() => match order.verb {
-                    Asked::Shutdown | Asked::Destroy => {
+                Some(order) = self.post.orders.recv() => match order.wish {
+                    Wish::Verb(Asked::Shutdown | Asked::Destroy) => {
                         let remembered = Bid::Off.write(&Place::of(&self.guest.name));
                         order.answer(remembered.map_err(|error| format!("{error:#}")));
                         return false;
                     }
-                    Asked::Start if may_hurry => {
+                    Wish::Verb(Asked::Start) if may_hurry => {
                         order.accept();
                         return true;
                     }
@@ -191,7 +289,7 @@ impl Keeper {
 
     /// Waits for the guest's image, which may come from elsewhere, and for what its disk is on.
     async fn wait_for_needs(&mut self) -> bool {
-        let (mut objects, image) = (self.objects.clone(), plan::image(&self.guest));
+        let (mut objects, image) = (self.host.objects.clone(), plan::image(&self.guest));
         self.post.is(State::Starting, "waits for its image");
         if !self.hold(async move { objects.wait_for(&image).await }, false).await {
             return false;
@@ -204,7 +302,7 @@ impl Keeper {
     /// Nothing of it runs: what it had of the host goes.
     async fn clear_away(&self) {
         cgroup::remove(&self.guest.name).await;
-        if let Err(error) = tap::unplug(&self.network, &tap_name(&self.guest.name)).await {
+        if let Err(error) = tap::unplug(&self.host.network, &tap_name(&self.guest.name)).await {
             say::error(&format!("guest {}: {error:#}", self.guest.name));
         }
     }
@@ -221,7 +319,7 @@ impl Keeper {
             self.post.is(State::Starting, "its VMM is being started");
             self.post.starts();
         }
-        let child = match launch::start(&self.guest, self.index, &self.network).await? {
+        let child = match launch::start(&self.guest, &self.defined, &self.host.network).await? {
             Start::Started(child) => Some(child),
             Start::RunsAlready => None,
         };
@@ -229,7 +327,8 @@ impl Keeper {
             return Ok(launch::exit(&place));
         };
         self.look_at_vmm(&socket, child.is_none()).await;
-        let copy = self.copy_console.then(|| tokio::spawn(copy_console(self.guest.name.clone(), socket.clone())));
+        self.post.runs(&self.defined.guest);
+        let copy = self.host.copy_console.then(|| tokio::spawn(copy_console(self.guest.name.clone(), socket.clone())));
         let exit = self.follow(&mut watch, &socket, &place, child.is_none()).await;
         if let Some(copy) = copy {
             // It ends with the connection; what it still holds is printed first.
@@ -309,7 +408,7 @@ impl Keeper {
                 }
                 Ok(Some(Event::Ready { seconds })) => {
                     self.post.ready(seconds);
-                    if self.signs.ready(&name) {
+                    if self.host.signs.ready(&name) {
                         let after = Duration::try_from_secs_f64(seconds).unwrap_or_default();
                         say::line(&Line::GuestReady { name: &name, after });
                     }

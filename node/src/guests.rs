@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -9,6 +10,7 @@ use thimble_spec::paths;
 use thimble_spec::vmm::{Answer, CONTROL_FILE, State, Verb};
 
 use crate::control::Control;
+use crate::definitions::{Book, Store};
 use crate::plan::Place;
 use crate::shared::{self, Hashes, Shared};
 
@@ -34,9 +36,10 @@ struct Shown {
 /// The appliance cannot be read.
 pub async fn run(json: bool) -> Result<()> {
     let appliance = crate::node::appliance(Path::new(paths::APPLIANCE))?;
+    let book = Book::open(Arc::new(appliance), Store::open());
     let next = Shared::default().next().hashes;
     let mut guests = Vec::new();
-    for guest in appliance.guests {
+    for guest in book.guests_as_found().into_iter().map(|it| Arc::unwrap_or_clone(it.guest)) {
         let place = Place::of(&guest.name);
         let status = status(&place).await;
         let (state, ready) = status.map_or((None, false), |(state, ready)| (Some(state), ready));

@@ -10,12 +10,14 @@ use std::process::Stdio;
 use anyhow::{Context, Result};
 use rtnetlink::Handle;
 use thimble_spec::appliance::Guest;
+use thimble_spec::json::Json;
 use thimble_spec::names::tap_name;
 use thimble_spec::paths;
 use thimble_spec::vmm::{CONFIG_FILE, CONTROL_FILE, EXIT_FILE, Exit, ExitReason, READY_FILE};
 use tokio::process::{Child, Command};
 
 use crate::bid::{BID_FILE, SUSPENDED};
+use crate::definitions::Defined;
 use crate::lock::{self, Lock};
 use crate::plan::{self, PARAMETERS_FILE, Place};
 use crate::room::PAUSED;
@@ -25,6 +27,8 @@ use crate::{cgroup, disk, tap};
 /// A file that says: the console was told that the guest runs; [`READY_FILE`] says the same of its readiness. A daemon that adopts the guest tells only what
 /// the one before it had no time to tell.
 pub const TOLD_RUNNING: &str = "told.running";
+/// The definition that it was started by, as JSON.
+const DEFINITION_FILE: &str = "definition.json";
 /// What the VMM printed: one sentence when it failed early.
 const LOG_FILE: &str = "vmm.log";
 /// How much of it is looked at.
@@ -39,11 +43,11 @@ pub enum Start {
     RunsAlready,
 }
 
-/// Starts the guest's VMM, unless it runs.
+/// Starts the guest's VMM, unless it runs. `guest` is what it is to have of what was defined.
 ///
 /// # Errors
 /// Its disk, its tap or its process cannot be made.
-pub async fn start(guest: &Guest, index: u32, handle: &Handle) -> Result<Start> {
+pub async fn start(guest: &Guest, defined: &Defined, handle: &Handle) -> Result<Start> {
     let place = Place::of(&guest.name);
     fs::create_dir_all(&place.run).with_context(|| format!("making {}", place.run.display()))?;
     fs::set_permissions(&place.run, Permissions::from_mode(0o700))?;
@@ -56,7 +60,7 @@ pub async fn start(guest: &Guest, index: u32, handle: &Handle) -> Result<Start> 
         tap::plug(handle, &tap_name(&guest.name), network).await?;
     }
     let cgroup = cgroup::make(&guest.name, guest.memory.bytes(), plan::threads(guest)).context("making its cgroup")?;
-    let jail = plan::jail(index, cgroup);
+    let jail = plan::jail(defined.index, cgroup);
     if guest.vsock.is_some() {
         let vsock = place.file(plan::VSOCK_DIR);
         fs::create_dir_all(&vsock).with_context(|| format!("making {}", vsock.display()))?;
@@ -65,6 +69,7 @@ pub async fn start(guest: &Guest, index: u32, handle: &Handle) -> Result<Start> 
     }
     let version = Shared::default().next();
     shared::record(&place, &version)?;
+    write_whole(&place.file(DEFINITION_FILE), &defined.guest.to_json()?)?;
     let (config, parameters) = plan::config(guest, &version, jail)?;
     let config = serde_json::to_vec_pretty(&config)?;
     write_whole(&place.file(CONFIG_FILE), &config)?;
@@ -92,6 +97,11 @@ pub async fn start(guest: &Guest, index: u32, handle: &Handle) -> Result<Start> 
     let child = command.spawn().with_context(|| format!("starting {}", paths::VMM))?;
     drop((inherited, lock));
     Ok(Start::Started(child))
+}
+
+/// The definition that the guest was started by, if it is known.
+pub fn started_by(place: &Place) -> Option<Guest> {
+    Guest::from_json(&fs::read(place.file(DEFINITION_FILE)).ok()?).ok()
 }
 
 /// Whether this life of the guest sees `what` for the first time; from then on it doesn't, whichever daemon asks.

@@ -11,6 +11,7 @@ use thimble_spec::console::{SENTENCE_MAX, one_line};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::definitions::Defined;
 use crate::events::Events;
 
 /// Orders that may wait for a keeper.
@@ -27,6 +28,8 @@ pub struct Life {
     pub reason: String,
     /// Its VMM: process and when it started.
     pub vmm: Option<(u32, Instant)>,
+    /// The definition that it was started by.
+    pub runs: Option<Arc<Guest>>,
     /// Seconds from there to its word that its services are ready.
     pub ready_s: Option<f64>,
     /// Starts since this daemon runs.
@@ -43,23 +46,38 @@ pub struct Post {
     events: Events,
     /// What is asked of the guest.
     pub orders: mpsc::Receiver<Order>,
+    /// What it is.
+    pub defined: watch::Receiver<Arc<Defined>>,
+    /// It was defined just now: nobody has asked for its start.
+    pub fresh: bool,
 }
 
 /// Everybody else's end.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The guest's definition.
-    pub guest: Arc<Guest>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is: its next start goes by it.
+    pub defined: watch::Sender<Arc<Defined>>,
     /// What it does.
     pub life: watch::Receiver<Life>,
     orders: mpsc::Sender<Order>,
+}
+
+/// What is asked of a guest's keeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// That the guest does something.
+    Verb(Verb),
+    /// That nobody keeps it any more.
+    Forget,
 }
 
 /// Something that is asked of a guest.
 #[derive(Debug)]
 pub struct Order {
     /// What.
-    pub verb: Verb,
+    pub wish: Wish,
     answer: oneshot::Sender<Result<(), String>>,
 }
 
@@ -82,22 +100,43 @@ impl Order {
 }
 
 /// Both ends, for a guest.
-pub fn pair(guest: &Guest, events: &Events) -> (Post, Entry) {
+pub fn pair(defined: Defined, events: &Events) -> (Post, Entry) {
     let (orders, received) = mpsc::channel(ORDERS);
     let (tell, life) = watch::channel(Life::default());
-    let post = Post { guest: guest.name.clone(), life: tell, events: events.clone(), orders: received };
-    (post, Entry { guest: Arc::new(guest.clone()), life, orders })
+    let guest = defined.guest.name.clone();
+    let (name, (change, defined)) = (guest.as_str().into(), watch::channel(Arc::new(defined)));
+    let post = Post { guest, life: tell, events: events.clone(), orders: received, defined, fresh: false };
+    (post, Entry { name, defined: change, life, orders })
 }
 
 impl Entry {
+    /// What it is now.
+    pub fn defined(&self) -> Arc<Defined> {
+        Arc::clone(&self.defined.borrow())
+    }
+
+    /// What it runs by; what its next start goes by, if it does not.
+    pub fn guest(&self) -> Arc<Guest> {
+        let runs = self.life.borrow().runs.clone();
+        runs.unwrap_or_else(|| Arc::clone(&self.defined.borrow().guest))
+    }
+
+    /// Whether it runs by another definition than its next start goes by.
+    pub fn waits(&self) -> bool {
+        let next = Arc::clone(&self.defined.borrow().guest);
+        let differs = |runs: &Guest| Guest { autostart: next.autostart, ..runs.clone() } != *next;
+        // Whether the host starts it is no matter of a guest that runs.
+        self.life.borrow().runs.as_ref().is_some_and(|runs| *runs != next && differs(runs))
+    }
+
     /// Asks something of the guest.
     ///
     /// # Errors
     /// It is refused: one sentence.
-    pub async fn order(&self, verb: Verb) -> Result<(), String> {
+    pub async fn order(&self, wish: Wish) -> Result<(), String> {
         let (answer, answered) = oneshot::channel();
-        let busy = || format!("guest {} is busy with what was asked before: try again", self.guest.name);
-        self.orders.try_send(Order { verb, answer }).map_err(|_| busy())?;
+        let busy = || format!("guest {} is busy with what was asked before: try again", self.name);
+        self.orders.try_send(Order { wish, answer }).map_err(|_| busy())?;
         match timeout(ORDER_LIMIT, answered).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err("the node daemon ends".to_owned()),
@@ -133,7 +172,7 @@ impl Post {
             life.state = state;
             life.reason = one_line(reason, SENTENCE_MAX);
             if !state.is_active() {
-                (life.vmm, life.ready_s) = (None, None);
+                (life.vmm, life.runs, life.ready_s) = (None, None, None);
             }
         });
     }
@@ -152,6 +191,11 @@ impl Post {
     /// Its VMM is this process, and runs since then.
     pub fn vmm(&self, pid: u32, since: Instant) {
         self.change(|life| life.vmm = Some((pid, since)));
+    }
+
+    /// It was started by this definition.
+    pub fn runs(&self, guest: &Arc<Guest>) {
+        self.change(|life| life.runs = Some(Arc::clone(guest)));
     }
 
     /// Its services are ready.
@@ -173,7 +217,8 @@ mod tests {
     #[tokio::test]
     async fn news_are_told_once_and_orders_are_answered() {
         let events = Events::new(Epoch::now());
-        let (mut post, entry) = pair(&testing::guest("memory = \"64MiB\""), &events);
+        let defined = testing::defined(&testing::appliance(&["memory = \"64MiB\""])).remove(0);
+        let (mut post, entry) = pair(defined, &events);
         post.is(State::Running, "booted");
         post.is(State::Running, "booted");
         post.vmm(7, Instant::now());
@@ -184,9 +229,9 @@ mod tests {
         post.is(State::Off, "power-off");
         assert_eq!((entry.life.borrow().ready_s, entry.life.borrow().vmm), (None, None));
 
-        let asking = tokio::spawn(async move { entry.order(Verb::Start).await });
+        let asking = tokio::spawn(async move { entry.order(Wish::Verb(Verb::Start)).await });
         let order = post.orders.recv().await.unwrap();
-        assert_eq!(order.verb, Verb::Start);
+        assert_eq!(order.wish, Wish::Verb(Verb::Start));
         order.refuse("no".to_owned());
         assert_eq!(asking.await.unwrap(), Err("no".to_owned()));
     }

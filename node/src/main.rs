@@ -11,6 +11,7 @@ mod cgroup;
 mod cli;
 mod control;
 mod ctl;
+mod definitions;
 mod disk;
 mod events;
 mod export;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use thimble_spec::appliance::{ApiListener, Appliance};
+use thimble_spec::appliance::{ApiListener, Appliance, Guest};
 use thimble_spec::cmdline::Cmdline;
 use thimble_spec::json::Json;
 use thimble_spec::paths;
@@ -14,10 +14,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::api::{self, Api};
-use crate::guest::Keeper;
+use crate::definitions::{Book, Store};
+use crate::guest::{Host, Keeper};
 use crate::objects::Objects;
 use crate::readiness::Signs;
-use crate::{audit, heartbeat, hugepages, overcommit, say, storage};
+use crate::{audit, heartbeat, hugepages, overcommit, say};
 
 /// On the host's kernel command line: copy the guests' consoles to the host's. A guest can flood the console then, so
 /// it is for tests and for looking what is wrong.
@@ -37,36 +38,38 @@ pub fn appliance(path: &Path) -> Result<Appliance> {
 /// # Errors
 /// The appliance cannot be read; the kernel offers no netlink.
 pub async fn run(appliance: &Path) -> Result<()> {
-    let appliance = self::appliance(appliance)?;
+    let appliance = Arc::new(self::appliance(appliance)?);
     let cmdline = Cmdline::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
     let copy_console = cmdline.has(COPY_CONSOLES);
     let (connection, network, _) = rtnetlink::new_connection().context("opening netlink")?;
     tokio::spawn(connection);
     let (stop, stopping) = watch::channel(false);
 
-    for note in [overcommit::note(&appliance.guests), hugepages::set_aside(&appliance.guests)].into_iter().flatten() {
+    let book = Book::open(Arc::clone(&appliance), Store::open());
+    let defined = book.guests();
+    let guests: Vec<Guest> = defined.iter().map(|it| (*it.guest).clone()).collect();
+    for note in [overcommit::note(&guests), hugepages::set_aside(&guests)].into_iter().flatten() {
         say::note(&note);
     }
-    let objects = Objects::open(&cmdline);
-    let signs = Signs::of(&appliance.guests);
+    // A release is judged by the guests that it brings, as far as they start by themselves: not by what else is on the node.
+    let of_image = guests.iter().filter(|guest| book.of_image(&guest.name).is_some());
+    let signs = Signs::of(of_image);
     signs.look();
-    let (api, posts) = Api::of(&appliance.name, &appliance.guests, audit::Log::open());
+    let objects = Objects::open(&cmdline);
+    let host = Host { network, storage: Arc::new(appliance.storage.clone()), objects, signs, copy_console };
+    let (api, mut posts) = Api::of(book, defined, audit::Log::open());
     let mut keepers = JoinSet::new();
-    for (index, (guest, post)) in (0..).zip(appliance.guests.into_iter().zip(posts)) {
-        let (network, objects, stopping) = (network.clone(), objects.clone(), stopping.clone());
-        let signs = signs.clone();
-        let guest = storage::wait::around_cache(&appliance.storage, guest);
-        let needs = storage::wait::needs(&appliance.storage, &guest);
-        let keeper = Keeper { guest, index, network, needs, objects, signs, stopping, copy_console, post };
-        keepers.spawn(keeper.keep());
+    let keep = |post| Keeper::new(post, host.clone(), stopping.clone()).keep();
+    while let Ok(post) = posts.try_recv() {
+        keepers.spawn(keep(post));
     }
     if let Some(watchdog) = appliance.host.watchdog {
         tokio::spawn(heartbeat::beat_for_ever(watchdog, Path::new(paths::HOST_CONTROL)));
     }
     let listener = appliance.host.api;
+    let api = Arc::new(api);
     let api = tokio::spawn(async move {
         api.known().await;
-        let api = Arc::new(api);
         // Both end with the task that holds them.
         let mut network = JoinSet::new();
         if let Some(settings) = listener {
@@ -82,9 +85,14 @@ pub async fn run(appliance: &Path) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     fs::write(paths::NODE_READY, "").with_context(|| format!("writing {}", paths::NODE_READY))?;
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            // Guests come and go.
+            Some(post) = posts.recv() => drop(keepers.spawn(keep(post))),
+            Some(_) = keepers.join_next() => {}
+        }
     }
     // Receivers are the keepers'; without any there is nobody to tell.
     let _ = stop.send(true);

@@ -9,14 +9,17 @@ use thimble_spec::vmm::Verb;
 use crate::bid::{Bid, SUSPENDED};
 use crate::cgroup;
 use crate::guest::{Keeper, command};
-use crate::life::Order;
+use crate::life::{Order, Wish};
 use crate::plan::Place;
 use crate::room::PAUSED;
 
 impl Keeper {
     /// Carries it out and answers.
     pub async fn obey(&self, order: Order, socket: &Path) {
-        let outcome = self.try_to(order.verb, socket).await;
+        let outcome = match order.wish {
+            Wish::Verb(verb) => self.try_to(verb, socket).await,
+            Wish::Forget => Err(format!("guest {0} runs: thimblectl destroy {0} --wait first", self.guest.name)),
+        };
         order.answer(outcome);
     }
 

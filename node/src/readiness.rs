@@ -21,12 +21,12 @@ pub struct Signs {
 
 impl Signs {
     /// For these guests.
-    pub fn of(guests: &[Guest]) -> Self {
+    pub fn of<'a>(guests: impl IntoIterator<Item = &'a Guest>) -> Self {
         Self::at(guests, Path::new(paths::GUEST_RUN_DIR), Path::new(paths::GUESTS_READY))
     }
 
-    fn at(guests: &[Guest], run: &Path, all: &Path) -> Self {
-        let wanted = guests.iter().filter(|guest| guest.autostart).map(|guest| guest.name.clone()).collect();
+    fn at<'a>(guests: impl IntoIterator<Item = &'a Guest>, run: &Path, all: &Path) -> Self {
+        let wanted = guests.into_iter().filter(|guest| guest.autostart).map(|guest| guest.name.clone()).collect();
         Self { wanted, run: run.to_owned(), all: all.to_owned() }
     }
 

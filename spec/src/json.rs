@@ -4,7 +4,7 @@
 //! is more than most programs are themselves. Here it is compiled once. A changed line of PID 1 is in its binary in two
 //! thirds of the time.
 
-use crate::appliance::Appliance;
+use crate::appliance::{Appliance, Guest};
 use crate::host;
 use crate::modules::ModuleIndex;
 use crate::service::Services;
@@ -38,4 +38,4 @@ macro_rules! json {
     )* };
 }
 
-json!(Appliance, ModuleIndex, Services, host::Request, host::Reply);
+json!(Appliance, Guest, ModuleIndex, Services, host::Request, host::Reply);

@@ -56,6 +56,8 @@ pub const HOST_CONTROL: &str = "/run/thimble/init.sock";
 pub const NODE_API: &str = "/run/thimble/node.sock";
 /// Who changed what, where there is a data partition; else below the run directory.
 pub const AUDIT_DIR: &str = "/data/audit";
+/// Guests that were defined on the node: a file each; below the run directory where there is no data partition.
+pub const DEFINITIONS_DIR: &str = "/data/definitions";
 /// A file whose presence tells PID 1 that the node daemon has done its start-up; it holds nothing.
 pub const NODE_READY: &str = "/run/thimble/node.ready";
 

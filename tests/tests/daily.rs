@@ -154,10 +154,18 @@ fn guests_are_looked_at_stopped_started_and_typed_to() {
         "thimblectl start web2 --wait && thimblectl reboot web1 --wait && thimblectl domstate web1 --reason",
         "thimblectl reset web1 --wait && thimblectl list",
         "thimblectl audit | tail -n 1; thimblectl completion bash | grep -c 'complete '",
+        // This host has no data partition.
+        "thimblectl setmem web2 80MiB --config; thimblectl dumpconfig web2 --inactive | thimblectl define -",
     ] {
         said += &root.says(commands);
     }
-    for wanted in ["guest web1: reboot: running", "running (booted)", "web2   running", "POST /v1/guests/web1/reset"] {
+    for wanted in [
+        "guest web1: reboot: running",
+        "running (booted)",
+        "web2   running",
+        "POST /v1/guests/web1/reset",
+        "guest web2 is defined on this node, until the host ends; it runs",
+    ] {
         assert!(said.contains(wanted), "{wanted}: {said}");
     }
     machine.type_line("poweroff");

@@ -1,16 +1,23 @@
 //! A request that was understood, and one that is refused.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use thimble_spec::api::Problem;
+use tokio::time::timeout;
 
 use super::Api;
 use super::answer::{self, Content};
 use super::peer::Peer;
+
+/// How long a client may take to send a body.
+const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// A request.
 #[derive(Debug)]
@@ -29,6 +36,43 @@ impl Call {
     /// The first name in the path.
     pub fn name(&self) -> &str {
         self.parameters.first().map_or("", String::as_str)
+    }
+
+    /// What a header says; nothing is empty.
+    ///
+    /// # Errors
+    /// It is no text.
+    pub fn header(&self, name: &HeaderName) -> Result<&str, Refusal> {
+        let value = self.request.headers().get(name).map(HeaderValue::to_str).unwrap_or(Ok(""));
+        value.map_err(|_| Refusal::wrong(format!("the header {name} is no text")))
+    }
+
+    /// All of the body, of so many bytes at most.
+    ///
+    /// # Errors
+    /// It is longer, or does not come.
+    pub async fn body(&mut self, most: usize) -> Result<Vec<u8>, Refusal> {
+        let body = self.request.body_mut();
+        let large = || Refusal {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            sentence: format!("a body has {most} bytes at most here"),
+        };
+        if body.size_hint().lower() > most as u64 {
+            return Err(large());
+        }
+        let read = async {
+            let mut all = Vec::new();
+            while let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+                let frame = frame.map_err(|error| Refusal::wrong(format!("the body does not come: {error}")))?;
+                all.extend_from_slice(frame.data_ref().map_or(&[][..], |bytes| bytes));
+                if all.len() > most {
+                    return Err(large());
+                }
+            }
+            Ok(all)
+        };
+        let late = |_| Refusal { status: StatusCode::REQUEST_TIMEOUT, sentence: "the body does not come".to_owned() };
+        timeout(BODY_TIME, read).await.map_err(late)?
     }
 
     /// What the query says of `key`.
@@ -50,7 +94,7 @@ fn query<T: FromStr>(text: &str, key: &str) -> Result<Option<T>, Refusal> {
     }
 }
 
-/// A request says all in its head.
+/// A request says all in its head, but for what is put.
 ///
 /// # Errors
 /// It has a body.
@@ -58,7 +102,7 @@ pub fn without_body<B: Body>(request: &Request<B>) -> Result<(), Refusal> {
     if request.body().is_end_stream() {
         return Ok(());
     }
-    let sentence = "a request has no body here: all is said in its path and its query".to_owned();
+    let sentence = "this has no body: all is said in its path and its query".to_owned();
     Err(Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, sentence })
 }
 
@@ -90,6 +134,11 @@ impl Refusal {
     /// It cannot be done as things are.
     pub fn conflict(sentence: String) -> Self {
         Self { status: StatusCode::CONFLICT, sentence }
+    }
+
+    /// Somebody else was faster.
+    pub fn stale(sentence: String) -> Self {
+        Self { status: StatusCode::PRECONDITION_FAILED, sentence }
     }
 
     /// Something is wrong on the node.

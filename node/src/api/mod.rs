@@ -5,11 +5,12 @@
 //! transport (here)  ->  who asks (peer)  ->  routing (routes)  ->  may they (peer)  ->  audit  ->  a resource's handler
 //! ```
 //! Bounded are: connections ([`CLIENTS_MAX`]), requests on each ([`RATE`]), a request's head ([`HEAD`], [`HEADERS`]) and the time
-//! for it ([`HEAD_TIME`]), its body (none is taken), the time for an answer ([`ANSWER_TIME`]), and how long a client may take
+//! for it ([`HEAD_TIME`]), its body (only what is put has one: [`call::Call::body`]), the time for an answer ([`ANSWER_TIME`]), and how long a client may take
 //! nothing of what it asked for ([`patient::STILL`]).
 
 pub mod answer;
 pub mod call;
+mod change;
 #[cfg(test)]
 mod openapi;
 mod patient;
@@ -24,7 +25,7 @@ pub mod tls;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -33,13 +34,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use thimble_spec::appliance::Guest;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
 use crate::audit;
+use crate::definitions::{Book, Defined};
 use crate::events::{Epoch, Events};
 use crate::life::{self, Entry, Post};
 use crate::tasks::Tasks;
@@ -71,10 +72,14 @@ const AFTER_ERROR: Duration = Duration::from_millis(100);
 /// What there is to ask about.
 #[derive(Debug)]
 pub struct Api {
-    /// The appliance's name.
-    pub name: String,
-    /// The guests, in the order of the definition.
-    pub guests: Vec<Entry>,
+    /// What definitions are held to.
+    pub book: Book,
+    /// The guests, in the order of the definition; then those that were defined here, by name.
+    guests: Mutex<Vec<Entry>>,
+    /// Where the keeper of a new guest is asked for.
+    keepers: mpsc::UnboundedSender<Post>,
+    /// Held by whoever changes a definition.
+    changes: tokio::sync::Mutex<()>,
     /// What happens.
     pub events: Events,
     /// What takes its time.
@@ -86,22 +91,52 @@ pub struct Api {
 }
 
 impl Api {
-    /// Of these guests, for which the other ends are given back, in their order.
-    pub fn of(name: &str, guests: &[Guest], audit: audit::Log) -> (Self, Vec<Post>) {
+    /// Of these guests. The other ends are given back, those of guests that come later too.
+    pub fn of(book: Book, guests: Vec<Defined>, audit: audit::Log) -> (Self, mpsc::UnboundedReceiver<Post>) {
         let epoch = Epoch::now();
         let events = Events::new(epoch.clone());
-        let (posts, guests) = guests.iter().map(|guest| life::pair(guest, &events)).unzip();
         let tasks = Tasks::new(epoch, events.clone());
-        (Self { name: name.to_owned(), guests, events, tasks, audit, consoles: Consoles::default() }, posts)
+        let (keepers, posts) = mpsc::unbounded_channel();
+        let (list, changes, consoles) = (Mutex::default(), tokio::sync::Mutex::default(), Consoles::default());
+        let api = Self { book, guests: list, keepers, changes, events, tasks, audit, consoles };
+        for guest in guests {
+            api.keep(guest, false);
+        }
+        (api, posts)
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Entry>> {
+        // A panic ends the daemon: nobody sees what one left.
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All guests.
+    pub fn guests(&self) -> Vec<Entry> {
+        self.list().clone()
+    }
+
+    /// From now on there is this guest; one that is `fresh` is not started by itself.
+    fn keep(&self, defined: Defined, fresh: bool) {
+        let of_image = |entry: &Entry| self.book.of_image(&entry.name).is_some();
+        let (mut post, entry) = life::pair(defined, &self.events);
+        post.fresh = fresh;
+        let mut list = self.list();
+        let place = match of_image(&entry) {
+            true => list.len(),
+            false => list.partition_point(|other| of_image(other) || other.name < entry.name),
+        };
+        list.insert(place, entry);
+        // Whoever takes it lives as long as the daemon.
+        let _ = self.keepers.send(post);
     }
 
     /// Waits until it is known what each guest does: one that ran before this daemon is not told to be off. A VMM that does
     /// not answer is not waited for any longer than [`KNOWN_LIMIT`].
     pub async fn known(&self) {
         let all = async {
-            for entry in &self.guests {
+            for mut entry in self.guests() {
                 // A keeper that is gone tells nothing more.
-                let _ = entry.life.clone().wait_for(|life| !life.reason.is_empty()).await;
+                let _ = entry.life.wait_for(|life| !life.reason.is_empty()).await;
             }
         };
         let _ = timeout(KNOWN_LIMIT, all).await;
@@ -111,8 +146,8 @@ impl Api {
     ///
     /// # Errors
     /// There is none.
-    pub fn guest(&self, name: &str) -> Result<&Entry, Refusal> {
-        let found = self.guests.iter().find(|entry| entry.guest.name == name);
+    pub fn guest(&self, name: &str) -> Result<Entry, Refusal> {
+        let found = self.list().iter().find(|entry| *entry.name == *name).cloned();
         found.ok_or_else(|| Refusal::missing("there is no guest of that name on this node: thimblectl list --all"))
     }
 }
@@ -188,7 +223,9 @@ async fn answer(request: Request<Incoming>, peer: Peer, api: Arc<Api>) -> Respon
 async fn carry_out(request: Request<Incoming>, peer: Peer, api: Arc<Api>) -> Result<Response<Content>, Refusal> {
     let (route, parameters) = routes::find(request.method(), request.uri().path())?;
     peer.may(route.role)?;
-    call::without_body(&request)?;
+    if route.method != Method::PUT {
+        call::without_body(&request)?;
+    }
     if route.method != Method::GET {
         peer::of_this_site(request.headers())?;
     }

@@ -21,6 +21,7 @@ fn document() -> Value {
     generator.subschema_for::<Logs>();
     generator.subschema_for::<guest::Guests>();
     generator.subschema_for::<guest::Detail>();
+    generator.subschema_for::<guest::Definition>();
     generator.subschema_for::<guest::Stats>();
     generator.subschema_for::<task::Tasks>();
     generator.subschema_for::<audit::Audit>();
@@ -39,7 +40,7 @@ fn document() -> Value {
             "version": "1",
             "description": "HTTP/1.1 at /run/thimble/node.sock of a host, for root; and over TLS 1.3, at the port of [api] in the appliance's \
                             definition, to clients with a certificate of its authority, whose role says what they may. \
-                            A request has no body.",
+                            Only what is put has a body: JSON, of 64 KiB at most.",
         },
         "paths": paths,
         "components": { "schemas": schemas },
@@ -52,7 +53,7 @@ fn operation(route: &Route, schemas: &Map<String, Value>) -> Value {
         json!({ "$ref": format!("#/components/schemas/{name}") })
     };
     let content = |kind: &str, schema: Value| json!({ kind: { "schema": schema } });
-    let (status, description, content) = match route.gives {
+    let (status, description, given) = match route.gives {
         Gives::Json(name) => ("200", "it", content("application/json", reference(name))),
         Gives::Accepted(name) => {
             ("202", "it was asked for: how far it is", content("application/json", reference(name)))
@@ -78,22 +79,36 @@ fn operation(route: &Route, schemas: &Map<String, Value>) -> Value {
         let wanted = json!({ "const": CONSOLE_PROTOCOL });
         parameters.push(json!({ "name": "Upgrade", "in": "header", "required": true, "schema": wanted }));
     }
+    if route.path.ends_with("/definition") && route.method != Method::GET {
+        for (name, description) in [
+            ("If-Match", "only if this is the definition: what `ETag` said of it; else the answer is 412"),
+            ("If-None-Match", "`*`: only if there is no such guest; else the answer is 412"),
+        ] {
+            let schema = json!({ "type": "string" });
+            parameters.push(json!({ "name": name, "in": "header", "description": description, "schema": schema }));
+        }
+    }
     let mut success = json!({ "description": description });
-    if content.as_object().is_some_and(|content| !content.is_empty()) {
-        success["content"] = content;
+    if given.as_object().is_some_and(|given| !given.is_empty()) {
+        success["content"] = given;
     }
     let problem = json!({
         "description": "why not: one sentence",
         "content": { "application/json": { "schema": reference("Problem") } },
     });
-    json!({
+    let mut operation = json!({
         "operationId": identifier(&route.method, route.path),
         "summary": route.summary,
         "description": format!("For the role {}.", route.role.name()),
         "x-thimble-role": route.role.name(),
         "parameters": parameters,
         "responses": { status: success, "default": problem },
-    })
+    });
+    if route.method == Method::PUT {
+        let body = content("application/json", json!({ "type": "object" }));
+        operation["requestBody"] = json!({ "required": true, "content": body });
+    }
+    operation
 }
 
 /// `get-guests-name-stats`.

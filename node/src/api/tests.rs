@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use thimble_spec::api::guest::State;
+use thimble_spec::api::guest::{Origin, State, Verb};
+use thimble_spec::appliance::Appliance;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::*;
+use crate::definitions::Store;
+use crate::life::Wish;
 use crate::testing;
 
 pub struct Node {
@@ -21,28 +24,55 @@ pub struct Node {
 /// A node with so many guests, of which each runs and obeys, and none ever powers off.
 pub fn node(count: usize) -> Node {
     let directory = tempfile::tempdir().unwrap();
-    let guests = testing::appliance(&vec!["memory = \"64MiB\""; count]).guests;
-    let (api, posts) = Api::of("demo", &guests, audit::Log::at(&directory.path().join("audit")));
-    for mut post in posts {
-        post.starts();
-        post.is(State::Running, "booted");
-        tokio::spawn(async move {
-            while let Some(order) = post.orders.recv().await {
-                match order.verb.name() {
-                    "start" => order.refuse("it runs already".to_owned()),
-                    "destroy" => {
-                        post.is(State::Off, "killed");
-                        order.accept();
-                    }
-                    _ => order.accept(),
-                }
-            }
-        });
-    }
+    let appliance = Arc::new(testing::appliance(&vec!["memory = \"64MiB\""; count]));
+    let (api, mut posts) = api(&appliance, directory.path());
+    tokio::spawn(async move {
+        while let Some(post) = posts.recv().await {
+            tokio::spawn(keep(post));
+        }
+    });
     let api = Arc::new(api);
     let listener = bind(&directory.path().join("node.sock")).unwrap();
     tokio::spawn(serve(listener, Arc::clone(&api)));
     Node { directory, api }
+}
+
+/// What serves such a node, which keeps what it keeps in this directory.
+fn api(appliance: &Arc<Appliance>, directory: &Path) -> (Api, mpsc::UnboundedReceiver<Post>) {
+    let book = Book::of_test(Arc::clone(appliance), Store::at(&directory.join("definitions")));
+    let guests = book.guests();
+    Api::of(book, guests, audit::Log::at(&directory.join("audit")))
+}
+
+/// One of the image runs, one that is defined does not.
+async fn keep(mut post: Post) {
+    let defined = post.defined.borrow().clone();
+    match defined.origin {
+        Origin::Image => {
+            post.starts();
+            post.is(State::Running, "booted");
+            post.runs(&defined.guest);
+        }
+        _ => post.is(State::Off, "not started"),
+    }
+    while let Some(order) = post.orders.recv().await {
+        let runs = post.life().state.is_active();
+        match order.wish {
+            Wish::Verb(Verb::Start) if runs => order.refuse("it runs already".to_owned()),
+            Wish::Forget if runs => order.refuse("it runs".to_owned()),
+            Wish::Forget => return order.accept(),
+            Wish::Verb(Verb::Start) => {
+                post.is(State::Running, "booted");
+                post.runs(&post.defined.borrow().guest.clone());
+                order.accept();
+            }
+            Wish::Verb(Verb::Destroy) => {
+                post.is(State::Off, "killed");
+                order.accept();
+            }
+            Wish::Verb(_) => order.accept(),
+        }
+    }
 }
 
 impl Node {
@@ -96,8 +126,9 @@ async fn guests_are_listed_and_obey() {
 #[tokio::test(start_paused = true)]
 async fn nobody_is_told_what_is_not_known_yet() {
     let directory = tempfile::tempdir().unwrap();
-    let guests = testing::appliance(&["memory = \"64MiB\"", "memory = \"64MiB\""]).guests;
-    let (api, posts) = Api::of("demo", &guests, audit::Log::at(directory.path()));
+    let appliance = testing::appliance(&["memory = \"64MiB\"", "memory = \"64MiB\""]);
+    let (api, mut posts) = api(&Arc::new(appliance), directory.path());
+    let posts = [posts.try_recv().unwrap(), posts.try_recv().unwrap()];
     posts[0].is(State::Running, "adopted");
     assert!(timeout(KNOWN_LIMIT / 2, api.known()).await.is_err());
     posts[1].is(State::Off, "killed");
@@ -181,6 +212,143 @@ async fn events_go_on_after_the_one_that_was_seen() {
     let id = all.lines().filter_map(|line| line.strip_prefix("id: ")).nth(2).unwrap();
     let rest = read(&format!("Last-Event-ID: {id}\r\n"), "\"progress\":\"killed\"").await;
     assert!(!rest.contains("lost") && !rest.contains("booted"), "{rest}");
+}
+
+impl Node {
+    /// What comes of a request with a body: status, `ETag`, and what is answered.
+    async fn put(&self, name: &str, condition: &str, body: &Value) -> (u16, Option<String>, Value) {
+        let body = body.to_string();
+        let head =
+            format!("PUT /v1/guests/{name}/definition HTTP/1.1\r\nHost: node\r\nConnection: close\r\n{condition}");
+        let answer = self.says(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).await;
+        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+        let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).map(str::to_owned);
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), tag, serde_json::from_str(text).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_guest_is_defined_anew_and_given_back() {
+    let node = node(1);
+    let (_, mut definition) = node.ask("GET", "/v1/guests/web1/definition").await;
+    assert_eq!(node.ask("GET", "/v1/guests/web1/config").await.1, definition);
+    // What is the same is no change.
+    let (status, tag, done) = node.put("web1", "", &definition).await;
+    assert_eq!((status, &done["defined"], &done["waits"]), (200, &"image".into(), &false.into()));
+    let first = tag.unwrap();
+    // One who was faster is not overwritten, and whoever was told so tries again.
+    definition["vcpus"] = 2.into();
+    let (status, tag, done) = node.put("web1", &format!("If-Match: {first}\r\n"), &definition).await;
+    assert_eq!((status, &done["defined"], &done["waits"]), (200, &"node".into(), &true.into()));
+    definition["vcpus"] = 3.into();
+    let (status, _, problem) = node.put("web1", &format!("If-Match: {first}\r\n"), &definition).await;
+    assert!(status == 412 && problem["error"].as_str().unwrap().contains("somebody else"), "{problem}");
+    assert_eq!(node.put("web1", "If-None-Match: *\r\n", &definition).await.0, 412);
+    assert_eq!(node.put("web1", &format!("If-Match: {}\r\n", tag.unwrap()), &definition).await.0, 200);
+    // It runs by what it was started by, but for who starts it.
+    let (_, shown) = node.ask("GET", "/v1/guests/web1").await;
+    assert_eq!((&shown["vcpus"], &shown["waits"]), (&1.into(), &true.into()));
+    definition["vcpus"] = 1.into();
+    definition["autostart"] = false.into();
+    assert_eq!(node.put("web1", "", &definition).await.2["waits"], false);
+    assert_eq!(node.ask("GET", "/v1/guests/web1").await.1["autostart"], false);
+    // What it is to be is on disk, and what it was by the image comes back.
+    let file = node.directory.path().join("definitions/web1.json");
+    assert!(std::fs::read_to_string(&file).unwrap().contains("\"autostart\": false"));
+    let (status, done) = node.ask("DELETE", "/v1/guests/web1/definition").await;
+    assert_eq!((status, &done["defined"]), (200, &"image".into()));
+    assert_eq!(format!("\"{}\"", done["revision"].as_str().unwrap()), first);
+    assert!(!file.exists());
+    assert_eq!(node.ask("DELETE", "/v1/guests/web1/definition").await.0, 409);
+
+    let told: Vec<String> = node.api.audit.entries().into_iter().map(|entry| entry.what).collect();
+    for wanted in ["guest web1: defined, vcpus: 1 -> 2", "guest web1: what the image says again"] {
+        assert!(told.iter().any(|what| what == wanted), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_guest_comes_and_goes() {
+    let node = node(2);
+    let (_, mut definition) = node.ask("GET", "/v1/guests/web1/definition").await;
+    definition["name"] = "db".into();
+    let (status, _, done) = node.put("db", "If-None-Match: *\r\n", &definition).await;
+    assert_eq!((status, &done["guest"], &done["waits"]), (200, &"db".into(), &false.into()));
+    let names = async || {
+        let (_, list) = node.ask("GET", "/v1/guests").await;
+        let names = list["guests"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(names().await, ["web1", "web2", "db"]);
+    assert_eq!(node.ask("POST", "/v1/guests/db/start").await.0, 202);
+    let (status, problem) = node.ask("DELETE", "/v1/guests/db/definition").await;
+    assert_eq!((status, &problem["error"]), (409, &"it runs".into()));
+    assert_eq!(node.ask("POST", "/v1/guests/db/destroy").await.0, 202);
+    assert_eq!(node.ask("DELETE", "/v1/guests/db/definition").await.1["defined"], Value::Null);
+    assert_eq!(names().await, ["web1", "web2"]);
+    // The next daemon knows what was kept, and has a place of its own for each.
+    node.put("db", "", &definition).await;
+    definition["name"] = "another".into();
+    node.put("another", "", &definition).await;
+    let guests = node.api.book.guests();
+    let places: Vec<_> = guests.iter().map(|it| (it.guest.name.as_str(), it.index)).collect();
+    assert_eq!(places, [("web1", 0), ("web2", 1), ("another", 10_001), ("db", 10_000)]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_and_nothing_is_changed() {
+    let node = node(1);
+    let (_, good) = node.ask("GET", "/v1/guests/web1/definition").await;
+    let change = |key: &str, value: Value| {
+        let mut definition = good.clone();
+        definition[key] = value;
+        definition
+    };
+    let disk = |path: &str| change("disk", serde_json::json!({ "source": { "file": path } }));
+    for (name, definition, wanted) in [
+        ("web1", change("memory", "1MiB".into()), "memory: use 32MiB or more"),
+        ("web1", change("memroy", 1.into()), "memroy: there is no such key"),
+        ("web1", change("image", "../x".into()), "image: `../x` is not a name"),
+        ("web1", change("image", "missing".into()), "there is no image `missing` on this node"),
+        ("web1", disk("/etc/shadow"), "lies on none of the file systems"),
+        ("web2", good.clone(), "name: this is the definition of `web1`"),
+        ("..%2fweb1", change("name", "..%2fweb1".into()), "is not a host name"),
+        ("-x", change("name", "-x".into()), "is not a host name"),
+        ("web1", Value::Null, "this is no definition of a guest"),
+    ] {
+        let (status, _, problem) = node.put(name, "", &definition).await;
+        assert_eq!(status, 400, "{problem}");
+        assert!(problem["error"].as_str().unwrap().contains(wanted), "{wanted}: {problem}");
+    }
+    assert_eq!(node.put("web1", "If-Match: W/nonsense\r\n", &good).await.0, 400);
+    assert_eq!(node.put("web1", "", &change("image", "x".repeat(65_536).into())).await.0, 413);
+    let chunks = "PUT /v1/guests/web1/definition HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let flood = format!("{chunks}{}", format!("8000\r\n{}\r\n", "x".repeat(0x8000)).repeat(8));
+    let answer = node.says(flood.as_bytes()).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert_eq!(node.ask("GET", "/v1/guests/web1/definition").await.1, good);
+    assert!(!node.directory.path().join("definitions").exists());
+}
+
+#[tokio::test]
+async fn of_many_who_change_one_definition_nobody_is_overwritten() {
+    let node = node(1);
+    let raise = async |node: &Node| {
+        loop {
+            let head = "GET /v1/guests/web1/definition HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            let answer = node.says(head.as_bytes()).await;
+            let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+            let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+            let mut definition: Value = serde_json::from_str(text).unwrap();
+            definition["vcpus"] = (definition["vcpus"].as_u64().unwrap() + 1).into();
+            match node.put("web1", &format!("If-Match: {tag}\r\n"), &definition).await.0 {
+                200 => return,
+                status => assert_eq!(status, 412),
+            }
+        }
+    };
+    tokio::join!(raise(&node), raise(&node), raise(&node), raise(&node), raise(&node));
+    assert_eq!(node.ask("GET", "/v1/guests/web1/definition").await.1["vcpus"], 6);
 }
 
 /// What a list of a hundred guests costs the daemon, in milliseconds of processor time: a tenth of what both programs may

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::api::peer::Role;
 use crate::api::tests::{Node, node};
 use crate::ctl::client::Client;
 use crate::ctl::words::Where;
@@ -53,10 +54,17 @@ async fn a_certificate_says_who_asks_and_what_they_may() {
         assert_eq!(guests.guests.len(), 1);
     }
     for route in crate::api::routes::all().filter(|route| route.method != Method::GET) {
-        let told =
-            read.text(route.method.clone(), &route.path.replace("{name}", "web1")).await.unwrap_err().to_string();
+        let refused = async |client: &Client| {
+            let path = route.path.replace("{name}", "web1");
+            client.text(route.method.clone(), &path).await.unwrap_err().to_string()
+        };
+        let told = refused(&read).await;
         assert!(told.starts_with("thimble:read:rita from 127.0.0.1:"), "{}: {told}", route.path);
-        assert!(told.contains("it takes the role operate"), "{told}");
+        assert!(told.contains(&format!("it takes the role {}", route.role.name())), "{told}");
+        if route.role == Role::Admin {
+            let told = refused(&operate).await;
+            assert!(told.contains("thimble:operate:olga") && told.contains("it takes the role admin"), "{told}");
+        }
     }
     assert!(node.api.audit.entries().is_empty(), "nothing was tried");
     let (task, _): (Task, _) = operate.json(Method::POST, "/v1/guests/web1/destroy").await.unwrap();

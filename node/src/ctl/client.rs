@@ -10,9 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
+use hyper::header::ETAG;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use thimble_spec::api::Problem;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
@@ -125,6 +127,7 @@ impl Client {
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
+        body: Option<Vec<u8>>,
     ) -> Result<Response<Incoming>, Failure> {
         let mut sender = self.connect().await?;
         let host = self.authority().unwrap_or("node");
@@ -132,7 +135,7 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Content::Whole(None));
+        let request = request.body(Content::Whole(body.map(Bytes::from)));
         let request = request.map_err(|error| Failure::usage(format!("this cannot be asked: {error}")))?;
         let response = sender.send_request(request).await.map_err(|error| self.gone(&error))?;
         let status = response.status();
@@ -141,7 +144,11 @@ impl Client {
         }
         let text = whole(response.into_body()).await?;
         let problem = serde_json::from_slice::<Problem>(&text).map(|problem| problem.error);
-        Err(Failure::failed(problem.unwrap_or_else(|_| format!("the node answers {status}"))))
+        let sentence = problem.unwrap_or_else(|_| format!("the node answers {status}"));
+        Err(match status {
+            StatusCode::PRECONDITION_FAILED => Failure::stale(sentence),
+            _ => Failure::failed(sentence),
+        })
     }
 
     /// All of an answer.
@@ -149,7 +156,7 @@ impl Client {
     /// # Errors
     /// As [`Self::ask`].
     pub async fn text(&self, method: Method, path: &str) -> Result<Vec<u8>, Failure> {
-        whole(self.ask(method, path, &[]).await?.into_body()).await
+        whole(self.ask(method, path, &[], None).await?.into_body()).await
     }
 
     /// An answer that is JSON, with the text that it was.
@@ -157,11 +164,39 @@ impl Client {
     /// # Errors
     /// As [`Self::ask`]; or it is something else.
     pub async fn json<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<(T, String), Failure> {
-        let text = self.text(method, path).await?;
-        let value = serde_json::from_slice(&text)
-            .map_err(|error| Failure::failed(format!("the node's answer is not understood: {error}")))?;
-        Ok((value, String::from_utf8_lossy(&text).trim_end().to_owned()))
+        understood(&self.text(method, path).await?)
     }
+
+    /// What is there, as JSON, and its `ETag`.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; or it is something else.
+    pub async fn tagged(&self, path: &str) -> Result<(Value, String), Failure> {
+        let response = self.ask(Method::GET, path, &[], None).await?;
+        let tag = response.headers().get(ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default().to_owned();
+        let (value, _) = understood(&whole(response.into_body()).await?)?;
+        Ok((value, tag))
+    }
+
+    /// Puts JSON there, and gives the answer.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        text: Vec<u8>,
+    ) -> Result<(T, String), Failure> {
+        let response = self.ask(Method::PUT, path, headers, Some(text)).await?;
+        understood(&whole(response.into_body()).await?)
+    }
+}
+
+fn understood<T: DeserializeOwned>(text: &[u8]) -> Result<(T, String), Failure> {
+    let value = serde_json::from_slice(text)
+        .map_err(|error| Failure::failed(format!("the node's answer is not understood: {error}")))?;
+    Ok((value, String::from_utf8_lossy(text).trim_end().to_owned()))
 }
 
 /// Connects. A socket at which nobody listens is a dead daemon's: PID 1 is about to start another.

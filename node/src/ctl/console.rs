@@ -43,7 +43,7 @@ pub async fn run(client: &Client, guest: &str, read_only: bool, force: bool) -> 
     let method = if read_only { Method::GET } else { Method::POST };
     let path = format!("/v1/guests/{guest}/console{}", if force { "?force=true" } else { "" });
     let headers = [("connection", "upgrade"), ("upgrade", CONSOLE_PROTOCOL)];
-    let response = client.ask(method, &path, &headers).await?;
+    let response = client.ask(method, &path, &headers, None).await?;
     let console = hyper::upgrade::on(response).await;
     let console = console.map_err(|error| Failure::failed(format!("the console was not given: {error}")))?;
     let (mut output, mut input) = split(TokioIo::new(console));

@@ -48,7 +48,7 @@ async fn follow(client: &Client, last: &mut Option<String>, left: &mut u64, json
     let headers: Vec<(&str, &str)> =
         header.iter().filter(|id| *id != "begin").map(|id| ("last-event-id", id.as_str())).collect();
     let path = if last.as_deref() == Some("begin") { "/v1/events?after=begin" } else { "/v1/events" };
-    let mut body = client.ask(Method::GET, path, &headers).await?.into_body();
+    let mut body = client.ask(Method::GET, path, &headers, None).await?.into_body();
     let mut text = Lines::default();
     while let Some(bytes) = client::next(&mut body).await? {
         for line in text.feed(&bytes) {
@@ -91,6 +91,8 @@ fn shown(data: &str) -> Result<String, Failure> {
     let what = match &event.what {
         What::Guest { guest, state, reason } => format!("guest {guest}: {state} ({reason})"),
         What::Ready { guest, seconds } => format!("guest {guest}: ready {seconds:.2}"),
+        What::Defined { guest, revision: Some(revision) } => format!("guest {guest}: defined, revision {revision}"),
+        What::Defined { guest, revision: None } => format!("guest {guest}: is no more"),
         What::Task { task } => {
             format!("task {}: {} {}: {}: {}", task.id, task.verb.name(), task.guest, state(task), task.progress)
         }

@@ -8,27 +8,38 @@ use std::process::ExitCode;
 pub struct Failure {
     code: u8,
     sentence: String,
+    stale: bool,
 }
 
 impl Failure {
     /// It was refused, or did not come about.
     pub fn failed(sentence: String) -> Self {
-        Self { code: 1, sentence }
+        Self { code: 1, sentence, stale: false }
     }
 
     /// The command line is wrong.
     pub fn usage(sentence: String) -> Self {
-        Self { code: 2, sentence }
+        Self { code: 2, ..Self::failed(sentence) }
     }
 
     /// It did not come about in time.
     pub fn late(sentence: &str) -> Self {
-        Self { code: 3, sentence: sentence.to_owned() }
+        Self { code: 3, ..Self::failed(sentence.to_owned()) }
     }
 
     /// There is no node to ask.
     pub fn nobody(sentence: String) -> Self {
-        Self { code: 4, sentence }
+        Self { code: 4, ..Self::failed(sentence) }
+    }
+
+    /// It was refused, for somebody else was faster.
+    pub fn stale(sentence: String) -> Self {
+        Self { stale: true, ..Self::failed(sentence) }
+    }
+
+    /// Whether somebody else was faster.
+    pub fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// Whether there was no node to ask.

@@ -41,6 +41,9 @@ struct Answer<'a> {
 /// # Errors
 /// The list cannot be read; the word goes on for ever.
 pub async fn run(list: &Path, word: &Word, json: bool) -> Result<ExitCode, Failure> {
+    if matches!(word, Word::Edit { .. }) {
+        return Err(Failure::usage("edit asks one host, with --host".to_owned()));
+    }
     if matches!(word, Word::Console { .. } | Word::Top { .. } | Word::Event { .. }) {
         return Err(Failure::usage("event, top and console go on for ever: ask one host, with --host".to_owned()));
     }

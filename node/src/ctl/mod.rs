@@ -4,6 +4,8 @@
 mod act;
 pub mod client;
 mod console;
+mod define;
+mod edit;
 mod event;
 mod failure;
 mod hosts;
@@ -63,6 +65,8 @@ async fn carry_out(cli: &Cli) -> Result<(), Failure> {
     let client = Client::of(&cli.place)?;
     let limit = cli.timeout.map(Duration::from_secs);
     match &cli.word {
+        // Somebody thinks about it.
+        Word::Edit { guest } => edit::run(&client, guest, cli.json).await,
         Word::Act(verb, guests) => act::run(&client, *verb, guests, limit.unwrap_or(ANSWER_LIMIT), cli.json).await,
         // These go on until they are ended: a limit ends them as it was wanted to.
         Word::Event { after, count } => within(limit, event::run(&client, after.as_deref(), *count, cli.json)).await,
@@ -72,11 +76,15 @@ async fn carry_out(cli: &Cli) -> Result<(), Failure> {
         Word::Console { guest, read_only, force } => {
             within(limit, console::run(&client, guest, *read_only, *force)).await
         }
-        word => match timeout(limit.unwrap_or(ANSWER_LIMIT), show::run(&client, word, cli.json)).await {
+        word => match timeout(limit.unwrap_or(ANSWER_LIMIT), ask(&client, word, cli.json)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::late("the node does not answer in time")),
         },
     }
+}
+
+async fn ask(client: &Client, word: &Word, json: bool) -> Result<(), Failure> {
+    if word.defines() { define::run(client, word, json).await } else { show::run(client, word, json).await }
 }
 
 async fn within(limit: Option<Duration>, what: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

@@ -43,9 +43,9 @@ pub async fn run(client: &Client, word: &Word, json: bool) -> Result<(), Failure
             if json { text } else { audit_lines(&audit) }
         }
         Word::Domstats { guests } => domstats(client, guests, json).await?,
-        Word::Dumpconfig { guest } => {
-            let (value, text): (serde_json::Value, _) =
-                client.json(Method::GET, &format!("/v1/guests/{guest}/config")).await?;
+        Word::Dumpconfig { guest, inactive } => {
+            let path = format!("/v1/guests/{guest}/{}", if *inactive { "definition" } else { "config" });
+            let (value, text): (serde_json::Value, _) = client.json(Method::GET, &path).await?;
             if json { text } else { serde_json::to_string_pretty(&value).unwrap_or(text) }
         }
         Word::Log { guest: Some(guest) } => log::guest(client, guest).await?,
@@ -68,24 +68,30 @@ pub async fn run(client: &Client, word: &Word, json: bool) -> Result<(), Failure
             if json { text } else { about(&detail, word) }
         }
         // Done elsewhere.
-        Word::Act(..) | Word::Event { .. } | Word::Top { .. } | Word::Console { .. } | Word::Completion { .. } => {
-            String::new()
-        }
+        _ => String::new(),
     };
     // Whoever closes the pipe has seen enough.
     let _ = writeln!(stdout(), "{}", text.trim_end_matches('\n'));
     Ok(())
 }
 
+/// Of a guest that runs by another definition than its next start goes by.
+const PENDING: &str = "it was defined anew since it started: that goes from its next start on";
+
 fn list(guests: &[Guest], all: bool) -> String {
     let shown = guests.iter().filter(|guest| all || guest.state.is_active());
     let rows: Vec<Vec<String>> = shown
         .map(|guest| {
             let ready = or_dash(guest.ready_s.map(|seconds| format!("{seconds:.2} s")));
-            vec![or_dash(guest.pid), guest.name.clone(), guest.state.to_string(), ready]
+            let state = format!("{}{}", guest.state, if guest.waits { " *" } else { "" });
+            vec![or_dash(guest.pid), guest.name.clone(), state, ready]
         })
         .collect();
-    table(&["Id", "Name", "State", "Ready"], &rows)
+    let mut text = table(&["Id", "Name", "State", "Ready"], &rows);
+    if guests.iter().any(|guest| guest.waits) {
+        text += &format!("* {PENDING}\n");
+    }
+    text
 }
 
 /// As `lspci -Dnmm` has it, which `thimble hardware` reads.
@@ -167,6 +173,8 @@ fn about(detail: &Detail, word: &Word) -> String {
             ("Ready after", or_dash(guest.ready_s.map(|seconds| format!("{seconds:.2} s")))),
             ("Autostart", if guest.autostart { "enable" } else { "disable" }.to_owned()),
             ("Starts", guest.starts.to_string()),
+            ("Defined", guest.defined.words().to_owned()),
+            ("Pending", (if guest.waits { PENDING } else { "-" }).to_owned()),
         ]),
     }
 }
@@ -265,6 +273,8 @@ mod tests {
             ready_s: pid.map(|_| 3.214),
             starts: 1,
             autostart: true,
+            defined: thimble_spec::api::guest::Origin::Image,
+            waits: false,
             vcpus: 1,
             memory_mib: 96,
         };

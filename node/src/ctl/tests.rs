@@ -18,14 +18,14 @@ async fn what_is_waited_for_comes_about_fails_or_is_late() {
     };
     let code = |number: u8| Err(ExitCode::from(number));
     assert_eq!(act(Verb::Destroy, &guests(&["web1"], true), 10_000).await, Ok(()));
-    assert_eq!(node.api.guests[0].life.borrow().state, State::Off);
+    assert_eq!(node.api.guests()[0].life.borrow().state, State::Off);
     // It was asked for, and does not come about.
     assert_eq!(act(Verb::Shutdown, &guests(&["web2"], true), 500).await, code(3));
     assert_eq!(act(Verb::Shutdown, &guests(&["web2"], false), 10_000).await, Ok(()));
     assert_eq!(node.api.tasks.all().len(), 3);
     // What one refuses does not keep the others from it.
     assert_eq!(act(Verb::Destroy, &guests(&["web9", "web2"], true), 10_000).await, code(1));
-    assert_eq!(node.api.guests[1].life.borrow().state, State::Off);
+    assert_eq!(node.api.guests()[1].life.borrow().state, State::Off);
 }
 
 #[tokio::test]

@@ -96,7 +96,21 @@ pub enum Word {
     /// Its processors.
     Vcpuinfo { guest: String },
     /// Its definition.
-    Dumpconfig { guest: String },
+    Dumpconfig { guest: String, inactive: bool },
+    /// Another definition of it.
+    Define { file: PathBuf },
+    /// None of this node's.
+    Undefine { guest: String },
+    /// In an editor.
+    Edit { guest: String },
+    /// Whether the host starts it.
+    Autostart { guest: String, disable: bool },
+    /// Its memory.
+    Setmem { guest: String, size: String },
+    /// How many processors it has.
+    Setvcpus { guest: String, count: u64 },
+    /// Where they run.
+    Vcpupin { guest: String, vcpu: u64, processors: String },
     /// The host.
     Nodeinfo,
     /// What its kernel found.
@@ -117,6 +131,21 @@ pub enum Word {
     Report { output: Option<PathBuf> },
     /// For a shell.
     Completion { shell: Shell },
+}
+
+impl Word {
+    /// Whether it changes what a guest is.
+    pub fn defines(&self) -> bool {
+        matches!(
+            self,
+            Self::Define { .. }
+                | Self::Undefine { .. }
+                | Self::Autostart { .. }
+                | Self::Setmem { .. }
+                | Self::Setvcpus { .. }
+                | Self::Vcpupin { .. }
+        )
+    }
 }
 
 /// [`Word`] as clap reads it: each verb is a word of its own.
@@ -186,6 +215,71 @@ enum Typed {
         /// The guest
         #[arg(value_parser = guest)]
         guest: String,
+        /// What its next start goes by, not what it runs by
+        #[arg(long)]
+        inactive: bool,
+    },
+    /// Define a guest, or define it anew: its next start goes by it
+    Define {
+        /// A definition, as dumpconfig prints it; - is standard input
+        file: PathBuf,
+    },
+    /// Forget what was defined on the node: a guest is what the image says, or no more
+    Undefine {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+    },
+    /// Edit the definition of a guest, with $VISUAL or $EDITOR
+    Edit {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+    },
+    /// Have a guest started with the host
+    Autostart {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+        /// Or no longer
+        #[arg(long)]
+        disable: bool,
+    },
+    /// Change the memory of a guest
+    Setmem {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+        /// How much, with its unit: 128MiB
+        size: String,
+        /// In its definition: the next start goes by it
+        #[arg(long, required = true)]
+        config: bool,
+    },
+    /// Change the number of processors of a guest
+    Setvcpus {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+        /// How many
+        count: u64,
+        /// In its definition: the next start goes by it
+        #[arg(long, required = true)]
+        config: bool,
+    },
+    /// Say on which of the host's processors one of a guest's runs
+    Vcpupin {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+        /// Which of its processors, from 0 on
+        vcpu: u64,
+        /// Where: 0-3,7; r for all
+        #[arg(value_name = "CPULIST")]
+        processors: String,
+        /// In its definition: the next start goes by it
+        #[arg(long, required = true)]
+        config: bool,
     },
     /// Show the host
     Nodeinfo,
@@ -271,7 +365,14 @@ impl From<Typed> for Word {
             Typed::Domblklist { guest } => Self::Domblklist { guest },
             Typed::Domiflist { guest } => Self::Domiflist { guest },
             Typed::Vcpuinfo { guest } => Self::Vcpuinfo { guest },
-            Typed::Dumpconfig { guest } => Self::Dumpconfig { guest },
+            Typed::Dumpconfig { guest, inactive } => Self::Dumpconfig { guest, inactive },
+            Typed::Define { file } => Self::Define { file },
+            Typed::Undefine { guest } => Self::Undefine { guest },
+            Typed::Edit { guest } => Self::Edit { guest },
+            Typed::Autostart { guest, disable } => Self::Autostart { guest, disable },
+            Typed::Setmem { guest, size, .. } => Self::Setmem { guest, size },
+            Typed::Setvcpus { guest, count, .. } => Self::Setvcpus { guest, count },
+            Typed::Vcpupin { guest, vcpu, processors, .. } => Self::Vcpupin { guest, vcpu, processors },
             Typed::Nodeinfo => Self::Nodeinfo,
             Typed::Hardware => Self::Hardware,
             Typed::Event { after, count } => Self::Event { after, count },
@@ -328,8 +429,24 @@ mod tests {
             );
         }
         for line in
-            ["start", "start ../web1", "dominfo", "console web1 --force --read-only", "tasks --cancel ../x", "explode"]
+            ["setmem web1 64MiB --config", "vcpupin web1 0 0-3 --config", "define -", "autostart web1 --disable"]
         {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+        for line in [
+            "start",
+            "start ../web1",
+            "dominfo",
+            "console web1 --force --read-only",
+            "tasks --cancel ../x",
+            "explode",
+            "undefine ../x",
+            "edit",
+            "define",
+            "setmem web1 64MiB",
+            "setvcpus web1 -1 --config",
+            "vcpupin web1 0 --config",
+        ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }

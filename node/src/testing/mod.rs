@@ -1,9 +1,14 @@
 //! Guests for tests, by the way that all guests come: a definition.
 
-pub mod tls;
+use std::sync::Arc;
 
+use thimble_spec::api::guest::Origin;
 use thimble_spec::appliance::{Appliance, Guest};
 use thimble_spec::definition;
+
+use crate::definitions::Defined;
+
+pub mod tls;
 
 /// A definition with the guests `web1`, `web2`, ..., of which these are the keys.
 pub fn definition(guests: &[&str]) -> String {
@@ -28,4 +33,11 @@ pub fn appliance(guests: &[&str]) -> Appliance {
 /// The guest `web1` with these keys.
 pub fn guest(keys: &str) -> Guest {
     appliance(&[keys]).guests.remove(0)
+}
+
+/// The image's guests.
+pub fn defined(appliance: &Appliance) -> Vec<Defined> {
+    let guests = (0..).zip(&appliance.guests);
+    let guest = |guest: &Guest| Arc::new(guest.clone());
+    guests.map(|(index, it)| Defined { guest: guest(it), origin: Origin::Image, index, fault: None }).collect()
 }

@@ -39,6 +39,13 @@ pub enum What {
         /// Seconds since its VMM started.
         seconds: f64,
     },
+    /// A guest's definition is another now: its next start goes by it.
+    Defined {
+        /// The guest.
+        guest: String,
+        /// Which one; none: the guest is no more.
+        revision: Option<String>,
+    },
     /// A task began, went on or ended.
     Task {
         /// How it is now.
@@ -56,6 +63,7 @@ impl What {
         match self {
             Self::Guest { .. } => "guest",
             Self::Ready { .. } => "ready",
+            Self::Defined { .. } => "defined",
             Self::Task { .. } => "task",
             Self::Lost => "lost",
         }

@@ -93,6 +93,46 @@ impl Verb {
     }
 }
 
+/// Whose word a guest's definition is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The image's.
+    #[default]
+    Image,
+    /// Somebody's, who defined it on the node, which keeps it.
+    Node,
+    /// The same on a node without a data partition: it is forgotten when the host ends.
+    Run,
+}
+
+impl Origin {
+    /// For people.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Image => "by the image",
+            Self::Node => "on this node",
+            Self::Run => "on this node, until the host ends",
+        }
+    }
+}
+
+/// What came of a change of a definition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Definition {
+    /// The guest.
+    pub guest: String,
+    /// Which definition its next start goes by, as in `ETag`; none: the guest is no more.
+    pub revision: Option<String>,
+    /// Whose that is.
+    pub defined: Option<Origin>,
+    /// The guest runs by another one until its next start.
+    pub waits: bool,
+}
+
 /// A guest in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -113,6 +153,12 @@ pub struct Guest {
     pub starts: u64,
     /// The host starts it.
     pub autostart: bool,
+    /// Whose word its definition is.
+    #[serde(default)]
+    pub defined: Origin,
+    /// It runs by another definition than its next start goes by.
+    #[serde(default)]
+    pub waits: bool,
     /// Number of its processors.
     pub vcpus: u8,
     /// Its memory in MiB.

@@ -144,8 +144,8 @@ async fn open(mut call: Call, writes: bool) -> Result<Response<Content>, Refusal
         });
     }
     let force = call.query("force")?.unwrap_or(false);
-    let seat = call.api.consoles.sit(&call.api.guest(call.name())?.guest.name, writes, force)?;
-    let console = connect(&call.api.guest(call.name())?.guest.name).await?;
+    let seat = call.api.consoles.sit(&call.api.guest(call.name())?.name, writes, force)?;
+    let console = connect(&call.api.guest(call.name())?.name).await?;
     let upgrade = hyper::upgrade::on(&mut call.request);
     tokio::spawn(async move {
         if let Ok(client) = upgrade.await {
@@ -194,7 +194,7 @@ async fn type_in(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite 
 }
 
 async fn past(call: Call) -> Result<Response<Content>, Refusal> {
-    let text = newest(&call.api.guest(call.name())?.guest.name).await?;
+    let text = newest(&call.api.guest(call.name())?.name).await?;
     Ok(answer::whole(StatusCode::OK, "text/plain; charset=utf-8", text))
 }
 

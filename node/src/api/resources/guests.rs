@@ -37,7 +37,7 @@ pub const ROUTES: &[Route] = &[
         method: Method::GET,
         path: "/v1/guests/{name}/config",
         role: Role::Read,
-        summary: "A guest's definition, as the build has checked it",
+        summary: "What a guest runs by, or is to be started by if it is off",
         query: &[],
         gives: Gives::Definition,
         serve: |call| Box::pin(async move { config(&call) }),
@@ -46,11 +46,12 @@ pub const ROUTES: &[Route] = &[
 
 /// All guests.
 pub fn list(api: &Api) -> Guests {
-    Guests { guests: api.guests.iter().map(shown).collect() }
+    Guests { guests: api.guests().iter().map(shown).collect() }
 }
 
 fn shown(entry: &Entry) -> Guest {
-    let (guest, life) = (&entry.guest, entry.life.borrow());
+    let (guest, waits, defined) = (entry.guest(), entry.waits(), entry.defined());
+    let life = entry.life.borrow();
     Guest {
         name: guest.name.clone(),
         state: life.state,
@@ -59,7 +60,10 @@ fn shown(entry: &Entry) -> Guest {
         uptime_s: life.vmm.map(|(_, since)| since.elapsed().as_secs_f64()),
         ready_s: life.ready_s,
         starts: life.starts,
-        autostart: guest.autostart,
+        // That is no matter of its machine: what is said last goes.
+        autostart: defined.guest.autostart,
+        defined: defined.origin,
+        waits,
         vcpus: guest.vcpus,
         memory_mib: guest.memory.bytes() >> 20,
     }
@@ -67,9 +71,9 @@ fn shown(entry: &Entry) -> Guest {
 
 fn get(call: &Call) -> Result<Response<Content>, Refusal> {
     let entry = call.api.guest(call.name())?;
-    let guest = &entry.guest;
+    let guest = &*entry.guest();
     let detail = Detail {
-        guest: shown(entry),
+        guest: shown(&entry),
         image: guest.image.clone(),
         disks: disks(guest),
         interfaces: guest.network.iter().map(|network| interface(&guest.name, network)).collect(),
@@ -79,7 +83,7 @@ fn get(call: &Call) -> Result<Response<Content>, Refusal> {
 }
 
 fn config(call: &Call) -> Result<Response<Content>, Refusal> {
-    answer::json(StatusCode::OK, &*call.api.guest(call.name())?.guest)
+    answer::json(StatusCode::OK, &*call.api.guest(call.name())?.guest())
 }
 
 /// The image is the first, its own the second: `plan::config` has it so.

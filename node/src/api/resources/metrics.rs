@@ -3,7 +3,6 @@
 //! Names end with their unit, and those that only grow with `_total`; what a name means does not change.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::{Method, Response, StatusCode};
@@ -15,7 +14,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{guests, node, stats};
-use crate::api::Api;
 use crate::api::answer::{self, Content};
 use crate::api::call::{Call, Refusal};
 use crate::api::peer::Role;
@@ -59,10 +57,9 @@ async fn get(call: Call) -> Result<Response<Content>, Refusal> {
 /// Those of all guests that run, in the order of the definition.
 async fn stats(call: &Call) -> Vec<Stats> {
     let mut asked = JoinSet::new();
-    let running = |entry: &&Entry| entry.life.borrow().state.is_active();
-    for (index, _) in call.api.guests.iter().enumerate().filter(|(_, entry)| running(entry)) {
-        let api = Arc::clone(&call.api);
-        asked.spawn(async move { (index, of(&api, index).await) });
+    let running = |entry: &Entry| entry.life.borrow().state.is_active();
+    for (index, entry) in call.api.guests().into_iter().enumerate().filter(|(_, entry)| running(entry)) {
+        asked.spawn(async move { (index, stats::of(&entry).await.ok()) });
     }
     let mut all = Vec::new();
     let answers = async {
@@ -75,10 +72,6 @@ async fn stats(call: &Call) -> Vec<Stats> {
     let _ = timeout(LIMIT, answers).await;
     all.sort_by_key(|(index, _)| *index);
     all.into_iter().map(|(_, stats)| stats).collect()
-}
-
-async fn of(api: &Api, index: usize) -> Option<Stats> {
-    stats::of(api.guests.get(index)?).await.ok()
 }
 
 /// The text, a metric behind the other.
@@ -266,6 +259,8 @@ mod tests {
             ready_s: None,
             starts: 3,
             autostart: true,
+            defined: thimble_spec::api::guest::Origin::Image,
+            waits: false,
             vcpus: 1,
             memory_mib: 64,
         };

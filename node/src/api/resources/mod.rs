@@ -2,6 +2,7 @@
 
 mod audit;
 pub mod console;
+mod definition;
 mod description;
 mod events;
 mod guests;
@@ -20,6 +21,7 @@ pub const ALL: &[&[Route]] = &[
     node::ROUTES,
     host::ROUTES,
     guests::ROUTES,
+    definition::ROUTES,
     stats::ROUTES,
     orders::ROUTES,
     console::ROUTES,

@@ -34,9 +34,10 @@ pub fn node(api: &Api) -> Node {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let (memory, cpus) = (read("/proc/meminfo"), read("/proc/cpuinfo"));
     let mib = |name: &str| proc::memory(&memory, name).unwrap_or_default() / MIB;
-    let running = api.guests.iter().filter(|entry| entry.life.borrow().state.is_active()).count();
+    let guests = api.guests();
+    let running = guests.iter().filter(|entry| entry.life.borrow().state.is_active()).count();
     Node {
-        name: api.name.clone(),
+        name: api.book.appliance.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         manifest: Some(read(paths::END_MARKER).trim().to_owned()).filter(|hash| !hash.is_empty()),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
@@ -46,7 +47,7 @@ pub fn node(api: &Api) -> Node {
         memory_available_mib: mib("MemAvailable"),
         uptime_s: numbers(&read("/proc/uptime"))[0],
         load: numbers(&read("/proc/loadavg")),
-        guests: api.guests.len() as u32,
+        guests: guests.len() as u32,
         running: running as u32,
     }
 }

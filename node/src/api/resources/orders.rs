@@ -8,6 +8,7 @@ use crate::api::answer::{self, Content};
 use crate::api::call::{Call, Refusal};
 use crate::api::peer::Role;
 use crate::api::routes::{Gives, Route};
+use crate::life::Wish;
 
 const fn route(path: &'static str, summary: &'static str, serve: fn(Call) -> crate::api::routes::Answered) -> Route {
     Route {
@@ -37,9 +38,9 @@ pub const ROUTES: &[Route] = &[
 async fn order(call: Call, verb: Verb) -> Result<Response<Content>, Refusal> {
     let entry = call.api.guest(call.name())?;
     let before = entry.life.borrow().clone();
-    let begun = call.api.tasks.begin(&entry.guest.name, verb);
+    let begun = call.api.tasks.begin(&entry.name, verb);
     let begun = begun.ok_or_else(|| Refusal::busy("too many tasks run: wait for some, or give them up"))?;
-    if let Err(sentence) = entry.order(verb).await {
+    if let Err(sentence) = entry.order(Wish::Verb(verb)).await {
         begun.end(State::Failed, &sentence);
         return Err(Refusal::conflict(sentence));
     }

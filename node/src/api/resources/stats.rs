@@ -29,7 +29,7 @@ pub const ROUTES: &[Route] = &[Route {
 }];
 
 async fn get(call: Call) -> Result<Response<Content>, Refusal> {
-    answer::json(StatusCode::OK, &of(call.api.guest(call.name())?).await?)
+    answer::json(StatusCode::OK, &of(&call.api.guest(call.name())?).await?)
 }
 
 /// What one did.
@@ -37,20 +37,20 @@ async fn get(call: Call) -> Result<Response<Content>, Refusal> {
 /// # Errors
 /// Its VMM does not answer.
 pub async fn of(entry: &Entry) -> Result<Stats, Refusal> {
-    let name = &entry.guest.name;
+    let (name, guest) = (&*entry.name, entry.guest());
     let state = entry.life.borrow().state;
     // One that is off did nothing.
     let counted = if state.is_active() { counted(name).await? } else { vmm::Stats::default() };
     let group = cgroup::place(name);
     Ok(Stats {
-        name: name.clone(),
+        name: name.to_owned(),
         state,
         cpu_us: cpu_us(&fs::read_to_string(group.join("cpu.stat")).unwrap_or_default()),
         memory_bytes: number(&group.join("memory.current")),
         vcpu_exits: counted.vcpus.iter().map(|vcpu| vcpu.exits).collect(),
         disks: counted.disks,
         nets: counted.nets,
-        interfaces: entry.guest.network.iter().filter_map(|_| counters(&tap_name(name))).collect(),
+        interfaces: guest.network.iter().filter_map(|_| counters(&tap_name(name))).collect(),
         balloon: counted.balloon,
     })
 }

@@ -172,6 +172,8 @@ fn events(events: &[Event]) -> String {
         let what = match &event.what {
             What::Guest { guest, state, reason } => format!("guest {guest}: {state} ({reason})"),
             What::Ready { guest, seconds } => format!("guest {guest}: ready after {seconds:.2} s"),
+            What::Defined { guest, revision: Some(revision) } => format!("guest {guest}: defined, revision {revision}"),
+            What::Defined { guest, revision: None } => format!("guest {guest}: is no more"),
             What::Task { task } => format!("task: {} {}: {}", task.verb.name(), task.guest, task.progress),
             What::Lost => "events are missing here".to_owned(),
         };
@@ -236,6 +238,8 @@ mod tests {
             ready_s: Some(1.5),
             starts: 1,
             autostart: true,
+            defined: thimble_spec::api::guest::Origin::Image,
+            waits: false,
             vcpus: 1,
             memory_mib: 64,
         };
