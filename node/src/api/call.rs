@@ -10,11 +10,13 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use thimble_spec::api::Problem;
+use thimble_spec::appliance::Guest;
 use tokio::time::timeout;
 
 use super::Api;
 use super::answer::{self, Content};
-use super::peer::Peer;
+use super::peer::{Peer, Role};
+use crate::definitions::without_secrets;
 
 /// How long a client may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -36,6 +38,14 @@ impl Call {
     /// The first name in the path.
     pub fn name(&self) -> &str {
         self.parameters.first().map_or("", String::as_str)
+    }
+
+    /// A definition, as far as who asks may see it.
+    pub fn shown(&self, guest: &Arc<Guest>) -> Arc<Guest> {
+        match self.peer.may(Role::Admin) {
+            Ok(()) => Arc::clone(guest),
+            Err(_) => Arc::new(without_secrets(guest)),
+        }
     }
 
     /// What a header says; nothing is empty.

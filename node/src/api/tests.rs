@@ -21,10 +21,14 @@ pub struct Node {
     pub api: Arc<Api>,
 }
 
+/// What no reader is to see.
+pub const PASSWORD: &str = "xyzzy";
+
 /// A node with so many guests, of which each runs and obeys, and none ever powers off.
 pub fn node(count: usize) -> Node {
     let directory = tempfile::tempdir().unwrap();
-    let appliance = Arc::new(testing::appliance(&vec!["memory = \"64MiB\""; count]));
+    let guest = format!("memory = \"64MiB\"\nenvironment = {{ PASSWORD = \"{PASSWORD}\" }}");
+    let appliance = Arc::new(testing::appliance(&vec![guest.as_str(); count]));
     let (api, mut posts) = api(&appliance, directory.path());
     tokio::spawn(async move {
         while let Some(post) = posts.recv().await {

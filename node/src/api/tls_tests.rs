@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::api::peer::Role;
-use crate::api::tests::{Node, node};
+use crate::api::tests::{Node, PASSWORD, node};
 use crate::ctl::client::Client;
 use crate::ctl::words::Where;
 use crate::testing::tls::{Authority, dns, uri};
@@ -52,6 +52,15 @@ async fn a_certificate_says_who_asks_and_what_they_may() {
     for client in [&read, &operate] {
         let (guests, _): (Guests, _) = client.json(Method::GET, "/v1/guests").await.unwrap();
         assert_eq!(guests.guests.len(), 1);
+    }
+    // Passwords are for those who may change them.
+    let admin = signed("admin", &[uri("thimble:admin:anna")]);
+    for what in ["definition", "config"] {
+        let path = format!("/v1/guests/web1/{what}");
+        for (client, sees) in [(&read, false), (&operate, false), (&admin, true)] {
+            let text = String::from_utf8(client.text(Method::GET, &path).await.unwrap()).unwrap();
+            assert!(text.contains("PASSWORD") && text.contains(PASSWORD) == sees, "{what}: {text}");
+        }
     }
     for route in crate::api::routes::all().filter(|route| route.method != Method::GET) {
         let refused = async |client: &Client| {

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use crate::{plan, say};
 pub use store::{Kept, SLOTS, Store};
-pub use text::{TEXT_MAX, differences, parse, revision, value};
+pub use text::{TEXT_MAX, differences, parse, revision, value, without_secrets};
 
 /// Places of guests that the node keeps, behind those of the image's.
 const KEPT_FIRST: u32 = 10_000;

@@ -13,6 +13,8 @@ pub const TEXT_MAX: usize = 64 << 10;
 const DIFFERENCES_MAX: usize = 400;
 /// The keys whose values differences do not show.
 const SECRETS: &str = "parameters.environment";
+/// What stands in their place.
+const NOT_SHOWN: &str = "(not shown)";
 
 /// Reads the definition of the guest `name`. A MAC that is not given is made from the two names, as the build does.
 ///
@@ -44,6 +46,13 @@ pub fn parse(appliance: &str, name: &str, text: &[u8]) -> Result<Guest, String> 
 pub fn value(guest: &Guest) -> Value {
     // A definition has nothing in it that JSON could not say.
     guest.to_json().ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+/// The guest as those see it who may not change it: the values of its variables, of which some are passwords, are left out.
+pub fn without_secrets(guest: &Guest) -> Guest {
+    let mut guest = guest.clone();
+    guest.parameters.environment.values_mut().for_each(|value| NOT_SHOWN.clone_into(value));
+    guest
 }
 
 /// What tells two definitions apart: the beginning of the SHA-256 of their JSON.

@@ -49,7 +49,7 @@ pub const ROUTES: &[Route] = &[
 
 fn get(call: &Call) -> Result<Response<Content>, Refusal> {
     let guest = &call.api.guest(call.name())?.defined().guest;
-    tagged(answer::json(StatusCode::OK, &**guest)?, Some(&revision(guest)))
+    tagged(answer::json(StatusCode::OK, &*call.shown(guest))?, Some(&revision(guest)))
 }
 
 async fn put(mut call: Call) -> Result<Response<Content>, Refusal> {

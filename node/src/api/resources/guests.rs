@@ -83,7 +83,7 @@ fn get(call: &Call) -> Result<Response<Content>, Refusal> {
 }
 
 fn config(call: &Call) -> Result<Response<Content>, Refusal> {
-    answer::json(StatusCode::OK, &*call.api.guest(call.name())?.guest())
+    answer::json(StatusCode::OK, &*call.shown(&call.api.guest(call.name())?.guest()))
 }
 
 /// The image is the first, its own the second: `plan::config` has it so.
