@@ -11,7 +11,7 @@ use thimble_spec::api::audit::{Entry, Who};
 use thimble_spec::paths;
 
 use crate::events::now_ms;
-use crate::proc::is_mounted;
+use crate::proc::is_kept;
 use crate::say;
 
 /// A file that has so many bytes takes no more.
@@ -30,7 +30,7 @@ pub struct Log {
 impl Log {
     /// On the data partition; below the run directory, which goes with the host, where there is none.
     pub fn open() -> Self {
-        let kept = is_mounted(paths::DATA_DIR, &fs::read_to_string("/proc/self/mounts").unwrap_or_default());
+        let kept = is_kept(paths::DATA_DIR, &fs::read_to_string("/proc/self/mounts").unwrap_or_default());
         let directory = if kept { PathBuf::from(paths::AUDIT_DIR) } else { Path::new(paths::RUN_DIR).join("audit") };
         Self::at(&directory)
     }

@@ -10,9 +10,23 @@ pub fn memory(meminfo: &str, name: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(KIB)
 }
 
-/// Whether the text of `/proc/self/mounts` has the mount point: its second field.
+/// Whether the text of `/proc/self/mounts` has the mount point.
 pub fn is_mounted(place: &str, mounts: &str) -> bool {
-    mounts.lines().any(|line| line.split(' ').nth(1).is_some_and(|mounted| Path::new(mounted) == Path::new(place)))
+    kind_of_mount(place, mounts).is_some()
+}
+
+/// Whether what is written there outlives the host: it is mounted, and not memory, which PID 1 puts in the data partition's place
+/// where there is none.
+pub fn is_kept(place: &str, mounts: &str) -> bool {
+    kind_of_mount(place, mounts).is_some_and(|kind| kind != "tmpfs")
+}
+
+/// The file system at the mount point, of those over one another the last: the second and third field.
+fn kind_of_mount<'a>(place: &str, mounts: &'a str) -> Option<&'a str> {
+    mounts.lines().rev().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        (Path::new(fields.next()?) == Path::new(place)).then(|| fields.next())?
+    })
 }
 
 #[cfg(test)]
@@ -28,6 +42,14 @@ mod tests {
         assert_eq!(memory("MemTotal:         768000 kB\nMemAvailable: 1024 kB\n", "MemTotal"), Some(750 * MIB));
         assert_eq!(memory("MemFree: 1 kB\n", "MemTotal"), None);
         assert!(memory(&fs::read_to_string("/proc/meminfo").unwrap(), "MemTotal").unwrap() > 0);
+    }
+
+    #[test]
+    fn memory_is_not_kept() {
+        let partition = "proc /proc proc rw 0 0\n/dev/sda3 /data ext4 rw 0 0\n";
+        assert!(is_kept("/data", partition) && !is_kept("/dat", partition));
+        assert!(!is_kept("/data", "tmpfs /data tmpfs rw 0 0\n"));
+        assert!(!is_kept("/data", &format!("{partition}tmpfs /data tmpfs rw 0 0\n")), "what is over it counts");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use thimble_spec::names::check_name;
 use thimble_spec::paths;
 
 use super::text::{TEXT_MAX, value};
-use crate::proc::is_mounted;
+use crate::proc::is_kept;
 
 /// Of the format.
 const VERSION: u64 = 1;
@@ -63,7 +63,7 @@ pub struct Store {
 impl Store {
     /// On the data partition; below the run directory, which goes with the host, where there is none.
     pub fn open() -> Self {
-        let kept = is_mounted(paths::DATA_DIR, &fs::read_to_string("/proc/self/mounts").unwrap_or_default());
+        let kept = is_kept(paths::DATA_DIR, &fs::read_to_string("/proc/self/mounts").unwrap_or_default());
         match kept {
             true => Self { directory: paths::DEFINITIONS_DIR.into(), origin: Origin::Node },
             false => Self { directory: Path::new(paths::RUN_DIR).join("definitions"), origin: Origin::Run },
