@@ -1,9 +1,10 @@
 //! The API over the network: TLS 1.3 (RFC 8446), for clients whose certificate the appliance's authority has signed. Nobody
 //! else comes as far as a request.
 //!
-//! Bounded are handshakes ([`HANDSHAKES_MAX`] at a time, [`HANDSHAKE_TIME`] each, [`HANDSHAKES_RATE`] a second), and, apart
-//! from those on the Unix socket, connections.
+//! Bounded are handshakes ([`HANDSHAKES_MAX`] at a time, [`HANDSHAKES_OF_ONE`] of them from one address, [`HANDSHAKE_TIME`]
+//! each, [`HANDSHAKES_RATE`] a second), and, apart from those on the Unix socket, connections.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use thimble_spec::appliance::ApiListener;
 use thimble_spec::paths;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -31,7 +33,10 @@ use super::{AFTER_ERROR, Api, CLIENTS_MAX, converse};
 use crate::say;
 
 /// Handshakes at a time: of all that is done here, they alone are done for anybody.
-const HANDSHAKES_MAX: usize = 16;
+const HANDSHAKES_MAX: usize = 64;
+/// So many of them from one address. One more, and its oldest is given up: a browser begins six at once, and who says nothing
+/// is the oldest before long, so that nobody is kept out by what others at the same address do not say.
+const HANDSHAKES_OF_ONE: usize = HANDSHAKES_MAX / 4;
 /// How long one may take: half of what `thimblectl` waits for a connection, so that those who say nothing in all the places
 /// do not keep it out.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
@@ -137,11 +142,36 @@ pub async fn bind(settings: &ApiListener) -> TcpListener {
     }
 }
 
+/// Handshakes that are under way, the oldest first.
+#[derive(Debug, Default)]
+struct UnderWay(VecDeque<(IpAddr, AbortHandle)>);
+
+impl UnderWay {
+    /// One more. If that is one too many of its address, the oldest of that is given up.
+    fn begin(&mut self, address: IpAddr, handshake: AbortHandle) {
+        self.0.retain(|(_, handshake)| !handshake.is_finished());
+        let mut of_it = self.0.iter().enumerate().filter(|(_, (other, _))| *other == address);
+        let oldest = of_it.next().map(|(place, _)| place);
+        if of_it.count() + 1 >= HANDSHAKES_OF_ONE
+            && let Some((_, oldest)) = oldest.and_then(|place| self.0.remove(place))
+        {
+            oldest.abort();
+        }
+        self.0.push_back((address, handshake));
+    }
+}
+
 /// Serves until the task is ended.
 pub async fn serve(listener: TcpListener, config: ServerConfig, api: Arc<Api>) {
+    serve_within(listener, config, api, HANDSHAKE_TIME).await;
+}
+
+/// The same, where a handshake may take so long.
+async fn serve_within(listener: TcpListener, config: ServerConfig, api: Arc<Api>, limit: Duration) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let mut under_way = UnderWay::default();
     let mut rate = Rate::new(HANDSHAKES_RATE.0, HANDSHAKES_RATE.1);
     loop {
         while let Err(wait) = rate.take() {
@@ -157,15 +187,17 @@ pub async fn serve(listener: TcpListener, config: ServerConfig, api: Arc<Api>) {
             }
         };
         let (acceptor, places, api) = (acceptor.clone(), Arc::clone(&places), Arc::clone(&api));
-        tokio::spawn(async move {
+        let begun = tokio::spawn(async move {
+            let _handshake = handshake;
             prepare(&stream);
-            let Ok(Ok(stream)) = timeout(HANDSHAKE_TIME, acceptor.accept(Patient::new(stream))).await else { return };
-            drop(handshake);
+            let Ok(Ok(stream)) = timeout(limit, acceptor.accept(Patient::new(stream))).await else { return };
             let peer = Peer::of_certificate(stream.get_ref().1.peer_certificates().unwrap_or_default(), address);
             // Who has a certificate is not kept waiting in secret.
             let Ok(place) = places.try_acquire_owned() else { return };
-            converse(stream, peer, api, place).await;
+            // A task of its own: the handshake is over, and nobody gives it up.
+            tokio::spawn(converse(stream, peer, api, place));
         });
+        under_way.begin(address.ip().to_canonical(), begun.abort_handle());
     }
 }
 

@@ -8,7 +8,7 @@ use thimble_spec::api::guest::Guests;
 use thimble_spec::api::identity::NODE_NAME;
 use thimble_spec::api::task::Task;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::*;
 use crate::api::peer::Role;
@@ -20,14 +20,30 @@ use hyper::Method;
 
 /// A node that listens, and where.
 async fn listening(authority: &Authority) -> (Node, SocketAddr) {
+    listening_within(authority, HANDSHAKE_TIME).await
+}
+
+/// The same, where a handshake may take so long.
+async fn listening_within(authority: &Authority, limit: Duration) -> (Node, SocketAddr) {
     let node = node(1);
     let own = authority.signs(&node.directory.path().join("own"), &[dns(NODE_NAME)]);
     let [ca, certificate, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| own.join(name));
     let config = config(Files { ca: &ca, certificate: &certificate, key: &key }).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, config, Arc::clone(&node.api)));
+    tokio::spawn(serve_within(listener, config, Arc::clone(&node.api), limit));
     (node, address)
+}
+
+/// So many connections from 127.0.0.LAST on which nothing is said.
+async fn silent(address: SocketAddr, last: u8, count: usize) -> Vec<TcpStream> {
+    let mut held = Vec::new();
+    for _ in 0..count {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(Ipv4Addr::new(127, 0, 0, last).into(), 0)).unwrap();
+        held.push(socket.connect(address).await.unwrap());
+    }
+    held
 }
 
 fn client(address: SocketAddr, keys: &Path) -> Client {
@@ -129,10 +145,60 @@ async fn who_says_nothing_keeps_nobody_else_waiting() {
     let authority = Authority::new("ours");
     let (node, address) = listening(&authority).await;
     let keys = authority.signs(&node.directory.path().join("read"), &[uri("thimble:read:rita")]);
+    // Each place is taken,
     let mut held = Vec::new();
-    for _ in 0..HANDSHAKES_MAX {
-        held.push(TcpStream::connect(address).await.unwrap());
+    for last in 2..6 {
+        held.extend(silent(address, last, HANDSHAKES_OF_ONE).await);
     }
-    // They lose their places after a while.
+    // and lost after a while.
     timeout(HANDSHAKE_TIME * 3, client(address, &keys).text(Method::GET, "/v1/node")).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn one_address_has_a_quarter_of_the_places() {
+    // Far more than any machine takes for a handshake; and for ever.
+    let (enough, ever) = (Duration::from_secs(120), Duration::from_secs(86_400));
+    let authority = Authority::new("ours");
+    let (node, address) = listening_within(&authority, ever).await;
+    let keys = authority.signs(&node.directory.path().join("read"), &[uri("thimble:read:rita")]);
+    let asked = || async { timeout(enough, client(address, &keys).text(Method::GET, "/v1/node")).await };
+    // Given one who would take all places, and says nothing,
+    let mut held = silent(address, 2, HANDSHAKES_MAX + 1).await;
+    // then others are answered,
+    asked().await.unwrap().unwrap();
+    // their oldest are hung up on, and the newest are not.
+    let end = timeout(enough, held[0].read(&mut [0; 1])).await.unwrap();
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    let last = held.last().unwrap().try_read(&mut [0; 1]);
+    assert_eq!(last.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    // Who asks is not kept out by who says nothing at the same address.
+    let _more = silent(address, 1, HANDSHAKES_OF_ONE).await;
+    asked().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_oldest_handshake_of_an_address_gives_way() {
+    let [one, other] = [1, 2].map(|last| IpAddr::from([127, 0, 0, last]));
+    let mut under_way = UnderWay::default();
+    let mut begin = |address| {
+        let handshake = tokio::spawn(std::future::pending::<()>());
+        under_way.begin(address, handshake.abort_handle());
+        handshake
+    };
+    let mut handshakes: Vec<_> = (0..HANDSHAKES_OF_ONE).map(|_| begin(one)).collect();
+    handshakes.push(begin(other));
+    tokio::task::yield_now().await;
+    assert!(handshakes.iter().all(|handshake| !handshake.is_finished()));
+    // One that is over counts no more;
+    let over = handshakes.remove(1);
+    over.abort();
+    assert!(over.await.unwrap_err().is_cancelled());
+    handshakes.push(begin(one));
+    tokio::task::yield_now().await;
+    assert!(handshakes.iter().all(|handshake| !handshake.is_finished()));
+    // one more ends the oldest, and no other.
+    handshakes.push(begin(one));
+    assert!(handshakes.remove(0).await.unwrap_err().is_cancelled());
+    tokio::task::yield_now().await;
+    assert!(handshakes.iter().all(|handshake| !handshake.is_finished()));
 }
