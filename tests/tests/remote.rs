@@ -127,6 +127,13 @@ fn a_host_is_asked_over_the_network_by_those_who_may() {
     assert!(read.says("nodeinfo").contains("demo"));
     assert!(read.says("log web1").contains("thimble-guest: web1 ready"));
     assert!(read.says("log").contains(" kernel: Linux version "));
+    // for programs both are an object a line, as on the host;
+    for (words, source) in [("log --json", "kernel"), ("log web1 --json", "web1")] {
+        let text = read.says(words);
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert!(lines.iter().all(|line| line["source"].is_string() && line["text"].is_string()), "{text}");
+        assert!(lines.iter().any(|line| line["source"] == source), "{text}");
+    }
     // the host's hardware is what `thimble hardware` reads, and a report has all but secrets;
     let list = directory.path().join("pci");
     fs::write(&list, read.says("hardware")).expect("it can be written");

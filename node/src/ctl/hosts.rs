@@ -10,6 +10,7 @@ use std::process::{ExitCode, Output, Stdio};
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::Value;
 use thimble_spec::console::one_line;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
@@ -31,7 +32,7 @@ struct Answer<'a> {
     host: &'a str,
     exit: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    answer: Option<serde_json::Value>,
+    answer: Option<Value>,
     #[serde(skip_serializing_if = "str::is_empty")]
     error: &'a str,
 }
@@ -66,7 +67,7 @@ pub async fn run(list: &Path, word: &Word, json: bool) -> Result<ExitCode, Failu
     }
     let answers: Vec<(String, Output)> = hosts.into_iter().zip(answers.into_iter().flatten()).collect();
     // Whoever closes the pipe has seen enough.
-    let _ = print(&answers, json);
+    let _ = print(&answers, json, word.has_lines());
     Ok(ExitCode::from(exit_code(answers.iter().map(|(_, output)| code(output)))))
 }
 
@@ -123,14 +124,23 @@ fn exit_code(codes: impl Iterator<Item = i32>) -> u8 {
     }
 }
 
-fn print(answers: &[(String, Output)], json: bool) -> std::io::Result<()> {
+/// What a host printed for programs: one object; of a word that prints an object a line, a list of them. None: something else.
+fn answer(text: &str, lines: bool) -> Option<Value> {
+    if !lines || text.is_empty() {
+        return serde_json::from_str(text).ok();
+    }
+    let lines = text.lines().filter(|line| !line.is_empty()).map(serde_json::from_str);
+    lines.collect::<Result<Vec<Value>, _>>().ok().map(Value::from)
+}
+
+fn print(answers: &[(String, Output)], json: bool, lines: bool) -> std::io::Result<()> {
     let width = answers.iter().map(|(host, _)| host.len()).max().unwrap_or_default();
     let mut out = stdout().lock();
     for (host, output) in answers {
         let (text, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let error = error.trim_end().trim_start_matches("thimblectl: ");
         if json {
-            let answer = serde_json::from_str(&text).ok();
+            let answer = answer(&text, lines);
             let line = Answer { host, exit: code(output), answer, error };
             writeln!(out, "{}", serde_json::to_string(&line)?)?;
             continue;
@@ -167,6 +177,18 @@ mod tests {
     fn each_host_is_asked_the_rest_of_the_command_line() {
         let words = ["list", "--hosts", "a", "--all", "--hosts=b", "--json"].map(OsString::from);
         assert_eq!(without_hosts(words.into_iter()), ["list", "--all", "--json"]);
+    }
+
+    #[test]
+    fn an_answer_is_an_object_or_a_list_of_them() {
+        let (one, two) = ("{\"text\":\"a\"}\n", "{\"text\":\"a\"}\n{\"text\":\"b\"}\n");
+        let shown = |text, lines| answer(text, lines).map(|value| value.to_string());
+        assert_eq!(shown(one, false).as_deref(), Some("{\"text\":\"a\"}"));
+        assert_eq!(shown(one, true).as_deref(), Some("[{\"text\":\"a\"}]"));
+        assert_eq!(shown(two, true).as_deref(), Some("[{\"text\":\"a\"},{\"text\":\"b\"}]"));
+        // Nothing was written, or said.
+        assert_eq!((shown("\n", true).as_deref(), shown("", true)), (Some("[]"), None));
+        assert_eq!((shown("", false), shown("x\n", true)), (None, None));
     }
 
     #[test]

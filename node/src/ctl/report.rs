@@ -13,6 +13,7 @@ use thimble_spec::api::guest::Guests;
 use super::client::Client;
 use super::failure::Failure;
 use super::log;
+use crate::host::logs;
 use crate::syslog::format::timestamp;
 
 /// What stands for a secret.
@@ -69,7 +70,8 @@ async fn gather(client: &Client, node: Value) -> Value {
     };
     report.insert("guests".to_owned(), guests);
     let log = log::of_node(client).await;
-    report.insert("log".to_owned(), log.map_or_else(|failure| error(&failure), Value::from));
+    let log = log.map(|lines| lines.iter().map(logs::shown).map(Value::from).collect());
+    report.insert("log".to_owned(), log.unwrap_or_else(|failure| error(&failure)));
     let metrics = client.text(Method::GET, "/metrics").await.map(|text| String::from_utf8_lossy(&text).into_owned());
     let metrics = metrics.map(|text| text.lines().map(Value::from).collect());
     report.insert("metrics".to_owned(), metrics.unwrap_or_else(|failure| error(&failure)));

@@ -48,12 +48,9 @@ pub async fn run(client: &Client, word: &Word, json: bool) -> Result<(), Failure
             let (value, text): (serde_json::Value, _) = client.json(Method::GET, &path).await?;
             if json { text } else { serde_json::to_string_pretty(&value).unwrap_or(text) }
         }
-        Word::Log { guest: Some(guest) } => log::guest(client, guest).await?,
+        Word::Log { guest: Some(guest) } => log::guest(client, guest, json).await?,
         Word::Log { guest: None } if client.is_here() => return log::host(json),
-        Word::Log { guest: None } => {
-            let lines = log::of_node(client).await?;
-            if json { serde_json::Value::from(lines).to_string() } else { lines.join("\n") }
-        }
+        Word::Log { guest: None } => log::text(&log::of_node(client).await?, json)?,
         Word::Hardware => {
             let (hardware, text): (Hardware, _) = client.json(Method::GET, "/v1/node/hardware").await?;
             if json { text } else { hardware.pci.iter().map(pci_line).collect() }

@@ -146,6 +146,15 @@ impl Word {
                 | Self::Vcpupin { .. }
         )
     }
+
+    /// Whether its answer for programs is an object a line, not one object.
+    pub fn has_lines(&self) -> bool {
+        match self {
+            Self::Log { .. } => true,
+            Self::Act(_, Guests { names, .. }) | Self::Domstats { guests: names } => names.len() != 1,
+            _ => false,
+        }
+    }
 }
 
 /// [`Word`] as clap reads it: each verb is a word of its own.
