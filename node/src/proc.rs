@@ -10,6 +10,11 @@ pub fn memory(meminfo: &str, name: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(KIB)
 }
 
+/// What stands behind `name` and a colon, as in `/proc/cpuinfo` and `/proc/PID/status`.
+pub fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim_start().strip_prefix(':')?.trim()))
+}
+
 /// Whether the text of `/proc/self/mounts` has the mount point.
 pub fn is_mounted(place: &str, mounts: &str) -> bool {
     kind_of_mount(place, mounts).is_some()
@@ -42,6 +47,13 @@ mod tests {
         assert_eq!(memory("MemTotal:         768000 kB\nMemAvailable: 1024 kB\n", "MemTotal"), Some(750 * MIB));
         assert_eq!(memory("MemFree: 1 kB\n", "MemTotal"), None);
         assert!(memory(&fs::read_to_string("/proc/meminfo").unwrap(), "MemTotal").unwrap() > 0);
+    }
+
+    #[test]
+    fn a_value_stands_behind_its_name() {
+        assert_eq!(value("processor\t: 0\nmodel name\t: QEMU TCG CPU\n", "model name"), Some("QEMU TCG CPU"));
+        assert_eq!(value("NSpid:\t7\nPPid:\t1\n", "PPid"), Some("1"));
+        assert_eq!(value("model\t: 6\n", "model name"), None);
     }
 
     #[test]

@@ -69,7 +69,8 @@ fn guests_are_looked_at_stopped_started_and_typed_to() {
     assert!(guests.iter().all(|guest| guest["state"] == "running" && guest["ready_s"].is_f64()), "{guests:?}");
     let shown = root.says(
         "thimblectl list; thimblectl dominfo web1; thimblectl domblklist web1; thimblectl domiflist web1; \
-         thimblectl vcpuinfo web1; thimblectl nodeinfo; thimblectl domstats web1; thimblectl dumpconfig web1",
+         thimblectl vcpuinfo web1; thimblectl nodeinfo; thimblectl domstats web1; thimblectl dumpconfig web1; \
+         thimblectl domifaddr web1; thimblectl dommemstat web1; thimblectl net-list; thimblectl sysinfo",
     );
     for wanted in [
         "web2   running",
@@ -82,10 +83,35 @@ fn guests_are_looked_at_stopped_started_and_typed_to() {
         "net.0.tx.pkts=",
         "cpu.time_us=",
         "\"image\": \"page\"",
+        "ipv4       10.1.1.11/24",
+        "actual 65536\n",
+        // What supervision counts, for 64 MiB.
+        "cgroup.limit 131584\n",
+        "br0    up      bridged   10.1.1.2/24",
+        "Vendor:           QEMU\n",
     ] {
         assert!(shown.contains(wanted), "{wanted}: {shown}");
     }
     println!("{shown}");
+
+    // so do programs have it: what a guest takes of the host, the networks, the machine, and lines of both kinds of logs;
+    let lines = root.says(
+        "thimblectl dommemstat web1 --json && thimblectl net-list --all --json && thimblectl sysinfo --json && \
+         thimblectl log --json | tail -n 1 && thimblectl log web1 --json | tail -n 1",
+    );
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let [memory, networks, sysinfo, of_host, of_guest] = &lines[..] else { panic!("{lines:?}") };
+    let bytes = |key: &str| memory[key].as_u64().unwrap_or_else(|| panic!("{key}: {memory}"));
+    // Its init and its kernel are there, whatever it does; and no more than it has, but for tables and what the VMM itself is.
+    assert!(bytes("rss_bytes") > 4 << 20 && bytes("rss_bytes") < 128 << 20, "{memory}");
+    assert!(bytes("memory_bytes") > 0 && bytes("memory_bytes") <= bytes("memory_limit_bytes"), "{memory}");
+    let bridge = &networks["networks"][0];
+    assert_eq!((&bridge["name"], &bridge["guests"], &bridge["mode"]), (&"br0".into(), &2.into(), &"bridged".into()));
+    assert!(sysinfo["product"].as_str().is_some_and(|name| name.starts_with("Standard PC (Q35")), "{sysinfo}");
+    for line in [of_host, of_guest] {
+        assert!(line["source"].is_string() && line["text"].is_string(), "{line}");
+    }
+    assert_eq!((&of_guest["source"], of_host["level"].is_string()), (&"web1".into(), true));
 
     // a guest that is suspended says so, hears nothing, and goes on;
     let said = root.says(

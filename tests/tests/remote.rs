@@ -145,6 +145,10 @@ fn a_host_is_asked_over_the_network_by_those_who_may() {
     read.says(&words);
     let report: Value = serde_json::from_slice(&fs::read(report).expect("it is there")).expect("JSON");
     assert_eq!(report["guests"]["web1"]["detail"]["state"], "running", "{report}");
+    assert_eq!(
+        (&report["sysinfo"]["vendor"], &report["networks"]["networks"][0]["name"]),
+        (&"QEMU".into(), &"br0".into())
+    );
     assert!(report["hardware"]["pci"].as_array().is_some_and(|devices| devices.len() > 3), "{report}");
     let has = |key: &str, wanted: &str| {
         let lines = report[key].as_array().unwrap_or_else(|| panic!("{key}: {report}"));

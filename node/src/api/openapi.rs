@@ -4,7 +4,7 @@
 use hyper::Method;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
-use thimble_spec::api::{CONSOLE_PROTOCOL, Problem, audit, event, guest, node, task};
+use thimble_spec::api::{CONSOLE_PROTOCOL, Problem, audit, event, guest, network, node, task};
 use thimble_spec::host::Logs;
 
 use super::routes::{self, Gives, Route};
@@ -18,6 +18,8 @@ fn document() -> Value {
     generator.subschema_for::<Problem>();
     generator.subschema_for::<node::Node>();
     generator.subschema_for::<node::Hardware>();
+    generator.subschema_for::<node::Sysinfo>();
+    generator.subschema_for::<network::Networks>();
     generator.subschema_for::<Logs>();
     generator.subschema_for::<guest::Guests>();
     generator.subschema_for::<guest::Detail>();

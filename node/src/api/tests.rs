@@ -127,6 +127,32 @@ async fn guests_are_listed_and_obey() {
     assert_eq!(audit["entries"][0]["who"]["pid"], std::process::id());
 }
 
+#[tokio::test]
+async fn the_machine_its_networks_and_the_memory_of_a_guest_are_told() {
+    let node = node(1);
+    let (status, machine) = node.ask("GET", "/v1/node/sysinfo").await;
+    assert!(
+        status == 200 && machine["cpus"].as_u64() > Some(0) && machine["memory_mib"].as_u64() > Some(0),
+        "{machine}"
+    );
+    assert!(
+        ["vendor", "product", "serial", "firmware_version", "firmware_date"]
+            .map(|key| machine.get(key))
+            .iter()
+            .all(Option::is_some)
+    );
+    // PID 1 of this machine is none of ours: that is said, not guessed.
+    let (status, problem) = node.ask("GET", "/v1/node/networks").await;
+    assert!(status == 500 && problem["error"].as_str().unwrap().contains("asking PID 1 for its links"), "{problem}");
+    // One that is off holds nothing.
+    node.ask("POST", "/v1/guests/web1/destroy").await;
+    let (status, stats) = node.ask("GET", "/v1/guests/web1/stats").await;
+    assert_eq!((status, &stats["state"], &stats["memory_mib"]), (200, &"off".into(), &64.into()));
+    for key in ["memory_bytes", "memory_limit_bytes", "rss_bytes", "balloon"] {
+        assert_eq!(stats[key], Value::Null, "{key}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn nobody_is_told_what_is_not_known_yet() {
     let directory = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ mod event;
 mod failure;
 mod hosts;
 mod log;
+mod machine;
 mod remote;
 mod report;
 mod shell;

@@ -51,7 +51,13 @@ async fn gather(client: &Client, node: Value) -> Value {
     report.insert("made".to_owned(), timestamp(now).into());
     report.insert("thimblectl".to_owned(), env!("CARGO_PKG_VERSION").into());
     report.insert("node".to_owned(), node);
-    for (name, path) in [("hardware", "/v1/node/hardware"), ("tasks", "/v1/tasks"), ("audit", "/v1/audit")] {
+    for (name, path) in [
+        ("sysinfo", "/v1/node/sysinfo"),
+        ("hardware", "/v1/node/hardware"),
+        ("networks", "/v1/node/networks"),
+        ("tasks", "/v1/tasks"),
+        ("audit", "/v1/audit"),
+    ] {
         report.insert(name.to_owned(), asked(client, path).await);
     }
     let guests = match client.json::<Guests>(Method::GET, "/v1/guests").await {

@@ -1,19 +1,19 @@
-//! What is looked at: `list`, `dominfo`, `domstate`, `domstats`, `domblklist`, `domiflist`, `vcpuinfo`, `dumpconfig`,
-//! `nodeinfo`, `hardware`, `tasks`, `audit`, `log`, `report`.
+//! What is looked at: `list`, `dominfo`, `domstate`, `domstats`, `domblklist`, `domiflist`, `domifaddr`, `dommemstat`, `vcpuinfo`,
+//! `dumpconfig`, `tasks`, `audit`, `log`, `report`; and the host ([`super::machine`]).
 
 use std::io::{Write, stdout};
 
 use hyper::Method;
 use thimble_spec::api::audit::Audit;
-use thimble_spec::api::guest::{Detail, Guest, Guests, Stats};
-use thimble_spec::api::node::{Hardware, Node, PciDevice};
+use thimble_spec::api::guest::{Detail, Guest, Guests, Interface, Stats};
 use thimble_spec::api::task::{Task, Tasks};
+use thimble_spec::units::{KIB, MIB};
 
 use super::client::Client;
 use super::failure::Failure;
 use super::table::{or_dash, pairs, state, table};
 use super::words::Word;
-use super::{log, report};
+use super::{log, machine, report};
 use crate::syslog::format::timestamp;
 
 /// Shows it.
@@ -26,9 +26,8 @@ pub async fn run(client: &Client, word: &Word, json: bool) -> Result<(), Failure
             let (guests, text): (Guests, _) = client.json(Method::GET, "/v1/guests").await?;
             if json { text } else { list(&guests.guests, *all) }
         }
-        Word::Nodeinfo => {
-            let (node, text): (Node, _) = client.json(Method::GET, "/v1/node").await?;
-            if json { text } else { nodeinfo(&node) }
+        Word::Nodeinfo | Word::Hardware | Word::Sysinfo | Word::NetList { .. } => {
+            machine::shown(client, word, json).await?
         }
         Word::Tasks { cancel: None } => {
             let (tasks, text): (Tasks, _) = client.json(Method::GET, "/v1/tasks").await?;
@@ -43,6 +42,13 @@ pub async fn run(client: &Client, word: &Word, json: bool) -> Result<(), Failure
             if json { text } else { audit_lines(&audit) }
         }
         Word::Domstats { guests } => domstats(client, guests, json).await?,
+        Word::Dommemstat { guest } => {
+            let (stats, text): (Stats, _) = client.json(Method::GET, &format!("/v1/guests/{guest}/stats")).await?;
+            if !stats.state.is_active() {
+                return Err(Failure::failed(format!("guest {guest} does not run, and takes no memory")));
+            }
+            if json { text } else { memory_lines(&stats) }
+        }
         Word::Dumpconfig { guest, inactive } => {
             let path = format!("/v1/guests/{guest}/{}", if *inactive { "definition" } else { "config" });
             let (value, text): (serde_json::Value, _) = client.json(Method::GET, &path).await?;
@@ -51,15 +57,12 @@ pub async fn run(client: &Client, word: &Word, json: bool) -> Result<(), Failure
         Word::Log { guest: Some(guest) } => log::guest(client, guest, json).await?,
         Word::Log { guest: None } if client.is_here() => return log::host(json),
         Word::Log { guest: None } => log::text(&log::of_node(client).await?, json)?,
-        Word::Hardware => {
-            let (hardware, text): (Hardware, _) = client.json(Method::GET, "/v1/node/hardware").await?;
-            if json { text } else { hardware.pci.iter().map(pci_line).collect() }
-        }
         Word::Report { output } => report::run(client, output.as_deref(), json).await?,
         Word::Dominfo { guest }
         | Word::Domstate { guest, .. }
         | Word::Domblklist { guest }
         | Word::Domiflist { guest }
+        | Word::Domifaddr { guest }
         | Word::Vcpuinfo { guest } => {
             let (detail, text): (Detail, _) = client.json(Method::GET, &format!("/v1/guests/{guest}")).await?;
             if json { text } else { about(&detail, word) }
@@ -91,34 +94,6 @@ fn list(guests: &[Guest], all: bool) -> String {
     text
 }
 
-/// As `lspci -Dnmm` has it, which `thimble hardware` reads.
-fn pci_line(it: &PciDevice) -> String {
-    let (class, interface) = (it.class >> 8, it.class & 0xff);
-    let mut line = format!(
-        "{} \"{class:04x}\" \"{:04x}\" \"{:04x}\" -r{:02x} -p{interface:02x} \"{:04x}\" \"{:04x}\"",
-        it.slot, it.vendor, it.device, it.revision, it.subsystem_vendor, it.subsystem_device
-    );
-    line.push('\n');
-    line
-}
-
-fn nodeinfo(node: &Node) -> String {
-    let [one, five, fifteen] = node.load;
-    pairs(&[
-        ("Name", node.name.clone()),
-        ("Thimble", node.version.clone()),
-        ("Manifest", or_dash(node.manifest.as_deref())),
-        ("Kernel", node.kernel.clone()),
-        ("CPU model", node.cpu_model.clone()),
-        ("CPU(s)", node.cpus.to_string()),
-        ("Memory size", format!("{} MiB", node.memory_mib)),
-        ("Memory available", format!("{} MiB", node.memory_available_mib)),
-        ("Uptime", format!("{:.0} s", node.uptime_s)),
-        ("Load", format!("{one:.2} {five:.2} {fifteen:.2}")),
-        ("Guests", format!("{}, {} run", node.guests, node.running)),
-    ])
-}
-
 fn about(detail: &Detail, word: &Word) -> String {
     let guest = &detail.guest;
     match word {
@@ -146,6 +121,10 @@ fn about(detail: &Detail, word: &Word) -> String {
                 })
                 .collect();
             table(&["Interface", "Type", "Source", "Model", "MAC", "Address", "VLAN"], &rows)
+        }
+        Word::Domifaddr { .. } => {
+            let rows: Vec<_> = detail.interfaces.iter().map(address).collect();
+            table(&["Interface", "MAC", "Protocol", "Address"], &rows)
         }
         Word::Vcpuinfo { .. } => {
             let rows: Vec<_> = detail
@@ -176,6 +155,29 @@ fn about(detail: &Detail, word: &Word) -> String {
     }
 }
 
+/// Of an interface that is given no address, nobody here knows what it has.
+fn address(it: &Interface) -> Vec<String> {
+    let family = it.address.as_ref().map(|address| if address.contains(':') { "ipv6" } else { "ipv4" });
+    vec![it.name.clone(), it.mac.clone(), or_dash(family), or_dash(it.address.as_deref())]
+}
+
+/// `NAME COUNT` a line, in KiB, as `virsh` has it. What is not known is left out.
+fn memory_lines(stats: &Stats) -> String {
+    let mib = |mib: u64| mib * (MIB / KIB);
+    let balloon = stats.balloon.as_ref().map(|it| (mib(it.actual_mib.into()), mib(it.target_mib.into())));
+    // What a balloon holds is not the guest's for as long.
+    let actual = mib(stats.memory_mib).saturating_sub(balloon.map_or(0, |(current, _)| current));
+    let lines = [
+        ("actual", Some(actual)),
+        ("rss", stats.rss_bytes.map(|bytes| bytes / KIB)),
+        ("balloon.current", balloon.map(|(current, _)| current)),
+        ("balloon.target", balloon.map(|(_, target)| target)),
+        ("cgroup.current", stats.memory_bytes.map(|bytes| bytes / KIB)),
+        ("cgroup.limit", stats.memory_limit_bytes.map(|bytes| bytes / KIB)),
+    ];
+    lines.iter().filter_map(|(name, count)| Some(format!("{name} {}\n", (*count)?))).collect()
+}
+
 async fn domstats(client: &Client, named: &[String], json: bool) -> Result<String, Failure> {
     let names = if named.is_empty() {
         let (guests, _): (Guests, _) = client.json(Method::GET, "/v1/guests").await?;
@@ -200,6 +202,12 @@ fn stats_lines(stats: &Stats) -> String {
     }
     if let Some(bytes) = stats.memory_bytes {
         line("memory.bytes".to_owned(), bytes);
+    }
+    if let Some(bytes) = stats.memory_limit_bytes {
+        line("memory.limit_bytes".to_owned(), bytes);
+    }
+    if let Some(bytes) = stats.rss_bytes {
+        line("memory.rss_bytes".to_owned(), bytes);
     }
     for (index, exits) in stats.vcpu_exits.iter().enumerate() {
         line(format!("vcpu.{index}.exits"), *exits);
@@ -258,6 +266,7 @@ fn audit_lines(audit: &Audit) -> String {
 mod tests {
     use super::*;
     use thimble_spec::api::guest::State;
+    use thimble_spec::vmm::BalloonStats;
 
     #[test]
     fn a_list_has_those_that_run_or_all() {
@@ -284,5 +293,42 @@ mod tests {
              -     web2   shut off   -\n"
         );
         assert!(!list(&guests, false).contains("web2"));
+    }
+    #[test]
+    fn an_interface_has_the_address_that_it_is_given() {
+        let of = |address: Option<&str>| Interface {
+            name: "tap-web1".to_owned(),
+            kind: "bridge".to_owned(),
+            source: "br0".to_owned(),
+            mac: "52:54:00:00:00:01".to_owned(),
+            address: address.map(str::to_owned),
+            vlan: None,
+        };
+        let shown = |given| address(&of(given))[2..].join(" ");
+        assert_eq!(shown(Some("10.1.1.11/24")), "ipv4 10.1.1.11/24");
+        assert_eq!(shown(Some("fd00::11/64")), "ipv6 fd00::11/64");
+        assert_eq!(shown(None), "- -");
+    }
+
+    #[test]
+    fn memory_is_counted_in_kib_and_what_is_not_known_is_left_out() {
+        let mut stats = Stats {
+            name: "web1".to_owned(),
+            state: State::Running,
+            cpu_us: None,
+            memory_bytes: Some(48 << 20),
+            memory_limit_bytes: Some(128 << 20),
+            rss_bytes: Some(50 << 10),
+            memory_mib: 64,
+            vcpu_exits: vec![],
+            disks: vec![],
+            nets: vec![],
+            interfaces: vec![],
+            balloon: None,
+        };
+        assert_eq!(memory_lines(&stats), "actual 65536\nrss 50\ncgroup.current 49152\ncgroup.limit 131072\n");
+        stats.balloon = Some(BalloonStats { target_mib: 32, actual_mib: 16, reported_bytes: 0 });
+        (stats.rss_bytes, stats.memory_bytes, stats.memory_limit_bytes) = (None, None, None);
+        assert_eq!(memory_lines(&stats), "actual 49152\nballoon.current 16384\nballoon.target 32768\n");
     }
 }

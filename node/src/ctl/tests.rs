@@ -29,6 +29,27 @@ async fn what_is_waited_for_comes_about_fails_or_is_late() {
 }
 
 #[tokio::test]
+async fn what_is_looked_at_is_shown_or_a_failure() {
+    let node = node(1);
+    let client = Client::at(&node.directory.path().join("node.sock"));
+    let show = async |word: Word, json| show::run(&client, &word, json).await.map_err(|failure| failure.to_string());
+    let web1 = || "web1".to_owned();
+    for json in [true, false] {
+        assert_eq!(show(Word::Sysinfo, json).await, Ok(()));
+        assert_eq!(show(Word::Domifaddr { guest: web1() }, json).await, Ok(()));
+        let told = show(Word::NetList { all: true }, json).await.unwrap_err();
+        assert!(told.contains("asking PID 1 for its links"), "{told}");
+    }
+    let off = guests(&["web1"], true);
+    act::run(&client, Verb::Destroy, &off, Duration::from_secs(20), true).await.unwrap();
+    let told = show(Word::Dommemstat { guest: web1() }, true).await.unwrap_err();
+    assert_eq!(told, "guest web1 does not run, and takes no memory");
+    assert!(
+        show(Word::Domifaddr { guest: "web9".to_owned() }, false).await.unwrap_err().contains("no guest of that name")
+    );
+}
+
+#[tokio::test]
 async fn events_are_counted_and_a_node_that_is_not_there_is_told() {
     let node = node(1);
     let client = Client::at(&node.directory.path().join("node.sock"));

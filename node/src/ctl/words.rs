@@ -93,6 +93,10 @@ pub enum Word {
     Domblklist { guest: String },
     /// Its interfaces.
     Domiflist { guest: String },
+    /// Its addresses.
+    Domifaddr { guest: String },
+    /// What it takes of the host's memory.
+    Dommemstat { guest: String },
     /// Its processors.
     Vcpuinfo { guest: String },
     /// Its definition.
@@ -115,6 +119,10 @@ pub enum Word {
     Nodeinfo,
     /// What its kernel found.
     Hardware,
+    /// What the machine is.
+    Sysinfo,
+    /// What guests are plugged into.
+    NetList { all: bool },
     /// What happens.
     Event { after: Option<String>, count: Option<u64> },
     /// What all do, again and again.
@@ -213,6 +221,18 @@ enum Typed {
         #[arg(value_parser = guest)]
         guest: String,
     },
+    /// Show the addresses of a guest, as its definition gives them
+    Domifaddr {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+    },
+    /// Show the memory of a guest, and what it takes of the host's, in KiB
+    Dommemstat {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+    },
     /// Show the processors of a guest
     Vcpuinfo {
         /// The guest
@@ -294,6 +314,14 @@ enum Typed {
     Nodeinfo,
     /// List the devices of the host, for `thimble hardware` to read
     Hardware,
+    /// Show what the machine is, as its firmware says
+    Sysinfo,
+    /// Show the networks of the host that are switched on, and how many guests are plugged into each
+    NetList {
+        /// Those that are off or not there too
+        #[arg(long)]
+        all: bool,
+    },
     /// Print what happens, as it happens
     Event {
         /// What came after this event, too; `begin` is the oldest that is known
@@ -373,6 +401,8 @@ impl From<Typed> for Word {
             Typed::Domstats { guests } => Self::Domstats { guests },
             Typed::Domblklist { guest } => Self::Domblklist { guest },
             Typed::Domiflist { guest } => Self::Domiflist { guest },
+            Typed::Domifaddr { guest } => Self::Domifaddr { guest },
+            Typed::Dommemstat { guest } => Self::Dommemstat { guest },
             Typed::Vcpuinfo { guest } => Self::Vcpuinfo { guest },
             Typed::Dumpconfig { guest, inactive } => Self::Dumpconfig { guest, inactive },
             Typed::Define { file } => Self::Define { file },
@@ -384,6 +414,8 @@ impl From<Typed> for Word {
             Typed::Vcpupin { guest, vcpu, processors, .. } => Self::Vcpupin { guest, vcpu, processors },
             Typed::Nodeinfo => Self::Nodeinfo,
             Typed::Hardware => Self::Hardware,
+            Typed::Sysinfo => Self::Sysinfo,
+            Typed::NetList { all } => Self::NetList { all },
             Typed::Event { after, count } => Self::Event { after, count },
             Typed::Top { delay, count } => Self::Top { delay, count },
             Typed::Console { guest, read_only, force } => Self::Console { guest, read_only, force },
@@ -437,9 +469,16 @@ mod tests {
                 matches!(cli.word, Word::Act(found, guests) if found == verb && guests.wait && guests.names.len() == 2)
             );
         }
-        for line in
-            ["setmem web1 64MiB --config", "vcpupin web1 0 0-3 --config", "define -", "autostart web1 --disable"]
-        {
+        for line in [
+            "setmem web1 64MiB --config",
+            "vcpupin web1 0 0-3 --config",
+            "define -",
+            "autostart web1 --disable",
+            "domifaddr web1 --json",
+            "dommemstat web1 --timeout 5",
+            "net-list --all",
+            "sysinfo",
+        ] {
             assert!(parse(line).is_ok(), "{line}");
         }
         for line in [
@@ -447,6 +486,9 @@ mod tests {
             "start ../web1",
             "dominfo",
             "console web1 --force --read-only",
+            "domifaddr ../x",
+            "dommemstat",
+            "net-list br0",
             "tasks --cancel ../x",
             "explode",
             "undefine ../x",

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use thimble_spec::api::network::LinkState;
 use thimble_spec::appliance::{Appliance, Guest};
 use thimble_spec::host::{CONFIRM_S, CONFIRM_S_DEFAULT, NetworkStatus, NetworkVerb, Proposal};
 use thimble_spec::json::Json;
@@ -107,11 +108,7 @@ fn same_guests(running: &[Guest], new: &[Guest]) -> Result<()> {
 pub fn text(status: &NetworkStatus) -> String {
     let mut text = String::new();
     for link in &status.links {
-        let state = match (link.up, link.carrier) {
-            (false, _) => "off",
-            (true, false) => "no carrier",
-            (true, true) => "up",
-        };
+        let state = LinkState::of(link.up, link.carrier);
         // Writing to a string does not fail.
         let _ = write!(text, "link {}: {state}", link.name);
         if let Some(master) = &link.master {

@@ -240,8 +240,17 @@ pub struct Stats {
     pub state: State,
     /// Time of the host's processors that it took, in microseconds, and what the VMM took for it.
     pub cpu_us: Option<u64>,
-    /// Memory of the host that it holds, in bytes.
+    /// Memory of the host that it holds, in bytes: all that its control group is charged with.
     pub memory_bytes: Option<u64>,
+    /// How much that may be.
+    #[serde(default)]
+    pub memory_limit_bytes: Option<u64>,
+    /// Memory that its VMM has mapped and that is there, in bytes; huge pages are not counted.
+    #[serde(default)]
+    pub rss_bytes: Option<u64>,
+    /// Its own memory in MiB.
+    #[serde(default)]
+    pub memory_mib: u64,
     /// Times that each of its processors left it for the VMM.
     pub vcpu_exits: Vec<u64>,
     /// Its block devices, by index.

@@ -7,6 +7,7 @@
 //! | [`event`] | what happens, as it happens |
 //! | [`guest`] | the guests |
 //! | [`identity`] | who asks over the network |
+//! | [`network`] | the host's networks |
 //! | [`node`] | the host |
 //! | [`task`] | what takes its time |
 
@@ -14,6 +15,7 @@ pub mod audit;
 pub mod event;
 pub mod guest;
 pub mod identity;
+pub mod network;
 pub mod node;
 pub mod task;
 

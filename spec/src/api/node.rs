@@ -32,6 +32,31 @@ pub struct Node {
     pub running: u32,
 }
 
+/// What the machine is, as its firmware says (System Management BIOS, DSP0134, types 0 and 1) and as its kernel counts. What the
+/// firmware does not say is left out; what it says wrong stays so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Sysinfo {
+    /// Who made the machine.
+    pub vendor: Option<String>,
+    /// What they call it.
+    pub product: Option<String>,
+    /// Its serial number.
+    pub serial: Option<String>,
+    /// Who made its firmware.
+    pub firmware_vendor: Option<String>,
+    /// Which version that is.
+    pub firmware_version: Option<String>,
+    /// When that was released, as they write it.
+    pub firmware_date: Option<String>,
+    /// Model of its processors.
+    pub cpu_model: String,
+    /// Number of its processors.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+}
+
 /// What the host's kernel found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

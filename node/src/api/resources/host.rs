@@ -46,13 +46,24 @@ pub const ROUTES: &[Route] = &[
 
 async fn log(call: Call) -> Result<Response<Content>, Refusal> {
     let asked = LogsVerb { from: call.query("from")?.unwrap_or_default(), level: None, source: None };
-    let ask = move || logs::ask(&mut Connection::open(Path::new(paths::HOST_CONTROL))?, &asked);
-    let logs: Logs = match timeout(LIMIT, spawn_blocking(ask)).await {
-        Ok(Ok(Ok(logs))) => logs,
-        Ok(Ok(Err(error))) => return Err(Refusal::broken(format!("asking PID 1 for its log: {error:#}"))),
-        _ => return Err(Refusal::broken("PID 1 does not answer in time".to_owned())),
-    };
+    let logs: Logs = ask("its log", move |pid1| logs::ask(pid1, &asked)).await?;
     answer::json(StatusCode::OK, &logs)
+}
+
+/// Asks PID 1 for `what`.
+///
+/// # Errors
+/// It is not there, refuses, or does not answer in time.
+pub async fn ask<T: Send + 'static>(
+    what: &str,
+    question: impl FnOnce(&mut Connection) -> anyhow::Result<T> + Send + 'static,
+) -> Result<T, Refusal> {
+    let asked = move || question(&mut Connection::open(Path::new(paths::HOST_CONTROL))?);
+    match timeout(LIMIT, spawn_blocking(asked)).await {
+        Ok(Ok(Ok(answer))) => Ok(answer),
+        Ok(Ok(Err(error))) => Err(Refusal::broken(format!("asking PID 1 for {what}: {error:#}"))),
+        _ => Err(Refusal::broken("PID 1 does not answer in time".to_owned())),
+    }
 }
 
 /// All devices of a directory of the kernel's; what cannot be read of one is 0.

@@ -8,6 +8,7 @@ mod events;
 mod guests;
 mod host;
 mod metrics;
+mod networks;
 mod node;
 mod orders;
 pub mod page;
@@ -20,6 +21,7 @@ use super::routes::Route;
 pub const ALL: &[&[Route]] = &[
     node::ROUTES,
     host::ROUTES,
+    networks::ROUTES,
     guests::ROUTES,
     definition::ROUTES,
     stats::ROUTES,
