@@ -233,6 +233,10 @@ impl Keeper {
                 continue;
             };
             match (order.wish, &self.defined.fault) {
+                (Wish::Verb(Asked::Start) | Wish::Forget, _) if self.post.has_its_disk().is_err() => {
+                    order.answer(self.post.has_its_disk());
+                }
+                (Wish::Lend, _) => order.accept(),
                 (Wish::Verb(Asked::Start), Some(fault)) => order.refuse(fault.clone()),
                 (Wish::Verb(Asked::Start), None) => {
                     if self.is_to_start(order, &place) {

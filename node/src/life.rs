@@ -2,6 +2,7 @@
 //! of it, told to the one who keeps it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use thimble_spec::api::event::What;
@@ -50,6 +51,7 @@ pub struct Post {
     pub defined: watch::Receiver<Arc<Defined>>,
     /// It was defined just now: nobody has asked for its start.
     pub fresh: bool,
+    lent: Arc<AtomicBool>,
 }
 
 /// Everybody else's end.
@@ -62,6 +64,17 @@ pub struct Entry {
     /// What it does.
     pub life: watch::Receiver<Life>,
     orders: mpsc::Sender<Order>,
+    lent: Arc<AtomicBool>,
+}
+
+/// A guest's disk, which nobody else has until this is gone.
+#[derive(Debug)]
+pub struct Loan(Arc<AtomicBool>);
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// What is asked of a guest's keeper.
@@ -71,6 +84,8 @@ pub enum Wish {
     Verb(Verb),
     /// That nobody keeps it any more.
     Forget,
+    /// Whether it is off, and stays so while its disk is lent ([`Entry::borrow_disk`]).
+    Lend,
 }
 
 /// Something that is asked of a guest.
@@ -105,8 +120,10 @@ pub fn pair(defined: Defined, events: &Events) -> (Post, Entry) {
     let (tell, life) = watch::channel(Life::default());
     let guest = defined.guest.name.clone();
     let (name, (change, defined)) = (guest.as_str().into(), watch::channel(Arc::new(defined)));
-    let post = Post { guest, life: tell, events: events.clone(), orders: received, defined, fresh: false };
-    (post, Entry { name, defined: change, life, orders })
+    let lent = Arc::new(AtomicBool::new(false));
+    let (events, others) = (events.clone(), Arc::clone(&lent));
+    let post = Post { guest, life: tell, events, orders: received, defined, fresh: false, lent: others };
+    (post, Entry { name, defined: change, life, orders, lent })
 }
 
 impl Entry {
@@ -129,6 +146,20 @@ impl Entry {
         self.life.borrow().runs.as_ref().is_some_and(|runs| *runs != next && differs(runs))
     }
 
+    /// Takes the guest's disk, which is not to be in use: the guest is not started meanwhile.
+    ///
+    /// # Errors
+    /// The guest is not off, or somebody else has its disk: one sentence.
+    pub async fn borrow_disk(&self) -> Result<Loan, String> {
+        // From here on its keeper refuses to start it; what it has begun before, it says when it is asked.
+        if self.lent.swap(true, Ordering::AcqRel) {
+            return Err(lent(&self.name));
+        }
+        let loan = Loan(Arc::clone(&self.lent));
+        self.order(Wish::Lend).await?;
+        Ok(loan)
+    }
+
     /// Asks something of the guest.
     ///
     /// # Errors
@@ -145,7 +176,19 @@ impl Entry {
     }
 }
 
+fn lent(guest: &str) -> String {
+    format!("the disk of guest {guest} is being copied: wait for that, or give it up (thimblectl tasks)")
+}
+
 impl Post {
+    /// Says that the guest cannot start now, nor go: somebody has its disk.
+    ///
+    /// # Errors
+    /// That.
+    pub fn has_its_disk(&self) -> Result<(), String> {
+        if self.lent.load(Ordering::Acquire) { Err(lent(&self.guest)) } else { Ok(()) }
+    }
+
     /// How it is.
     pub fn life(&self) -> Life {
         self.life.borrow().clone()
@@ -213,6 +256,30 @@ mod tests {
     use super::*;
     use crate::events::Epoch;
     use crate::testing;
+
+    #[tokio::test]
+    async fn a_disk_is_lent_to_one_at_a_time_and_given_back() {
+        let defined = testing::defined(&testing::appliance(&["memory = \"64MiB\""])).remove(0);
+        let (mut post, entry) = pair(defined, &Events::new(Epoch::now()));
+        let borrow = |entry: &Entry| {
+            let entry = entry.clone();
+            tokio::spawn(async move { entry.borrow_disk().await })
+        };
+        let asking = borrow(&entry);
+        let order = post.orders.recv().await.unwrap();
+        assert_eq!(order.wish, Wish::Lend);
+        assert!(post.has_its_disk().is_err(), "before its keeper says yes");
+        order.accept();
+        let loan = asking.await.unwrap().unwrap();
+        assert!(borrow(&entry).await.unwrap().unwrap_err().contains("web1 is being copied"));
+        drop(loan);
+        assert_eq!(post.has_its_disk(), Ok(()));
+        // One that is refused leaves nothing.
+        let asking = borrow(&entry);
+        post.orders.recv().await.unwrap().refuse("it runs".to_owned());
+        assert_eq!(asking.await.unwrap().unwrap_err(), "it runs");
+        assert_eq!(post.has_its_disk(), Ok(()));
+    }
 
     #[tokio::test]
     async fn news_are_told_once_and_orders_are_answered() {

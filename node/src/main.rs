@@ -10,6 +10,7 @@ mod bid;
 mod cgroup;
 mod cli;
 mod control;
+mod copy;
 mod ctl;
 mod definitions;
 mod disk;

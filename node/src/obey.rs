@@ -19,6 +19,7 @@ impl Keeper {
         let outcome = match order.wish {
             Wish::Verb(verb) => self.try_to(verb, socket).await,
             Wish::Forget => Err(format!("guest {0} runs: thimblectl destroy {0} --wait first", self.guest.name)),
+            Wish::Lend => Err(format!("guest {0} runs: thimblectl shutdown {0} --wait first", self.guest.name)),
         };
         order.answer(outcome);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thimble_spec::api::event::What;
 use thimble_spec::api::guest::{State as GuestState, Verb};
-use thimble_spec::api::task::{State, Task};
+use thimble_spec::api::task::{Job, Make, State, Task};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -46,7 +46,7 @@ impl Tasks {
     }
 
     /// A new task; none if too many run.
-    pub fn begin(&self, guest: &str, verb: Verb) -> Option<Begun> {
+    pub fn begin(&self, guest: &str, job: Job) -> Option<Begun> {
         let mut list = self.list();
         if list.slots.len() >= MOST {
             let ended = list.slots.iter().position(|slot| slot.borrow().state != State::Running)?;
@@ -56,7 +56,7 @@ impl Tasks {
         let task = Task {
             id: self.epoch.name(list.last),
             guest: guest.to_owned(),
-            verb,
+            verb: job,
             state: State::Running,
             progress: "asked for".to_owned(),
             began_ms: now_ms(),
@@ -75,6 +75,13 @@ impl Tasks {
         self.list().slots.iter().map(|slot| slot.borrow().clone()).collect()
     }
 
+    /// Whether a guest of this name is being made.
+    pub fn makes(&self, guest: &str) -> bool {
+        self.all().iter().any(|task| {
+            task.guest == guest && task.state == State::Running && matches!(task.verb, Job::Make(Make::Clone))
+        })
+    }
+
     /// The one with this id.
     pub fn find(&self, id: &str) -> Option<watch::Receiver<Task>> {
         self.slot(id).map(|slot| slot.subscribe())
@@ -84,7 +91,11 @@ impl Tasks {
     pub fn cancel(&self, id: &str) -> Option<Task> {
         let slot = self.slot(id)?;
         let begun = Begun { slot, events: self.events.clone() };
-        begun.end(State::Cancelled, "given up: what the guest was asked before stays asked");
+        let left = match begun.task().verb {
+            Job::Verb(_) => "given up: what the guest was asked before stays asked",
+            Job::Make(_) => "given up: what was half made is taken away",
+        };
+        begun.end(State::Cancelled, left);
         Some(begun.task())
     }
 
@@ -101,6 +112,11 @@ pub struct Begun {
 }
 
 impl Begun {
+    /// Whether somebody still wants it.
+    pub fn goes_on(&self) -> bool {
+        self.slot.borrow().state == State::Running
+    }
+
     /// How it is now.
     pub fn task(&self) -> Task {
         self.slot.borrow().clone()
@@ -141,8 +157,7 @@ impl Begun {
 
     /// Follows the guest until it has done what it was asked to, or cannot, or nobody wants it any more. `before` is how it
     /// was before it was asked.
-    pub async fn follow(self, before: Life, mut life: watch::Receiver<Life>) {
-        let verb = self.task().verb;
+    pub async fn follow(self, verb: Verb, before: Life, mut life: watch::Receiver<Life>) {
         let mut own = self.slot.subscribe();
         let watch = async {
             loop {
@@ -210,11 +225,11 @@ mod tests {
     #[tokio::test]
     async fn a_reboot_is_done_when_the_guest_runs_again() {
         let tasks = tasks();
-        let begun = tasks.begin("web1", Verb::Reboot).unwrap();
+        let begun = tasks.begin("web1", Job::Verb(Verb::Reboot)).unwrap();
         let id = begun.task().id;
         let before = life(GuestState::Running, 1);
         let (tell, lives) = watch::channel(before.clone());
-        let follow = tokio::spawn(begun.follow(before, lives));
+        let follow = tokio::spawn(begun.follow(Verb::Reboot, before, lives));
         for (state, starts) in [(GuestState::ShuttingDown, 1), (GuestState::Starting, 1), (GuestState::Starting, 2)] {
             tell.send_replace(life(state, starts));
             tokio::task::yield_now().await;
@@ -245,10 +260,10 @@ mod tests {
     #[tokio::test]
     async fn one_that_is_given_up_ends_and_stays_so() {
         let tasks = tasks();
-        let begun = tasks.begin("web1", Verb::Shutdown).unwrap();
+        let begun = tasks.begin("web1", Job::Verb(Verb::Shutdown)).unwrap();
         let id = begun.task().id;
         let (tell, lives) = watch::channel(life(GuestState::Running, 1));
-        let follow = tokio::spawn(begun.clone().follow(life(GuestState::Running, 1), lives));
+        let follow = tokio::spawn(begun.clone().follow(Verb::Shutdown, life(GuestState::Running, 1), lives));
         tokio::task::yield_now().await;
         assert_eq!(tasks.cancel(&id).unwrap().state, State::Cancelled);
         follow.await.unwrap();
@@ -261,13 +276,13 @@ mod tests {
     #[test]
     fn tasks_that_ended_give_way_and_those_that_run_do_not() {
         let tasks = tasks();
-        let first = tasks.begin("web1", Verb::Start).unwrap();
+        let first = tasks.begin("web1", Job::Verb(Verb::Start)).unwrap();
         for _ in 1..MOST {
-            tasks.begin("web1", Verb::Start).unwrap();
+            tasks.begin("web1", Job::Verb(Verb::Start)).unwrap();
         }
-        assert!(tasks.begin("web1", Verb::Start).is_none());
+        assert!(tasks.begin("web1", Job::Verb(Verb::Start)).is_none());
         first.end(State::Done, "running");
-        assert!(tasks.begin("web1", Verb::Start).is_some());
+        assert!(tasks.begin("web1", Job::Verb(Verb::Start)).is_some());
         assert!(tasks.find(&first.task().id).is_none());
         assert_eq!(tasks.all().len(), MOST);
     }

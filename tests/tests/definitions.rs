@@ -241,7 +241,27 @@ fn a_guest_is_defined_edited_and_kept() {
     assert_eq!(admin.shows("web3")["waits"], false);
     // One that runs is not taken away; one that is off is, and a guest of the image is the image's again.
     assert!(admin.is_refused("undefine web3").contains("thimblectl destroy web3 --wait first"));
-    admin.says("destroy web3 --wait");
+    // One that is off is copied with its disk, as another guest that goes on from there; one that runs is not.
+    let why = admin.is_refused("clone web1 web4 --address 10.1.1.14/24");
+    assert!(why.contains("thimblectl shutdown web1 --wait first"), "{why}");
+    admin.says("shutdown web3 --wait");
+    assert_eq!(admin.says("clone web3 web4 --address 10.1.1.14/24"), "guest web4 is a copy of web3\n");
+    assert_eq!(operate.shows("web4")["state"], "off");
+    operate.says("start web4 --wait");
+    machine.wait("^thimble: guest web4 ready", LIMIT);
+    ssh::wait(shell);
+    let page = says("wget -q -O - http://10.1.1.14/");
+    assert!(page.contains("<h1>web4</h1>") && page.contains("<strong>3</strong> times"), "{page}");
+    // Its disk stays when it goes, until somebody takes it away; what a guest has is not taken.
+    admin.says("destroy web4 --wait");
+    admin.says("undefine web4");
+    let list: Value = serde_json::from_str(&read.says("vol-list --json")).expect("JSON");
+    let used = |name: &str| list["volumes"].as_array()?.iter().find(|it| it["name"] == name)?["used"].as_bool();
+    assert_eq!(["web1", "web3", "web4"].map(used), [Some(true), Some(true), Some(false)], "{list}");
+    assert!(operate.is_refused("vol-delete web4").contains("it takes the role admin"));
+    assert!(admin.is_refused("vol-delete web3").contains("guest web3 has this disk"));
+    assert_eq!(admin.says("vol-delete web4"), "/data/guests/web4/disk.raw is deleted\n");
+    assert!(says("ls /data/guests").split_whitespace().eq(["web1", "web3"]));
     assert!(admin.says("undefine web3").starts_with("guest web3 is no more"));
     assert_eq!(admin.shows("web3"), Value::Null);
     assert!(admin.says("undefine web1").starts_with("guest web1 is what the image says; it runs"));

@@ -88,6 +88,19 @@ impl Api {
         self.guest(name).map(|entry| answer(&entry))
     }
 
+    /// What `text` says, if a guest of this name may be that and is not there yet.
+    ///
+    /// # Errors
+    /// It may not, or it is.
+    pub async fn may_be_new(&self, name: &str, text: &[u8]) -> Result<Guest, Refusal> {
+        let _turn = self.changes.lock().await;
+        let guest = definitions::parse(&self.book.appliance.name, name, text).map_err(Refusal::wrong)?;
+        let before = self.guest(name).ok().map(|entry| entry.defined());
+        Condition::New.check(name, before.as_deref())?;
+        self.admit(&guest).await?;
+        Ok(guest)
+    }
+
     /// A guest is what the image says again; one that the image does not have is no more.
     ///
     /// # Errors
@@ -158,7 +171,8 @@ impl Api {
         self.events.tell(What::Defined { guest: guest.name.clone(), revision: Some(revision(guest)) });
     }
 
-    fn audited(&self, who: &Who, name: &str, what: &str) {
+    /// Remembers what became of it.
+    pub fn audited(&self, who: &Who, name: &str, what: &str) {
         // That it was asked for is written already.
         if let Err(error) = self.audit.remember(who, &format!("guest {name}: {what}"), None) {
             say::error(&format!("{error:#}"));

@@ -11,6 +11,7 @@
 pub mod answer;
 pub mod call;
 mod change;
+mod clone;
 #[cfg(test)]
 mod openapi;
 mod patient;
@@ -21,6 +22,7 @@ pub mod routes;
 #[cfg(test)]
 pub mod tests;
 pub mod tls;
+mod volumes;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

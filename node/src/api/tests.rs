@@ -26,9 +26,14 @@ pub const PASSWORD: &str = "xyzzy";
 
 /// A node with so many guests, of which each runs and obeys, and none ever powers off.
 pub fn node(count: usize) -> Node {
-    let directory = tempfile::tempdir().unwrap();
     let guest = format!("memory = \"64MiB\"\nenvironment = {{ PASSWORD = \"{PASSWORD}\" }}");
-    let appliance = Arc::new(testing::appliance(&vec![guest.as_str(); count]));
+    node_of(&vec![guest.as_str(); count])
+}
+
+/// The same with guests that have these keys.
+pub fn node_of(guests: &[&str]) -> Node {
+    let directory = tempfile::tempdir().unwrap();
+    let appliance = Arc::new(testing::appliance(guests));
     let (api, mut posts) = api(&appliance, directory.path());
     tokio::spawn(async move {
         while let Some(post) = posts.recv().await {
@@ -43,7 +48,7 @@ pub fn node(count: usize) -> Node {
 
 /// What serves such a node, which keeps what it keeps in this directory.
 fn api(appliance: &Arc<Appliance>, directory: &Path) -> (Api, mpsc::UnboundedReceiver<Post>) {
-    let book = Book::of_test(Arc::clone(appliance), Store::at(&directory.join("definitions")));
+    let book = Book::of_test(Arc::clone(appliance), Store::at(&directory.join("definitions")), directory);
     let guests = book.guests();
     Api::of(book, guests, audit::Log::at(&directory.join("audit")))
 }
@@ -64,6 +69,8 @@ async fn keep(mut post: Post) {
         match order.wish {
             Wish::Verb(Verb::Start) if runs => order.refuse("it runs already".to_owned()),
             Wish::Forget if runs => order.refuse("it runs".to_owned()),
+            Wish::Lend if runs => order.refuse("it runs".to_owned()),
+            Wish::Lend => order.accept(),
             Wish::Forget => return order.accept(),
             Wish::Verb(Verb::Start) => {
                 post.is(State::Running, "booted");
@@ -94,7 +101,7 @@ impl Node {
         String::from_utf8(answer).unwrap()
     }
 
-    async fn ask(&self, method: &str, path: &str) -> (u16, Value) {
+    pub async fn ask(&self, method: &str, path: &str) -> (u16, Value) {
         let head = format!("{method} {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
         let answer = self.says(head.as_bytes()).await;
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
@@ -247,9 +254,12 @@ async fn events_go_on_after_the_one_that_was_seen() {
 impl Node {
     /// What comes of a request with a body: status, `ETag`, and what is answered.
     async fn put(&self, name: &str, condition: &str, body: &Value) -> (u16, Option<String>, Value) {
+        self.put_at(&format!("/v1/guests/{name}/definition"), condition, body).await
+    }
+
+    pub async fn put_at(&self, path: &str, condition: &str, body: &Value) -> (u16, Option<String>, Value) {
         let body = body.to_string();
-        let head =
-            format!("PUT /v1/guests/{name}/definition HTTP/1.1\r\nHost: node\r\nConnection: close\r\n{condition}");
+        let head = format!("PUT {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n{condition}");
         let answer = self.says(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).await;
         let (head, text) = answer.split_once("\r\n\r\n").unwrap();
         let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).map(str::to_owned);

@@ -3,6 +3,7 @@
 
 mod act;
 pub mod client;
+mod clone;
 mod console;
 mod define;
 mod edit;
@@ -17,6 +18,7 @@ mod shell;
 mod show;
 mod table;
 mod top;
+mod volumes;
 pub mod words;
 
 use std::process::ExitCode;
@@ -69,6 +71,8 @@ async fn carry_out(cli: &Cli) -> Result<(), Failure> {
         // Somebody thinks about it.
         Word::Edit { guest } => edit::run(&client, guest, cli.json).await,
         Word::Act(verb, guests) => act::run(&client, *verb, guests, limit.unwrap_or(ANSWER_LIMIT), cli.json).await,
+        // A disk may be large.
+        Word::Clone(of) => clone::run(&client, of, limit, cli.json).await,
         // These go on until they are ended: a limit ends them as it was wanted to.
         Word::Event { after, count } => within(limit, event::run(&client, after.as_deref(), *count, cli.json)).await,
         Word::Top { delay, count } => {

@@ -23,12 +23,29 @@ pub struct Cli {
     /// Print JSON, as the node's API has it
     #[arg(long, global = true)]
     pub json: bool,
-    /// Wait so long at most [default: 60; event, top and console: for ever]
+    /// Wait so long at most [default: 60; clone, event, top and console: for ever]
     #[arg(long, global = true, value_name = "SECONDS")]
     pub timeout: Option<u64>,
     /// Which node.
     #[command(flatten)]
     pub place: Where,
+}
+
+/// A copy of a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct CloneOf {
+    /// The guest
+    #[arg(value_parser = guest)]
+    pub guest: String,
+    /// The new one
+    #[arg(value_parser = guest)]
+    pub name: String,
+    /// The new one's address
+    #[arg(long, value_name = "ADDRESS/PREFIX")]
+    pub address: Option<String>,
+    /// The new one's MAC address [default: one made from its name]
+    #[arg(long)]
+    pub mac: Option<String>,
 }
 
 /// Which node, and with which certificate.
@@ -105,6 +122,12 @@ pub enum Word {
     Define { file: PathBuf },
     /// None of this node's.
     Undefine { guest: String },
+    /// A copy of it.
+    Clone(CloneOf),
+    /// The disks that the node made.
+    VolList,
+    /// One of them no more.
+    VolDelete { volume: String },
     /// In an editor.
     Edit { guest: String },
     /// Whether the host starts it.
@@ -259,6 +282,16 @@ enum Typed {
         #[arg(value_parser = guest)]
         guest: String,
     },
+    /// Make a guest on a copy of the disk of another, which is off, with host keys and a machine id of its own
+    Clone(CloneOf),
+    /// List the disks that the node has made for guests
+    VolList,
+    /// Delete a disk that no guest has
+    VolDelete {
+        /// Its name: the guest that it was made for
+        #[arg(value_parser = guest)]
+        volume: String,
+    },
     /// Edit the definition of a guest, with $VISUAL or $EDITOR
     Edit {
         /// The guest
@@ -407,6 +440,9 @@ impl From<Typed> for Word {
             Typed::Dumpconfig { guest, inactive } => Self::Dumpconfig { guest, inactive },
             Typed::Define { file } => Self::Define { file },
             Typed::Undefine { guest } => Self::Undefine { guest },
+            Typed::Clone(clone) => Self::Clone(clone),
+            Typed::VolList => Self::VolList,
+            Typed::VolDelete { volume } => Self::VolDelete { volume },
             Typed::Edit { guest } => Self::Edit { guest },
             Typed::Autostart { guest, disable } => Self::Autostart { guest, disable },
             Typed::Setmem { guest, size, .. } => Self::Setmem { guest, size },

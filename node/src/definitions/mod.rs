@@ -10,7 +10,7 @@ mod store;
 mod text;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub struct Book {
     pub appliance: Arc<Appliance>,
     /// Where definitions are kept.
     pub store: Store,
+    /// Where the disks are that the node makes.
+    pub disks: PathBuf,
     /// Whether an image's file is on the node, or on its way.
     image_is_there: fn(&Path) -> bool,
 }
@@ -58,13 +60,14 @@ pub struct Book {
 impl Book {
     /// Opens it.
     pub fn open(appliance: Arc<Appliance>, store: Store) -> Self {
-        Self { appliance, store, image_is_there }
+        Self { appliance, store, disks: paths::GUEST_DISKS_DIR.into(), image_is_there }
     }
 
-    /// One whose images are all there.
+    /// One whose images are all there, and whose disks are below `directory`.
     #[cfg(test)]
-    pub fn of_test(appliance: Arc<Appliance>, store: Store) -> Self {
-        Self { appliance, store, image_is_there: |path| !path.ends_with("missing.erofs") }
+    pub fn of_test(appliance: Arc<Appliance>, store: Store, directory: &Path) -> Self {
+        let image_is_there = |path: &Path| !path.ends_with("missing.erofs");
+        Self { appliance, store, disks: directory.join("disks"), image_is_there }
     }
 
     /// All guests: the image's in its order, then the others by name. What cannot be used is told, and what cannot be read is

@@ -4,7 +4,7 @@ use crate::testing;
 const MEMORY: &str = "memory = \"64MiB\"";
 
 fn book(directory: &Path, guests: &[&str]) -> Book {
-    Book::of_test(Arc::new(testing::appliance(guests)), Store::at(directory))
+    Book::of_test(Arc::new(testing::appliance(guests)), Store::at(directory), directory)
 }
 
 fn kept(book: &Book, name: &str, slot: u32, change: impl FnOnce(&mut Guest)) -> Guest {

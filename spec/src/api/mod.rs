@@ -10,6 +10,7 @@
 //! | [`network`] | the host's networks |
 //! | [`node`] | the host |
 //! | [`task`] | what takes its time |
+//! | [`volume`] | disks that the node has made |
 
 pub mod audit;
 pub mod event;
@@ -18,6 +19,7 @@ pub mod identity;
 pub mod network;
 pub mod node;
 pub mod task;
+pub mod volume;
 
 use serde::{Deserialize, Serialize};
 

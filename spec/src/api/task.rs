@@ -4,6 +4,37 @@ use serde::{Deserialize, Serialize};
 
 use super::guest::Verb;
 
+/// What a task is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum Job {
+    /// Something that the guest does.
+    Verb(Verb),
+    /// Something that the node makes of it.
+    Make(Make),
+}
+
+impl Job {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Verb(verb) => verb.name(),
+            Self::Make(Make::Clone) => "clone",
+        }
+    }
+}
+
+/// What a node makes of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Make {
+    /// A new guest, whose disk begins as a copy of another's.
+    Clone,
+}
+
 /// Something that somebody asked for, and how far it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -13,7 +44,7 @@ pub struct Task {
     /// The guest that it is about.
     pub guest: String,
     /// What was asked for.
-    pub verb: Verb,
+    pub verb: Job,
     /// How far it is.
     pub state: State,
     /// The same in words; why it failed, if it did.
@@ -36,7 +67,7 @@ pub enum State {
     Done,
     /// It cannot be done.
     Failed,
-    /// Nobody waits for it any more. What the guest was asked before stays asked.
+    /// Nobody waits for it any more. What the guest was asked before stays asked; what was half made is taken away.
     Cancelled,
 }
 

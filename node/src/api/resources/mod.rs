@@ -1,6 +1,7 @@
 //! What can be asked: a file for each resource, with its part of the table of routes.
 
 mod audit;
+mod clone;
 pub mod console;
 mod definition;
 mod description;
@@ -14,6 +15,7 @@ mod orders;
 pub mod page;
 mod stats;
 mod tasks;
+mod volumes;
 
 use super::routes::Route;
 
@@ -24,6 +26,8 @@ pub const ALL: &[&[Route]] = &[
     networks::ROUTES,
     guests::ROUTES,
     definition::ROUTES,
+    clone::ROUTES,
+    volumes::ROUTES,
     stats::ROUTES,
     orders::ROUTES,
     console::ROUTES,

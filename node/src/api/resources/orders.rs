@@ -2,7 +2,7 @@
 
 use hyper::{Method, Response, StatusCode};
 use thimble_spec::api::guest::Verb;
-use thimble_spec::api::task::State;
+use thimble_spec::api::task::{Job, State};
 
 use crate::api::answer::{self, Content};
 use crate::api::call::{Call, Refusal};
@@ -38,14 +38,14 @@ pub const ROUTES: &[Route] = &[
 async fn order(call: Call, verb: Verb) -> Result<Response<Content>, Refusal> {
     let entry = call.api.guest(call.name())?;
     let before = entry.life.borrow().clone();
-    let begun = call.api.tasks.begin(&entry.name, verb);
+    let begun = call.api.tasks.begin(&entry.name, Job::Verb(verb));
     let begun = begun.ok_or_else(|| Refusal::busy("too many tasks run: wait for some, or give them up"))?;
     if let Err(sentence) = entry.order(Wish::Verb(verb)).await {
         begun.end(State::Failed, &sentence);
         return Err(Refusal::conflict(sentence));
     }
     let task = begun.clone();
-    let follow = begun.follow(before, entry.life.clone());
+    let follow = begun.follow(verb, before, entry.life.clone());
     if matches!(verb, Verb::Suspend | Verb::Resume) {
         // They are done already.
         follow.await;

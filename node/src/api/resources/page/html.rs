@@ -246,7 +246,7 @@ mod tests {
         let task = Task {
             id: own(),
             guest: own(),
-            verb: Verb::Start,
+            verb: task::Job::Verb(Verb::Start),
             state: task::State::Failed,
             progress: own(),
             began_ms: 0,
