@@ -48,8 +48,11 @@ FUZZ    ?= 10
 
 # Power cuts in the middle of an update, each with a machine of its own: about half a minute.
 CUTS    ?= 50
+# Kills of the node daemon in the middle of what it is asked for.
+KILLS   ?= 100
 
-soak: build ## the long loops: CUTS=50 power cuts in the middle of an update
+soak: build ## the long loops: CUTS=50 power cuts in the middle of an update, KILLS=100 kills of the node daemon
+	THIMBLE_KILLS=$(KILLS) scripts/with-qemu $(CARGO) test --release --package thimble-tests --test kills -- --nocapture
 	THIMBLE_CUTS=$(CUTS) scripts/with-qemu $(CARGO) test --release --package thimble-tests --test update_node -- --nocapture power_cut
 
 fuzz: setup ## run all fuzz targets, FUZZ=10 seconds each
