@@ -50,6 +50,17 @@ impl Bid {
         launch::write_whole(&place.file(BID_FILE), self.word().as_bytes())
     }
 
+    /// A guest of this name begins: nothing of another one that had it before is left, and it stays off until it is asked for,
+    /// whichever daemon comes to know of it first.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn begins(guest: &str) -> Result<()> {
+        let place = Place::of(guest);
+        let _ = fs::remove_dir_all(&place.run);
+        Self::Off.write(&place)
+    }
+
     /// Forgets what was wanted.
     pub fn forget(place: &Place) {
         let _ = fs::remove_file(place.file(BID_FILE));

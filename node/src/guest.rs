@@ -244,8 +244,6 @@ impl Keeper {
                     }
                 }
                 (Wish::Forget, _) => {
-                    // Another guest of this name begins anew.
-                    let _ = std::fs::remove_dir_all(&place.run);
                     order.accept();
                     return Wanted::Forgotten;
                 }

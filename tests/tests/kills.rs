@@ -15,6 +15,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 const KILLS: u64 = 12;
 /// The longest that the daemon has, in milliseconds, from the moment in which it is asked.
 const LIFE_MS: u64 = 300;
+/// Kills the daemon, and not `thimblectl`, which is the same program.
+const KILL: &str =
+    "for p in /proc/[0-9]*; do read name < $p/comm; [ $name = thimble-node ] && kill -9 ${p#/proc/}; done 2>/dev/null";
 /// Lists the guests' cgroups.
 const GROUPS: &str = "cd /sys/fs/cgroup/thimble && ls -d */";
 
@@ -200,8 +203,7 @@ fn a_daemon_that_is_killed_at_any_time_loses_nothing_and_doubles_nothing() {
         // when something is asked, and the daemon killed in the middle of it,
         let (command, after) = ask(&mut dice, &guests);
         let life = dice.below(LIFE_MS) * 1000;
-        let (is_done, told) =
-            host.says(&format!("{command} & busybox usleep {life}; kill -9 $(busybox pidof thimble-node); wait $!"));
+        let (is_done, told) = host.says(&format!("{command} & busybox usleep {life}; {KILL}; wait $!"));
         println!("kill {kill} of {kills}, after {life} us: {command}: {is_done}: {}", told.trim());
         // then what was said to be done is, and what was not is done or not, and nothing else has changed;
         let now = host.settled();

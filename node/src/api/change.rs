@@ -73,8 +73,8 @@ impl Api {
         let slot = self.book.slot(before.as_deref(), &all);
         let slot = slot.ok_or_else(|| Refusal::conflict("there are too many guests on this node".to_owned()))?;
         let kept = Kept { slot, guest };
-        let (store, written) = (self.book.store.clone(), kept.clone());
-        on_disk(Box::new(move || store.write(&written))).await?;
+        let (book, written, is_new) = (self.book.clone(), kept.clone(), before.is_none());
+        on_disk(Box::new(move || book.keep(&written, is_new))).await?;
         let defined = self.book.defined(kept);
         self.tell(who, &defined.guest, &format!("defined, {changed}"));
         match entry {

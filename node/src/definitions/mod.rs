@@ -22,6 +22,7 @@ use thimble_spec::paths;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use crate::bid::Bid;
 use crate::{plan, say};
 pub use store::{Kept, SLOTS, Store};
 pub use text::{TEXT_MAX, differences, parse, revision, value, without_secrets};
@@ -55,19 +56,21 @@ pub struct Book {
     pub disks: PathBuf,
     /// Whether an image's file is on the node, or on its way.
     image_is_there: fn(&Path) -> bool,
+    /// What is done before a new guest is kept.
+    begins: fn(&str) -> anyhow::Result<()>,
 }
 
 impl Book {
     /// Opens it.
     pub fn open(appliance: Arc<Appliance>, store: Store) -> Self {
-        Self { appliance, store, disks: paths::GUEST_DISKS_DIR.into(), image_is_there }
+        Self { appliance, store, disks: paths::GUEST_DISKS_DIR.into(), image_is_there, begins: Bid::begins }
     }
 
     /// One whose images are all there, and whose disks are below `directory`.
     #[cfg(test)]
     pub fn of_test(appliance: Arc<Appliance>, store: Store, directory: &Path) -> Self {
         let image_is_there = |path: &Path| !path.ends_with("missing.erofs");
-        Self { appliance, store, disks: directory.join("disks"), image_is_there }
+        Self { appliance, store, disks: directory.join("disks"), image_is_there, begins: |_| Ok(()) }
     }
 
     /// All guests: the image's in its order, then the others by name. What cannot be used is told, and what cannot be read is
@@ -116,6 +119,17 @@ impl Book {
             }
         }
         guests
+    }
+
+    /// Keeps a definition; a guest that is new stays off, should the daemon end before it keeps that in mind.
+    ///
+    /// # Errors
+    /// It cannot be kept.
+    pub fn keep(&self, kept: &Kept, is_new: bool) -> anyhow::Result<()> {
+        if is_new {
+            (self.begins)(&kept.guest.name)?;
+        }
+        self.store.write(kept)
     }
 
     /// What the image says of a guest.
