@@ -160,11 +160,10 @@ impl Api {
 /// It cannot be made.
 pub fn bind(path: &Path) -> Result<UnixListener> {
     let doing = || format!("listening at {}", path.display());
-    // Another name first: nobody connects before the mode is right.
+    // Another name first: nobody connects before the mode is right. The one before goes in the same moment: who finds a socket
+    // at which nobody listens tries again, who finds none does not.
     let beside = path.with_extension("new");
-    for stale in [&beside, path] {
-        let _ = fs::remove_file(stale);
-    }
+    let _ = fs::remove_file(&beside);
     let listener = UnixListener::bind(&beside).with_context(doing)?;
     fs::set_permissions(&beside, Permissions::from_mode(0o600)).with_context(doing)?;
     fs::rename(&beside, path).with_context(doing)?;
