@@ -58,7 +58,7 @@ use phases::Phase;
 pub use error::{Error, Result};
 
 use control::socket::Socket;
-use jail::seccomp::{Duty, Filters};
+use jail::seccomp::{Devices, Duty, Filters};
 
 /// What a VMM is given by whoever looks after it.
 #[derive(Debug, Default)]
@@ -100,7 +100,7 @@ fn supervise(config: &GuestConfig, mut given: Given, started: Instant) -> Result
     let filters = match &config.jail {
         Some(jail) => {
             jail::enter(jail, config)?;
-            let filters = Filters::compile()?;
+            let filters = Filters::compile(Devices::of(config))?;
             phases::mark(Phase::Jail);
             filters
         }

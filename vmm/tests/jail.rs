@@ -23,9 +23,11 @@ use tempfile::TempDir;
 use thimble_spec::console::SENTENCE_MAX;
 use thimble_spec::vmm::{Exit, ExitReason, GuestConfig, Jail, Vsock};
 use thimble_vmm::jail;
-use thimble_vmm::jail::seccomp::{Duty, Filters};
+use thimble_vmm::jail::seccomp::{Devices, Duty, Filters};
 use thimble_vmm::{Given, minder};
 
+/// A guest with one of each.
+const ALL: Devices = Devices { disk: true, net: true, vsock: true };
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// User and group of the jail.
@@ -488,7 +490,7 @@ fn a_panic_is_told_as_such_from_under_each_filter() {
     for duty in [Duty::Supervisor, Duty::Vcpu, Duty::Disk, Duty::Net, Duty::Vsock, Duty::Plain] {
         let exit = minded(|config, _| {
             jail::enter(config.jail.as_ref().unwrap(), config).unwrap();
-            let filters = Filters::compile().unwrap();
+            let filters = Filters::compile(ALL).unwrap();
             let name = format!("{duty:?}");
             let thread = std::thread::Builder::new().name(name).spawn(move || {
                 filters.bind(duty);
@@ -508,7 +510,7 @@ fn a_panic_is_told_as_such_from_under_each_filter() {
 fn many_threads_have_memory_under_their_filters() {
     let exit = minded(|config, _| {
         jail::enter(config.jail.as_ref().unwrap(), config).unwrap();
-        let filters = &Filters::compile().unwrap();
+        let filters = &Filters::compile(ALL).unwrap();
         let all_here = &std::sync::Barrier::new(64);
         // Each has a heap of its own. The C library gives out so many, and then opens files to learn how many processors
         // there are: that must be over when a thread's own first line comes.
@@ -713,12 +715,35 @@ const FORBIDDEN_TO_ALL: [(&str, Attempt); 11] = [
 ];
 
 #[test]
+fn without_a_device_nobody_may_what_only_it_needs() {
+    const NONE: Devices = Devices { disk: false, net: false, vsock: false };
+    let tap: Attempt = || unsafe { libc::syscall(libc::SYS_ioctl, -1, 0x4004_54d0u32, 0) };
+    let file: Attempt = || unsafe { libc::syscall(libc::SYS_pread64, -1, 0, 0, 0) };
+    for (duty, attempt) in [(Duty::Supervisor, file), (Duty::Vcpu, file), (Duty::Vcpu, tap)] {
+        let beside = |devices| {
+            move || {
+                // SAFETY: prctl with these takes numbers only.
+                unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+                Filters::compile(devices).unwrap().bind(duty);
+            }
+        };
+        assert_eq!(attack(beside(ALL), attempt), Ok(libc::EBADF), "{duty:?}");
+        assert_eq!(attack(beside(NONE), attempt), Err(Signal::SIGSYS), "{duty:?}");
+    }
+    // A thread that nobody thought of does not run without a filter.
+    for duty in [Duty::Disk, Duty::Net, Duty::Vsock] {
+        let refused = Filters::compile(NONE).unwrap().apply(duty).unwrap_err().sentence();
+        assert!(refused.contains(&format!("no thread was to be {duty:?}")), "{refused}");
+    }
+}
+
+#[test]
 fn each_filter_ends_a_thread_that_leaves_its_list() {
     for (duty, forbidden) in FORBIDDEN {
         let bind = || {
             // SAFETY: prctl with these takes numbers only. A filter needs it where there is no other privilege.
             unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-            Filters::compile().unwrap().bind(duty);
+            Filters::compile(ALL).unwrap().bind(duty);
         };
         assert_eq!(attack(bind, || 0), Ok(0), "{duty:?}: what is allowed works");
         for (name, attempt) in forbidden.iter().chain(&FORBIDDEN_TO_ALL) {

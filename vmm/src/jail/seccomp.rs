@@ -28,6 +28,7 @@ use seccompiler::{
 };
 
 use nix::unistd::Pid;
+use thimble_spec::vmm::GuestConfig;
 
 use crate::error::{Error, Result};
 
@@ -221,18 +222,40 @@ mod ioctl {
     pub const VHOST_NET_SET_BACKEND: u32 = 0x4008_af30;
 }
 
+/// The devices with files of their own that a guest has: what it has not got, none of its threads needs system calls for.
+#[derive(Clone, Copy, Debug)]
+pub struct Devices {
+    /// A disk.
+    pub disk: bool,
+    /// A network interface.
+    pub net: bool,
+    /// The socket device.
+    pub vsock: bool,
+}
+
+impl Devices {
+    /// Those of the guest that `config` describes.
+    pub fn of(config: &GuestConfig) -> Self {
+        Self { disk: !config.disks.is_empty(), net: !config.nets.is_empty(), vsock: config.vsock.is_some() }
+    }
+}
+
 impl Duty {
-    /// The lists that make up its filter. A vCPU's holds those of the devices with files of their own too: its driver
-    /// starts and stops them on the vCPU's thread.
-    fn lists(self) -> Vec<&'static [Entry]> {
-        match self {
-            Self::Supervisor => vec![COMMON, SUPERVISOR, FILE],
-            Self::Vcpu => vec![COMMON, VCPU, FILE, DISK, NET],
-            Self::Disk => vec![COMMON, FILE, DISK],
-            Self::Net => vec![COMMON, NET],
-            Self::Vsock => vec![COMMON, VSOCK],
-            Self::Plain => vec![COMMON],
-        }
+    /// The lists that make up its filter beside these devices; none if no thread has this duty. A vCPU's holds those of the
+    /// devices too: its driver starts and stops them on the vCPU's thread.
+    fn lists(self, devices: Devices) -> Option<Vec<&'static [Entry]>> {
+        let Devices { disk, net, vsock } = devices;
+        let lists: &[(bool, &'static [Entry])] = match self {
+            Self::Supervisor => &[(true, SUPERVISOR), (disk, FILE)],
+            Self::Vcpu => &[(true, VCPU), (disk, FILE), (disk, DISK), (net, NET)],
+            Self::Disk => &[(disk, FILE), (disk, DISK)],
+            Self::Net => &[(net, NET)],
+            Self::Vsock => &[(vsock, VSOCK)],
+            Self::Plain => &[(true, &[])],
+        };
+        let mut wanted = lists.iter().filter(|(wanted, _)| *wanted).map(|(_, list)| *list).peekable();
+        wanted.peek()?;
+        Some(std::iter::once(COMMON).chain(wanted).collect())
     }
 }
 
@@ -278,13 +301,15 @@ pub fn bind_minder(vmm: Pid) -> Result<()> {
 pub struct Filters(Option<BTreeMap<Duty, BpfProgram>>);
 
 impl Filters {
-    /// Compiles them.
+    /// Compiles those of a guest with these devices. The kernel runs each for every system call there is when it is
+    /// installed (`seccomp_cache_prepare`, kernel/seccomp.c): short ones start a guest sooner.
     ///
     /// # Errors
     /// None is expected: the lists are constants.
-    pub fn compile() -> Result<Self> {
-        let compile = |duty: Duty| Ok((duty, compile(&duty.lists())?));
-        let filters: std::result::Result<_, seccompiler::BackendError> = DUTIES.into_iter().map(compile).collect();
+    pub fn compile(devices: Devices) -> Result<Self> {
+        let compile = |duty: Duty| Some((duty, duty.lists(devices).map(|lists| compile(&lists))?));
+        let compiled = DUTIES.into_iter().filter_map(compile).map(|(duty, filter)| Ok((duty, filter?)));
+        let filters: std::result::Result<_, seccompiler::BackendError> = compiled.collect();
         let filters = filters.map_err(io::Error::other).map_err(Error::jail("compile its filters"))?;
         Ok(Self(Some(filters)))
     }
@@ -292,9 +317,11 @@ impl Filters {
     /// Binds the calling thread to the filter of its duty.
     ///
     /// # Errors
-    /// The host's kernel has no filters.
+    /// The host's kernel has no filters; the guest has no device with this duty.
     pub fn apply(&self, duty: Duty) -> Result<()> {
-        let Some(filter) = self.0.as_ref().and_then(|filters| filters.get(&duty)) else { return Ok(()) };
+        let Some(filters) = &self.0 else { return Ok(()) };
+        let missing = || io::Error::other(format!("no thread was to be {duty:?}"));
+        let filter = filters.get(&duty).ok_or_else(missing).map_err(Error::jail("install a filter"))?;
         apply_filter(filter).map_err(io::Error::other).map_err(Error::jail("install a filter"))
     }
 
