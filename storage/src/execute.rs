@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use thimble_spec::appliance::{
-    Filesystem, FilesystemKind, Metadata, NfsMount, NfsVersion, Raid, Storage, Volume, VolumeKind, VolumeSize,
+    Consistency, Filesystem, FilesystemKind, Metadata, NfsMount, NfsVersion, Raid, Storage, Volume, VolumeKind,
+    VolumeSize,
 };
 
 use crate::mark::{self, Place};
@@ -225,8 +226,13 @@ fn create_array(raid: &Raid, members: &[Target], spares: &[Target]) -> Result<()
     if !spares.is_empty() {
         words.push(format!("--spare-devices={}", spares.len()));
     }
-    if raid.level != 0 {
-        words.push(format!("--bitmap={}", if raid.bitmap { "internal" } else { "none" }));
+    if let Some(consistency) = raid.consistency {
+        let word = match consistency {
+            Consistency::Resync => "--bitmap=none",
+            Consistency::Bitmap => "--bitmap=internal",
+            Consistency::Ppl => "--consistency-policy=ppl",
+        };
+        words.push(word.to_owned());
     }
     if let Some(chunk) = raid.chunk {
         words.push(format!("--chunk={}", chunk.bytes() >> 10));

@@ -145,7 +145,7 @@ fn news(raid: &Raid, before: &Health, now: &Health) -> Vec<News> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use thimble_spec::appliance::Metadata;
+    use thimble_spec::appliance::{Consistency, Metadata};
 
     #[test]
     fn arrays_that_change_are_told_once() {
@@ -155,7 +155,7 @@ mod tests {
             members: vec!["/dev/a".to_owned(), "/dev/b".to_owned()],
             spares: Vec::new(),
             metadata: Metadata::Start,
-            bitmap: true,
+            consistency: Some(Consistency::Bitmap),
             chunk: None,
         };
         let health = |degraded, action: &str, mismatches| Health {

@@ -173,8 +173,8 @@ pub struct Raid {
     pub spares: Vec<String>,
     /// Where a new array has its superblock.
     pub metadata: Metadata,
-    /// A new array notes what it writes, so that a member that was away for a while is soon complete again.
-    pub bitmap: bool,
+    /// How a new array is made consistent again after a crash; none where nothing could differ.
+    pub consistency: Option<Consistency>,
     /// Bytes in a stripe's piece, of a new array; none is what mdadm takes.
     pub chunk: Option<ByteSize>,
 }
@@ -196,6 +196,19 @@ impl Raid {
     pub fn path(&self) -> String {
         format!("{ARRAY_NAMES}/{}", self.name)
     }
+}
+
+/// How an array whose members may differ after a crash is made consistent again (md(4), `consistency_policy` in the kernel's
+/// Documentation/admin-guide/md.rst).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Consistency {
+    /// All of it is compared.
+    Resync,
+    /// It notes where it writes: only that is compared, and a member that was away for a while is soon complete again.
+    Bitmap,
+    /// A partial parity log, of RAID 5: one that lacks a member survives a crash, too (Documentation/driver-api/md/raid5-ppl.rst).
+    Ppl,
 }
 
 /// The place of an array's superblock.

@@ -7,8 +7,8 @@ use toml::Spanned;
 
 use super::{Checker, Once, inner, source};
 use crate::appliance::{
-    ARRAY_NAMES, DISK_NAMES, Disk, DiskMatch, DiskPartition, Filesystem, NfsMount, Raid, Storage, Volume, VolumeGroup,
-    VolumeKind, VolumeSize,
+    ARRAY_NAMES, Consistency, DISK_NAMES, Disk, DiskMatch, DiskPartition, Filesystem, NfsMount, Raid, Storage, Volume,
+    VolumeGroup, VolumeKind, VolumeSize,
 };
 use crate::names::check_name;
 use crate::paths::DATA_DIR;
@@ -283,9 +283,17 @@ impl Checker<'_> {
             if let Some(spare) = raid.spares.first().filter(|_| level == 0) {
                 self.wrong(spare.span(), format!("{key}.spares"), "RAID 0 has nothing that a spare could take over");
             }
-            if let Some(bitmap) = raid.bitmap.as_ref().filter(|bitmap| *bitmap.get_ref() && level == 0) {
-                let message = "RAID 0 has no copies that could differ: leave `bitmap` out";
-                self.wrong(bitmap.span(), format!("{key}.bitmap"), message);
+            if let Some(consistency) = &raid.consistency {
+                let wrong = match consistency.get_ref() {
+                    _ if level == 0 => Some("RAID 0 has no copies that could differ: leave this out"),
+                    Consistency::Ppl if level != 5 => {
+                        Some("a partial parity log is for RAID 5: use `bitmap` or `resync`")
+                    }
+                    _ => None,
+                };
+                if let Some(message) = wrong {
+                    self.wrong(consistency.span(), format!("{key}.consistency"), message);
+                }
             }
             if let Some(chunk) = &raid.chunk {
                 let bytes = chunk.get_ref().bytes();
@@ -303,7 +311,11 @@ impl Checker<'_> {
                 members,
                 spares,
                 metadata: raid.metadata,
-                bitmap: raid.bitmap.map_or(level != 0, Spanned::into_inner),
+                consistency: raid.consistency.map(Spanned::into_inner).or(match level {
+                    0 => None,
+                    5 => Some(Consistency::Ppl),
+                    _ => Some(Consistency::Bitmap),
+                }),
                 chunk: raid.chunk.map(Spanned::into_inner),
             }
         });

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::appliance::{FilesystemKind, Metadata, NfsVersion, PartitionKind};
+use crate::appliance::{Consistency, FilesystemKind, Metadata, NfsVersion, PartitionKind};
 use crate::units::ByteSize;
 
 #[derive(Debug, Default, Deserialize)]
@@ -71,7 +71,7 @@ pub(in crate::definition) struct Raid {
     #[serde(default)]
     pub metadata: Metadata,
     #[serde(default)]
-    pub bitmap: Option<Spanned<bool>>,
+    pub consistency: Option<Spanned<Consistency>>,
     #[serde(default)]
     pub chunk: Option<Spanned<ByteSize>>,
 }

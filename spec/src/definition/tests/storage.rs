@@ -1,7 +1,7 @@
 //! `[storage]`: what is declared is there once, used once, and stands on nothing that stands on it.
 
 use super::*;
-use crate::appliance::{DiskMatch, FilesystemKind, Metadata, NfsVersion, VolumeKind, VolumeSize};
+use crate::appliance::{Consistency, DiskMatch, FilesystemKind, Metadata, NfsVersion, VolumeKind, VolumeSize};
 
 const STORAGE: &str = r#"[storage.disks.a]
 match = { serial = "A1" }
@@ -72,8 +72,8 @@ fn names_become_paths() {
     let raid = &storage.raids[1];
     assert_eq!(raid.members, ["/dev/thimble/a.data", "/dev/thimble/b"]);
     assert_eq!(
-        (raid.metadata, raid.bitmap, &raid.spares[..]),
-        (Metadata::End, true, &["/dev/thimble/c".to_owned()][..])
+        (raid.metadata, raid.consistency, &raid.spares[..]),
+        (Metadata::End, Some(Consistency::Bitmap), &["/dev/thimble/c".to_owned()][..])
     );
     let group = &storage.groups[0];
     assert_eq!(group.members, ["/dev/md/m"]);
@@ -131,6 +131,20 @@ fn what_is_used_twice() {
         let text = told(from, to);
         assert!(text.starts_with(message), "{text}");
     }
+}
+
+#[test]
+fn what_makes_an_array_consistent_again() {
+    let consistency = |level: &str, more: &str| {
+        let to = format!("level = {level}\n{more}\n");
+        parsed("level = 1\n", &to).map(|definition| definition.appliance.storage.raids[1].consistency)
+    };
+    assert_eq!(consistency("1", "").unwrap(), Some(Consistency::Bitmap));
+    assert_eq!(consistency("1", "consistency = \"resync\"").unwrap(), Some(Consistency::Resync));
+    let wrong = consistency("1", "consistency = \"ppl\"").expect_err("of RAID 5").to_string();
+    assert!(wrong.contains("storage.raid[1].consistency: a partial parity log is for RAID 5"), "{wrong}");
+    let wrong = consistency("0", "consistency = \"bitmap\"").expect_err("of RAID 0").to_string();
+    assert!(wrong.contains("storage.raid[1].consistency: RAID 0 has no copies"), "{wrong}");
 }
 
 #[test]
