@@ -35,6 +35,19 @@ pub async fn prepare(guest: &Guest) -> Result<()> {
     }
 }
 
+/// What a guest runs by as soon as its disk has grown to what `next` says, and how large that is; none if it does not grow
+/// while it runs.
+pub fn grown(runs: &Guest, next: &Guest) -> Option<(Guest, ByteSize)> {
+    let (mut guest, wanted) = (runs.clone(), next.disk.as_ref()?);
+    match (&mut guest.disk.as_mut()?.source, &wanted.source) {
+        (DiskSource::Size(size), DiskSource::Size(more)) if *more > *size => {
+            *size = *more;
+            Some((guest, *more))
+        }
+        _ => None,
+    }
+}
+
 /// A sparse file of `size`. One that is there grows, if it is smaller, and is never shortened: what lies behind the end
 /// would be lost.
 fn make_sparse(path: &Path, size: ByteSize) -> Result<()> {

@@ -94,7 +94,7 @@ impl Keeper {
     }
 
     /// From now on it is this.
-    fn take(&mut self, defined: Arc<Defined>) {
+    pub fn take(&mut self, defined: Arc<Defined>) {
         self.guest = storage::wait::around_cache(&self.host.storage, (*defined.guest).clone());
         self.needs = storage::wait::needs(&self.host.storage, &self.guest);
         self.defined = defined;

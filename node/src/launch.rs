@@ -69,7 +69,7 @@ pub async fn start(guest: &Guest, defined: &Defined, handle: &Handle) -> Result<
     }
     let version = Shared::default().next();
     shared::record(&place, &version)?;
-    write_whole(&place.file(DEFINITION_FILE), &defined.guest.to_json()?)?;
+    runs_by(&place, &defined.guest)?;
     let (config, parameters) = plan::config(guest, &version, jail)?;
     let config = serde_json::to_vec_pretty(&config)?;
     write_whole(&place.file(CONFIG_FILE), &config)?;
@@ -97,6 +97,14 @@ pub async fn start(guest: &Guest, defined: &Defined, handle: &Handle) -> Result<
     let child = command.spawn().with_context(|| format!("starting {}", paths::VMM))?;
     drop((inherited, lock));
     Ok(Start::Started(child))
+}
+
+/// Remembers the definition that the guest runs by, for the daemons to come.
+///
+/// # Errors
+/// It cannot be written.
+pub fn runs_by(place: &Place, guest: &Guest) -> Result<()> {
+    write_whole(&place.file(DEFINITION_FILE), &guest.to_json()?)
 }
 
 /// The definition that the guest was started by, if it is known.

@@ -86,6 +86,8 @@ pub enum Wish {
     Forget,
     /// Whether it is off, and stays so while its disk is lent ([`Entry::borrow_disk`]).
     Lend,
+    /// That its disk has the size that it is defined with by now, while it runs.
+    Grow,
 }
 
 /// Something that is asked of a guest.

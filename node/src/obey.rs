@@ -2,26 +2,41 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::Arc;
 
+use anyhow::Result;
 use thimble_spec::api::guest::Verb as Asked;
 use thimble_spec::vmm::Verb;
 
 use crate::bid::{Bid, SUSPENDED};
-use crate::cgroup;
+use crate::definitions::Defined;
 use crate::guest::{Keeper, command};
 use crate::life::{Order, Wish};
-use crate::plan::Place;
+use crate::plan::{OWN_DISK_INDEX, Place};
 use crate::room::PAUSED;
+use crate::{cgroup, disk, launch};
 
 impl Keeper {
     /// Carries it out and answers.
-    pub async fn obey(&self, order: Order, socket: &Path) {
+    pub async fn obey(&mut self, order: Order, socket: &Path) {
         let outcome = match order.wish {
             Wish::Verb(verb) => self.try_to(verb, socket).await,
             Wish::Forget => Err(format!("guest {0} runs: thimblectl destroy {0} --wait first", self.guest.name)),
             Wish::Lend => Err(format!("guest {0} runs: thimblectl shutdown {0} --wait first", self.guest.name)),
+            Wish::Grow => self.grow(socket).await.map_err(|error| format!("{error:#}")),
         };
         order.answer(outcome);
+    }
+
+    /// Its disk grows at once, and from then on it runs by a definition that says so.
+    async fn grow(&mut self, socket: &Path) -> Result<()> {
+        let next = Arc::clone(&self.post.defined.borrow().guest);
+        let Some((guest, size)) = disk::grown(&self.defined.guest, &next) else { return Ok(()) };
+        command(socket, Verb::ResizeDisk { disk: OWN_DISK_INDEX, bytes: Some(size.bytes()) }).await?;
+        launch::runs_by(&Place::of(&guest.name), &guest)?;
+        self.take(Arc::new(Defined { guest: Arc::new(guest), ..(*self.defined).clone() }));
+        self.post.runs(&self.defined.guest);
+        Ok(())
     }
 
     async fn try_to(&self, asked: Asked, socket: &Path) -> Result<(), String> {

@@ -44,6 +44,9 @@ pub fn image(guest: &Guest) -> PathBuf {
     Path::new(paths::IMAGES_DIR).join(format!("{}.erofs", guest.image))
 }
 
+/// Place of the guest's own disk among those of its VMM: behind the image.
+pub const OWN_DISK_INDEX: u8 = 1;
+
 /// The guest's own block device on the host, if it has one.
 pub fn own_disk(guest: &Guest) -> Option<PathBuf> {
     guest.disk_path().map(PathBuf::from)

@@ -189,6 +189,11 @@ fn a_guest_is_defined_edited_and_kept() {
     let told = admin.says(&format!("define {}", both.display()));
     assert_eq!(told, "guest web3 is defined on this node; it runs, and its next start goes by this\n");
     fs::remove_file(both).expect("the text is there");
+    // A disk grows while its guest runs: nothing waits.
+    assert_eq!(admin.says("blockresize web1 24MiB"), "guest web1 is defined on this node\n");
+    let stats: Value = serde_json::from_str(&read.says("domstats web1 --json")).expect("JSON");
+    assert_eq!(stats["disks"][1]["bytes"], 24 << 20, "{stats}");
+    assert!(admin.is_refused("blockresize web1 8MiB").contains("a disk does not shrink: it has 24MiB"));
     admin.says("setmem web1 80MiB --config");
     let told = admin.says("list") + &admin.says("dominfo web3");
     for wanted in

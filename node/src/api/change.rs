@@ -13,7 +13,7 @@ use super::Api;
 use super::call::Refusal;
 use crate::definitions::{self, Defined, Kept, differences, revision, value};
 use crate::life::{Entry, Wish};
-use crate::{hugepages, say};
+use crate::{disk, hugepages, say};
 
 /// Which definition is to be replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,10 @@ impl Api {
         let defined = self.book.defined(kept);
         self.tell(who, &defined.guest, &format!("defined, {changed}"));
         match entry {
-            Some(entry) => drop(entry.defined.send_replace(Arc::new(defined))),
+            Some(entry) => {
+                entry.defined.send_replace(Arc::new(defined));
+                self.grow(&entry).await;
+            }
             None => self.keep(defined, true),
         }
         let guests: Vec<Guest> = self.guests().iter().map(|entry| (*entry.defined().guest).clone()).collect();
@@ -147,6 +150,16 @@ impl Api {
                 self.events.tell(What::Defined { guest: name.to_owned(), revision: None });
                 Ok(Definition { guest: name.to_owned(), revision: None, defined: None, waits: false })
             }
+        }
+    }
+
+    /// The disk of a guest that runs has a larger size as soon as that is defined.
+    async fn grow(&self, entry: &Entry) {
+        let (runs, next) = (entry.life.borrow().runs.clone(), entry.defined());
+        if runs.is_some_and(|runs| disk::grown(&runs, &next.guest).is_some())
+            && let Err(sentence) = entry.order(Wish::Grow).await
+        {
+            say::note(&format!("guest {}: its disk grows with its next start: {sentence}", entry.name));
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::definitions::Store;
+use crate::disk;
 use crate::life::Wish;
 use crate::testing;
 
@@ -71,6 +72,11 @@ async fn keep(mut post: Post) {
             Wish::Forget if runs => order.refuse("it runs".to_owned()),
             Wish::Lend if runs => order.refuse("it runs".to_owned()),
             Wish::Lend => order.accept(),
+            Wish::Grow => {
+                let (runs, next) = (post.life().runs.unwrap(), Arc::clone(&post.defined.borrow().guest));
+                post.runs(&Arc::new(disk::grown(&runs, &next).unwrap().0));
+                order.accept();
+            }
             Wish::Forget => return order.accept(),
             Wish::Verb(Verb::Start) => {
                 post.is(State::Running, "booted");
@@ -305,6 +311,22 @@ async fn a_guest_is_defined_anew_and_given_back() {
     for wanted in ["guest web1: defined, vcpus: 1 -> 2", "guest web1: what the image says again"] {
         assert!(told.iter().any(|what| what == wanted), "{told:?}");
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_defined_larger_grows_at_once() {
+    let node = node_of(&["memory = \"64MiB\"\ndisk = { size = \"16MiB\" }"]);
+    let (_, mut definition) = node.ask("GET", "/v1/guests/web1/definition").await;
+    definition["disk"]["source"]["size"] = "32MiB".into();
+    assert_eq!(node.put("web1", "", &definition).await.2["waits"], false);
+    // With more that waits it grows, too; a smaller one waits.
+    definition["disk"]["source"]["size"] = "48MiB".into();
+    definition["vcpus"] = 2.into();
+    assert_eq!(node.put("web1", "", &definition).await.2["waits"], true);
+    definition["vcpus"] = 1.into();
+    assert_eq!(node.put("web1", "", &definition).await.2["waits"], false);
+    definition["disk"]["source"]["size"] = "16MiB".into();
+    assert_eq!(node.put("web1", "", &definition).await.2["waits"], true);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What guests are: `define`, `undefine`, `autostart`, `setmem`, `setvcpus`, `vcpupin`. A change of one thing is read, made and
+//! What guests are: `define`, `undefine`, `autostart`, `setmem`, `setvcpus`, `vcpupin`, `blockresize`. A change of one thing is read, made and
 //! written on the condition that nobody has written meanwhile, and else made again.
 
 use std::io::Read;
@@ -38,6 +38,10 @@ pub async fn run(client: &Client, word: &Word, json: bool) -> Result<(), Failure
         Word::Setmem { guest, size } => {
             let size = self::size(size).map_err(Failure::usage)?.to_string();
             change(client, guest, &|it| set(it, "memory", json!(size))).await?
+        }
+        Word::Blockresize { guest, size } => {
+            let size = self::size(size).map_err(Failure::usage)?;
+            change(client, guest, &|it| grow(it, size)).await?
         }
         Word::Setvcpus { guest, count } => change(client, guest, &|it| set(it, "vcpus", json!(count))).await?,
         Word::Vcpupin { guest, vcpu, processors } => {
@@ -111,6 +115,20 @@ fn set(definition: &mut Value, key: &str, value: Value) -> Result<(), Failure> {
     Ok(())
 }
 
+fn grow(definition: &mut Value, size: ByteSize) -> Result<(), Failure> {
+    let now = &mut definition["disk"]["source"]["size"];
+    let Some(old) = now.as_str().and_then(|text| text.parse::<ByteSize>().ok()) else {
+        let why =
+            "the guest has no disk that the node made: what it is on grows on the host, and its next start takes that";
+        return Err(Failure::failed(why.to_owned()));
+    };
+    if size < old {
+        return Err(Failure::failed(format!("a disk does not shrink: it has {old}, say more")));
+    }
+    *now = json!(size.to_string());
+    Ok(())
+}
+
 fn pin(definition: &mut Value, vcpu: u64, processors: &[u16]) -> Result<(), Failure> {
     let count = definition["vcpus"].as_u64().unwrap_or_default();
     if vcpu >= count {
@@ -172,6 +190,18 @@ mod tests {
         }
         assert_eq!(size("96MiB"), Ok(ByteSize::mib(96)));
         assert!(size("96").unwrap_err().contains("96MiB") && size("-1MiB").is_err());
+    }
+
+    #[test]
+    fn a_disk_grows() {
+        let mut it = json!({ "disk": { "source": { "size": "16MiB" } } });
+        grow(&mut it, ByteSize::mib(32)).unwrap();
+        assert_eq!(it["disk"]["source"]["size"], "32MiB");
+        assert!(grow(&mut it, ByteSize::mib(16)).unwrap_err().to_string().contains("it has 32MiB"));
+        for mut other in [json!({}), json!({ "disk": null }), json!({ "disk": { "source": { "device": "/dev/vdb" } } })]
+        {
+            assert!(grow(&mut other, ByteSize::mib(16)).unwrap_err().to_string().contains("grows on the host"));
+        }
     }
 
     #[test]

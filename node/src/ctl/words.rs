@@ -134,6 +134,8 @@ pub enum Word {
     Autostart { guest: String, disable: bool },
     /// Its memory.
     Setmem { guest: String, size: String },
+    /// The size of its disk.
+    Blockresize { guest: String, size: String },
     /// How many processors it has.
     Setvcpus { guest: String, count: u64 },
     /// Where they run.
@@ -173,6 +175,7 @@ impl Word {
                 | Self::Undefine { .. }
                 | Self::Autostart { .. }
                 | Self::Setmem { .. }
+                | Self::Blockresize { .. }
                 | Self::Setvcpus { .. }
                 | Self::Vcpupin { .. }
         )
@@ -318,6 +321,14 @@ enum Typed {
         #[arg(long, required = true)]
         config: bool,
     },
+    /// Let the disk of a guest grow, while it runs too
+    Blockresize {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+        /// To what, with its unit: 2GiB
+        size: String,
+    },
     /// Change the number of processors of a guest
     Setvcpus {
         /// The guest
@@ -446,6 +457,7 @@ impl From<Typed> for Word {
             Typed::Edit { guest } => Self::Edit { guest },
             Typed::Autostart { guest, disable } => Self::Autostart { guest, disable },
             Typed::Setmem { guest, size, .. } => Self::Setmem { guest, size },
+            Typed::Blockresize { guest, size } => Self::Blockresize { guest, size },
             Typed::Setvcpus { guest, count, .. } => Self::Setvcpus { guest, count },
             Typed::Vcpupin { guest, vcpu, processors, .. } => Self::Vcpupin { guest, vcpu, processors },
             Typed::Nodeinfo => Self::Nodeinfo,
@@ -508,6 +520,7 @@ mod tests {
         for line in [
             "setmem web1 64MiB --config",
             "vcpupin web1 0 0-3 --config",
+            "blockresize web1 2GiB",
             "define -",
             "autostart web1 --disable",
             "domifaddr web1 --json",
@@ -532,6 +545,7 @@ mod tests {
             "define",
             "setmem web1 64MiB",
             "setvcpus web1 -1 --config",
+            "blockresize web1",
             "vcpupin web1 0 --config",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
