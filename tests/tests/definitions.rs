@@ -265,6 +265,23 @@ fn a_guest_is_defined_edited_and_kept() {
     assert_eq!(["web1", "web3", "web4"].map(used), [Some(true), Some(true), Some(false)], "{list}");
     assert!(operate.is_refused("vol-delete web4").contains("it takes the role admin"));
     assert!(admin.is_refused("vol-delete web3").contains("guest web3 has this disk"));
+    // A guest without its disk has the page alone; it has its disk again as it was.
+    assert!(admin.is_refused("attach-disk web3 32MiB --config").contains("detach-disk first"));
+    admin.says("detach-disk web3 --config");
+    assert_eq!(admin.definition("web3")["disk"], Value::Null);
+    operate.says("start web3 --wait");
+    machine.wait("^thimble: guest web3 ready", LIMIT);
+    assert_eq!(read.says("domblklist web3").lines().filter(|line| line.contains("/disk.raw")).count(), 0);
+    admin.says("destroy web3 --wait");
+    let why = admin.is_refused("attach-disk web3 /data/../etc/shadow --config");
+    assert!(why.contains("lies on none of the file systems"), "{why}");
+    admin.says("attach-disk web3 16MiB --config");
+    operate.says("start web3 --wait");
+    machine.wait("^thimble: guest web3 ready", LIMIT);
+    ssh::wait(shell);
+    let page = says("wget -q -O - http://10.1.1.13/");
+    assert!(page.contains("<strong>3</strong> times"), "{page}");
+    admin.says("destroy web3 --wait");
     assert_eq!(admin.says("vol-delete web4"), "/data/guests/web4/disk.raw is deleted\n");
     assert!(says("ls /data/guests").split_whitespace().eq(["web1", "web3"]));
     assert!(admin.says("undefine web3").starts_with("guest web3 is no more"));

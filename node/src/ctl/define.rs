@@ -1,4 +1,5 @@
-//! What guests are: `define`, `undefine`, `autostart`, `setmem`, `setvcpus`, `vcpupin`, `blockresize`. A change of one thing is read, made and
+//! What guests are: `define`, `undefine`, `autostart`, `setmem`, `setvcpus`, `vcpupin`, `blockresize`,
+//! `attach-disk`, `detach-disk`. A change of one thing is read, made and
 //! written on the condition that nobody has written meanwhile, and else made again.
 
 use std::io::Read;
@@ -43,6 +44,11 @@ pub async fn run(client: &Client, word: &Word, json: bool) -> Result<(), Failure
             let size = self::size(size).map_err(Failure::usage)?;
             change(client, guest, &|it| grow(it, size)).await?
         }
+        Word::AttachDisk { guest, source } => {
+            let source = self::source(source).map_err(Failure::usage)?;
+            change(client, guest, &|it| attach(it, &source)).await?
+        }
+        Word::DetachDisk { guest } => change(client, guest, &detach).await?,
         Word::Setvcpus { guest, count } => change(client, guest, &|it| set(it, "vcpus", json!(count))).await?,
         Word::Vcpupin { guest, vcpu, processors } => {
             let processors = self::processors(processors).map_err(Failure::usage)?;
@@ -113,6 +119,31 @@ async fn change(
 fn set(definition: &mut Value, key: &str, value: Value) -> Result<(), Failure> {
     definition[key] = value;
     Ok(())
+}
+
+/// What a disk is on: a device or a file of the host, or room that the node makes.
+fn source(text: &str) -> Result<Value, String> {
+    match text {
+        device if device.starts_with("/dev/") => Ok(json!({ "device": device })),
+        file if file.starts_with('/') => Ok(json!({ "file": file })),
+        room => Ok(json!({ "size": size(room)?.to_string() })),
+    }
+}
+
+fn attach(definition: &mut Value, source: &Value) -> Result<(), Failure> {
+    let disk = &mut definition["disk"];
+    if !disk.is_null() {
+        return Err(Failure::failed("the guest has a disk, and has one at most: detach-disk first".to_owned()));
+    }
+    *disk = json!({ "source": source });
+    Ok(())
+}
+
+fn detach(definition: &mut Value) -> Result<(), Failure> {
+    if definition["disk"].is_null() {
+        return Err(Failure::failed("the guest has no disk of its own".to_owned()));
+    }
+    set(definition, "disk", Value::Null)
 }
 
 fn grow(definition: &mut Value, size: ByteSize) -> Result<(), Failure> {
@@ -190,6 +221,23 @@ mod tests {
         }
         assert_eq!(size("96MiB"), Ok(ByteSize::mib(96)));
         assert!(size("96").unwrap_err().contains("96MiB") && size("-1MiB").is_err());
+    }
+
+    #[test]
+    fn a_disk_comes_and_goes() {
+        let mut it = json!({ "disk": null });
+        assert!(detach(&mut it).unwrap_err().to_string().contains("has no disk"));
+        for (text, wanted) in [
+            ("/dev/vg/web1", json!({ "device": "/dev/vg/web1" })),
+            ("/data/files/web1.raw", json!({ "file": "/data/files/web1.raw" })),
+            ("64MiB", json!({ "size": "64MiB" })),
+        ] {
+            attach(&mut it, &source(text).unwrap()).unwrap();
+            assert_eq!(it["disk"]["source"], wanted);
+            assert!(attach(&mut it, &wanted).unwrap_err().to_string().contains("detach-disk first"));
+            detach(&mut it).unwrap();
+        }
+        assert!(source("64").unwrap_err().contains("64MiB") && source("web1.raw").is_err());
     }
 
     #[test]

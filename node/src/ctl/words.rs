@@ -134,6 +134,10 @@ pub enum Word {
     Autostart { guest: String, disable: bool },
     /// Its memory.
     Setmem { guest: String, size: String },
+    /// A disk of its own.
+    AttachDisk { guest: String, source: String },
+    /// None.
+    DetachDisk { guest: String },
     /// The size of its disk.
     Blockresize { guest: String, size: String },
     /// How many processors it has.
@@ -175,6 +179,8 @@ impl Word {
                 | Self::Undefine { .. }
                 | Self::Autostart { .. }
                 | Self::Setmem { .. }
+                | Self::AttachDisk { .. }
+                | Self::DetachDisk { .. }
                 | Self::Blockresize { .. }
                 | Self::Setvcpus { .. }
                 | Self::Vcpupin { .. }
@@ -321,6 +327,26 @@ enum Typed {
         #[arg(long, required = true)]
         config: bool,
     },
+    /// Give a guest a disk of its own
+    AttachDisk {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+        /// A device or a file of the host, or a size with its unit, 2GiB, for a disk that the node makes
+        source: String,
+        /// In its definition: the next start goes by it
+        #[arg(long, required = true)]
+        config: bool,
+    },
+    /// Take its own disk away from a guest; what is on it stays
+    DetachDisk {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+        /// In its definition: the next start goes by it
+        #[arg(long, required = true)]
+        config: bool,
+    },
     /// Let the disk of a guest grow, while it runs too
     Blockresize {
         /// The guest
@@ -457,6 +483,8 @@ impl From<Typed> for Word {
             Typed::Edit { guest } => Self::Edit { guest },
             Typed::Autostart { guest, disable } => Self::Autostart { guest, disable },
             Typed::Setmem { guest, size, .. } => Self::Setmem { guest, size },
+            Typed::AttachDisk { guest, source, .. } => Self::AttachDisk { guest, source },
+            Typed::DetachDisk { guest, .. } => Self::DetachDisk { guest },
             Typed::Blockresize { guest, size } => Self::Blockresize { guest, size },
             Typed::Setvcpus { guest, count, .. } => Self::Setvcpus { guest, count },
             Typed::Vcpupin { guest, vcpu, processors, .. } => Self::Vcpupin { guest, vcpu, processors },
@@ -521,6 +549,8 @@ mod tests {
             "setmem web1 64MiB --config",
             "vcpupin web1 0 0-3 --config",
             "blockresize web1 2GiB",
+            "attach-disk web1 /dev/vg/web1 --config",
+            "detach-disk web1 --config",
             "define -",
             "autostart web1 --disable",
             "domifaddr web1 --json",
