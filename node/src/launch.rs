@@ -27,7 +27,7 @@ use crate::{cgroup, disk, tap};
 /// A file that says: the console was told that the guest runs; [`READY_FILE`] says the same of its readiness. A daemon that adopts the guest tells only what
 /// the one before it had no time to tell.
 pub const TOLD_RUNNING: &str = "told.running";
-/// The definition that it was started by, as JSON.
+/// The definition that it runs by, as JSON.
 const DEFINITION_FILE: &str = "definition.json";
 /// What the VMM printed: one sentence when it failed early.
 const LOG_FILE: &str = "vmm.log";
@@ -107,7 +107,7 @@ pub fn runs_by(place: &Place, guest: &Guest) -> Result<()> {
     write_whole(&place.file(DEFINITION_FILE), &guest.to_json()?)
 }
 
-/// The definition that the guest was started by, if it is known.
+/// The definition that the guest was started by, with what it took on while it ran, if it is known.
 pub fn started_by(place: &Place) -> Option<Guest> {
     Guest::from_json(&fs::read(place.file(DEFINITION_FILE)).ok()?).ok()
 }

@@ -1,6 +1,6 @@
-//! What guests are: `define`, `undefine`, `autostart`, `setmem`, `setvcpus`, `vcpupin`, `blockresize`,
-//! `attach-disk`, `detach-disk`. A change of one thing is read, made and
-//! written on the condition that nobody has written meanwhile, and else made again.
+//! What guests are: `define`, `undefine`, `autostart`, `setmem`, `setvcpus`, `vcpupin`, `blockresize`, `attach-disk`,
+//! `detach-disk`. A change of one thing is read, made and written on the condition that nobody has written meanwhile, and else
+//! made again.
 
 use std::io::Read;
 use std::path::Path;
