@@ -80,7 +80,7 @@ impl Api {
         match entry {
             Some(entry) => {
                 entry.defined.send_replace(Arc::new(defined));
-                self.grow(&entry).await;
+                grow(&entry).await;
             }
             None => self.keep(defined, true),
         }
@@ -153,16 +153,6 @@ impl Api {
         }
     }
 
-    /// The disk of a guest that runs has a larger size as soon as that is defined.
-    async fn grow(&self, entry: &Entry) {
-        let (runs, next) = (entry.life.borrow().runs.clone(), entry.defined());
-        if runs.is_some_and(|runs| disk::grown(&runs, &next.guest).is_some())
-            && let Err(sentence) = entry.order(Wish::Grow).await
-        {
-            say::note(&format!("guest {}: its disk grows with its next start: {sentence}", entry.name));
-        }
-    }
-
     /// Whether the node has what a guest is to be.
     async fn admit(&self, guest: &Guest) -> Result<(), Refusal> {
         let others = self.guests().into_iter().filter(|entry| *entry.name != *guest.name);
@@ -190,6 +180,16 @@ impl Api {
         if let Err(error) = self.audit.remember(who, &format!("guest {name}: {what}"), None) {
             say::error(&format!("{error:#}"));
         }
+    }
+}
+
+/// The disk of a guest that runs has a larger size as soon as that is defined.
+async fn grow(entry: &Entry) {
+    let (runs, next) = (entry.life.borrow().runs.clone(), entry.defined());
+    if runs.is_some_and(|runs| disk::grown(&runs, &next.guest).is_some())
+        && let Err(sentence) = entry.order(Wish::Grow).await
+    {
+        say::note(&format!("guest {}: its disk grows with its next start: {sentence}", entry.name));
     }
 }
 
