@@ -35,10 +35,10 @@ lint: programs
 unit: programs
 	@scripts/tests --workspace --exclude thimble-tests -- --quiet
 
-# One machine at a time: each has as many processors as there are.
+# Each of these machines keeps one processor busy and a little of the next.
 system: build
 	@scripts/debian-tree >/dev/null
-	@scripts/with-qemu scripts/tests --package thimble-tests -- --test-threads=1
+	@scripts/with-qemu scripts/tests --lanes 2 --package thimble-tests -- --test-threads=1
 
 host-kernel-test: build ## compile a kernel for the host and boot it: 10 minutes and more the first time
 	scripts/with-qemu $(CARGO) test --release --package thimble-tests --features host-kernel --test host_kernel -- --test-threads=1 --nocapture

@@ -2,7 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
 
 use crate::{repository, thimble};
 
@@ -72,7 +75,10 @@ impl Definition {
     /// It is refused.
     pub fn build<Word: AsRef<OsStr>>(self, directory: &Path, words: impl IntoIterator<Item = Word>) -> PathBuf {
         let config = directory.join(format!("{}.toml", self.name));
-        fs::write(&config, self.text).expect("the definition can be written");
+        // Several processes build the same: none finds half of it.
+        let mut beside = NamedTempFile::new_in(directory).expect("a temporary file");
+        beside.write_all(self.text.as_bytes()).expect("the definition can be written");
+        beside.persist(&config).expect("the definition can be written");
         let out = directory.join(&self.name);
         let mut command = thimble();
         command.args(["build", "--quiet", "--library"]).arg(self.library).arg(&config).arg("--out").arg(&out);
