@@ -415,6 +415,8 @@ impl Keeper {
                         say::line(&Line::GuestReady { name: &name, after });
                     }
                 }
+                // For whoever has asked the guest.
+                Ok(Some(Event::Frozen { .. })) => {}
                 Ok(Some(Event::Exited { exit })) => return Some(exit),
                 Ok(None) => return None,
                 Err(error) => {

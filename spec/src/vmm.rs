@@ -45,12 +45,22 @@ pub const POWER_PORT: u16 = 0x604;
 pub const POWER_OFF: u16 = (1 << 13) | (5 << 10);
 
 /// Serial port of the guest, as its kernel names it, over which its PID 1 and the VMM talk in lines: the guest writes
-/// `ready SECONDS`, the VMM writes `shutdown`.
+/// `ready SECONDS`, `frozen NUMBER` and `thawed NUMBER`, the VMM writes `shutdown`, `freeze NUMBER` and `thaw`.
 pub const AGENT_TTY: &str = "/dev/ttyS1";
 /// The guest's word for "my services are ready"; behind it a space and the seconds since its kernel started.
 pub const AGENT_READY: &str = "ready";
 /// The VMM's word for "stop your services, unmount and power off".
 pub const AGENT_SHUTDOWN: &str = "shutdown";
+/// The VMM's word for "write out your disk's file system, and hold what would write to it"; behind it a space and a number.
+pub const AGENT_FREEZE: &str = "freeze";
+/// The VMM's word for "let what writes go on".
+pub const AGENT_THAW: &str = "thaw";
+/// The guest's answer to [`AGENT_FREEZE`], with its number: it is so.
+pub const AGENT_FROZEN: &str = "frozen";
+/// The guest's other answer, with the number: it is not so.
+pub const AGENT_NOT_FROZEN: &str = "thawed";
+/// Seconds after which a guest whose file system is frozen thaws it by itself: whoever asked may be gone.
+pub const FREEZE_LIMIT_S: u64 = 60;
 
 /// One guest, as its VMM is told.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -373,6 +383,12 @@ pub enum Verb {
     Pause,
     /// Lets them run again.
     Resume,
+    /// Asks the guest's PID 1 to freeze the file system of its disk, until [`Verb::Thaw`] or for [`FREEZE_LIMIT_S`]. The reply
+    /// says only that the guest was asked; its own answer is an [`Event::Frozen`], which never comes from a guest that does not
+    /// understand. An error where the guest was not ready yet: nobody would hear it.
+    Freeze,
+    /// Asks the guest's PID 1 to thaw it again.
+    Thaw,
     /// Tells the guest how many MiB to give back. An error without a [`Balloon`], or beyond the guest's memory.
     Balloon {
         /// The MiB that the balloon is to hold.
@@ -611,6 +627,11 @@ pub enum Event {
     Ready {
         /// Seconds since the VMM started.
         seconds: f64,
+    },
+    /// What the guest's PID 1 answers to the newest [`Verb::Freeze`].
+    Frozen {
+        /// Whether it was done.
+        done: bool,
     },
     /// It ends; the connection is closed behind this.
     Exited {

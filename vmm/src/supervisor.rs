@@ -82,7 +82,7 @@ impl Supervisor {
             (this.signals.as_raw_fd(), token::SIGNAL, EventSet::IN),
             (this.ending.event().as_raw_fd(), token::ENDING, EventSet::IN),
             (this.guest.console().event().as_raw_fd(), token::CONSOLE, EventSet::IN),
-            (this.guest.agent().ready().as_raw_fd(), token::AGENT, EventSet::IN),
+            (this.guest.agent().said().as_raw_fd(), token::AGENT, EventSet::IN),
         ];
         let socket = this.socket.as_ref().map(|socket| socket.listener().as_raw_fd());
         watched.extend(socket.map(|fd| (fd, token::SOCKET, EventSet::IN)));
@@ -132,9 +132,14 @@ impl Supervisor {
                 self.send_all();
             }
             token::AGENT => {
-                let _ = self.guest.agent().ready().read();
-                if let Some(seconds) = self.guest.mark_ready() {
+                let heard = self.guest.agent().take();
+                if heard.ready
+                    && let Some(seconds) = self.guest.mark_ready()
+                {
                     self.broadcast(&Event::Ready { seconds });
+                }
+                if let Some(done) = heard.frozen.and_then(|(number, done)| self.guest.answers(number, done)) {
+                    self.broadcast(&Event::Frozen { done });
                 }
             }
             token::SOCKET => self.accept(),
@@ -254,6 +259,8 @@ impl Supervisor {
             Verb::Kill => self.guest.kill(),
             Verb::Pause => self.guest.pause(),
             Verb::Resume => self.guest.resume(),
+            Verb::Freeze => self.guest.freeze()?,
+            Verb::Thaw => self.guest.thaw(),
             Verb::Balloon { target_mib } => self.guest.set_balloon(target_mib)?,
             Verb::ResizeDisk { disk, bytes } => self.guest.resize_disk(disk, bytes)?,
             Verb::LimitDisk { disk, limits } => self.guest.limit_disk(disk, limits)?,
@@ -332,7 +339,7 @@ impl Supervisor {
             token::SIGNAL => self.signals.as_raw_fd(),
             token::ENDING => self.ending.event().as_raw_fd(),
             token::CONSOLE => self.guest.console().event().as_raw_fd(),
-            token::AGENT => self.guest.agent().ready().as_raw_fd(),
+            token::AGENT => self.guest.agent().said().as_raw_fd(),
             token::MINDER => self.minder.as_ref().map_or(-1, |pipe| pipe.as_raw_fd()),
             _ => self.socket.as_ref().map_or(-1, |socket| socket.listener().as_raw_fd()),
         };

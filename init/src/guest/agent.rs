@@ -1,4 +1,4 @@
-//! The line between PID 1 and the VMM: `ready SECONDS` out, `shutdown` in.
+//! The line between PID 1 and the VMM: `ready SECONDS` out, `shutdown`, `freeze NUMBER` and `thaw` in.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -8,10 +8,34 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{ControlFlags, SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{read, write};
-use thimble_spec::vmm::{AGENT_READY, AGENT_SHUTDOWN, AGENT_TTY};
+use thimble_spec::vmm::{
+    AGENT_FREEZE, AGENT_FROZEN, AGENT_NOT_FROZEN, AGENT_READY, AGENT_SHUTDOWN, AGENT_THAW, AGENT_TTY,
+};
 
 use crate::console;
 use crate::lines::Lines;
+
+/// What the VMM asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// That the guest ends.
+    Shutdown,
+    /// That the file system of its disk is frozen; the answer has this number.
+    Freeze(u32),
+    /// That it is thawed again.
+    Thaw,
+}
+
+impl Word {
+    fn parse(line: &str) -> Option<Self> {
+        match line.split_once(' ').unwrap_or((line, "")) {
+            (AGENT_SHUTDOWN, "") => Some(Self::Shutdown),
+            (AGENT_THAW, "") => Some(Self::Thaw),
+            (AGENT_FREEZE, number) => number.parse().ok().map(Self::Freeze),
+            _ => None,
+        }
+    }
+}
 
 /// The open serial port.
 pub struct Agent {
@@ -39,29 +63,37 @@ impl Agent {
 
     /// Says that the services are ready.
     pub fn ready(&self, after: Duration) {
-        let line = format!("{AGENT_READY} {:.2}\n", after.as_secs_f64());
+        self.say(&format!("{AGENT_READY} {:.2}\n", after.as_secs_f64()), "that the guest is ready");
+    }
+
+    /// Answers the request of this number to freeze.
+    pub fn frozen(&self, number: u32, done: bool) {
+        let word = if done { AGENT_FROZEN } else { AGENT_NOT_FROZEN };
+        self.say(&format!("{word} {number}\n"), "whether the disk is frozen");
+    }
+
+    fn say(&self, line: &str, what: &str) {
         if let Err(errno) = write(&self.tty, line.as_bytes()) {
-            console::error(&format!("cannot tell the VMM that the guest is ready: {errno}"));
+            console::error(&format!("cannot tell the VMM {what}: {errno}"));
         }
     }
 
-    /// Reads what came; says whether a shutdown is wanted. Nothing that can be read any more is `None`.
-    pub fn read(&mut self) -> Option<bool> {
+    /// Reads what came, in its order. Nothing that can be read any more is `None`.
+    pub fn read(&mut self) -> Option<Vec<Word>> {
         let mut buffer = [0; 256];
-        let mut shutdown = false;
+        let mut words = Vec::new();
         loop {
             match read(&self.tty, &mut buffer) {
                 Ok(0) => return None,
                 Ok(count) => {
                     for line in self.lines.feed(&buffer[..count]) {
-                        if line == AGENT_SHUTDOWN {
-                            shutdown = true;
-                        } else {
-                            console::notice("the VMM said a word that is not known here");
+                        match Word::parse(&line) {
+                            Some(word) => words.push(word),
+                            None => console::notice("the VMM said a word that is not known here"),
                         }
                     }
                 }
-                Err(nix::Error::EAGAIN) => return Some(shutdown),
+                Err(nix::Error::EAGAIN) => return Some(words),
                 Err(nix::Error::EINTR) => {}
                 Err(_) => return None,
             }
@@ -86,17 +118,18 @@ mod tests {
         // Given a terminal as it is by default: it echoes, and turns line ends into others.
         let pair = openpty(None, None).unwrap();
         let mut agent = Agent::open_at(&ttyname(&pair.slave).unwrap()).unwrap();
-        assert_eq!(agent.read(), Some(false), "nothing came yet");
+        assert_eq!(agent.read(), Some(vec![]), "nothing came yet");
         // When the guest is ready and the VMM says its word,
         agent.ready(Duration::from_millis(1230));
-        write(&pair.master, b"nonsense\nshut").unwrap();
-        assert_eq!(agent.read(), Some(false));
+        write(&pair.master, b"nonsense\nfreeze\nfreeze 7\nthaw\nshut").unwrap();
+        assert_eq!(agent.read(), Some(vec![Word::Freeze(7), Word::Thaw]));
+        agent.frozen(7, true);
         write(&pair.master, b"down\n").unwrap();
         // then the word is understood, and the VMM sees the guest's own words only.
-        assert_eq!(agent.read(), Some(true));
+        assert_eq!(agent.read(), Some(vec![Word::Shutdown]));
         let mut seen = [0; 64];
         let count = read(&pair.master, &mut seen).unwrap();
-        assert_eq!(&seen[..count], b"ready 1.23\n");
+        assert_eq!(&seen[..count], b"ready 1.23\nfrozen 7\n");
     }
 
     #[test]

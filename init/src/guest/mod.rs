@@ -3,6 +3,7 @@
 mod agent;
 mod config;
 mod disk;
+mod freeze;
 mod identity;
 mod keys;
 mod root;
@@ -19,7 +20,8 @@ use thimble_spec::console::Line;
 use thimble_spec::paths::SERVICES;
 use thimble_spec::service::Service;
 
-use agent::Agent;
+use agent::{Agent, Word};
+use freeze::Freeze;
 use root::Root;
 
 use crate::clock::{since_boot, wait_until};
@@ -75,7 +77,8 @@ fn start(line: &Cmdline) -> Result<(Guest, Root)> {
         Supervisor::new(services.services).map_err(|error| Error::Said(format!("{SERVICES}: {}", error.sentence())))
     });
     let supervisor = services.map_err(|error| console::failed(&error)).ok();
-    Ok((Guest { name: params.name, supervisor, agent: Agent::open(), ready: false }, root))
+    let (agent, freeze) = (Agent::open(), Freeze::default());
+    Ok((Guest { name: params.name, supervisor, agent, ready: false, freeze }, root))
 }
 
 fn network(params: &GuestParams) -> Result<()> {
@@ -119,20 +122,27 @@ struct Guest {
     supervisor: Option<Supervisor>,
     agent: Option<Agent>,
     ready: bool,
+    freeze: Freeze,
 }
 
 impl Guest {
     fn run(mut self, signals: &SignalFd, root: &Root) -> ! {
         let ending = loop {
-            if let Some(supervisor) = &mut self.supervisor {
-                supervisor.run(|service| start_service(service, &self.name));
+            self.freeze.look();
+            let mut deadline = self.freeze.deadline();
+            // What starts may write, and would wait.
+            if deadline.is_none() {
+                if let Some(supervisor) = &mut self.supervisor {
+                    supervisor.run(|service| start_service(service, &self.name));
+                }
+                self.say_ready();
+                deadline = self.supervisor.as_ref().and_then(Supervisor::deadline);
             }
-            self.say_ready();
-            let deadline = self.supervisor.as_ref().and_then(Supervisor::deadline);
-            if let Some(ending) = self.wait(signals, deadline) {
+            if let Some(ending) = self.wait(signals, root, deadline) {
                 break ending;
             }
         };
+        self.freeze.thaw();
         self.stop(root, ending)
     }
 
@@ -150,14 +160,23 @@ impl Guest {
     }
 
     /// Waits for something to happen and takes note of it; says how the guest should end, if it should.
-    fn wait(&mut self, signals: &SignalFd, deadline: Option<Duration>) -> Option<Ending> {
+    fn wait(&mut self, signals: &SignalFd, root: &Root, deadline: Option<Duration>) -> Option<Ending> {
         let agent = self.agent.as_ref().map(AsFd::as_fd);
         events::wait([Some(signals.as_fd()), agent].into_iter().flatten(), [], deadline);
         let mut ending = signals::read(signals);
         match self.agent.as_mut().map(Agent::read) {
-            Some(Some(true)) => ending = ending.or(Some(Ending::PowerOff)),
+            Some(Some(words)) => words.into_iter().for_each(|word| match word {
+                Word::Shutdown => ending = ending.or(Some(Ending::PowerOff)),
+                Word::Freeze(number) => {
+                    let done = self.freeze.freeze(root.own());
+                    if let Some(agent) = &self.agent {
+                        agent.frozen(number, done);
+                    }
+                }
+                Word::Thaw => self.freeze.thaw(),
+            }),
             Some(None) => self.agent = None,
-            _ => {}
+            None => {}
         }
         while let Some((pid, exit)) = process::reap() {
             if let Some(supervisor) = &mut self.supervisor {

@@ -148,6 +148,11 @@ fn remove(directory: &Path, device: u64, depth: usize) {
 }
 
 impl Root {
+    /// The guest's own file system, if it has a disk.
+    pub fn own(&self) -> Option<&File> {
+        self.own.as_ref()
+    }
+
     /// Makes everything that is on a disk consistent and read-only: the overlay first, the disk below it then.
     pub fn settle(&self) {
         let overlay = power::remount_read_only(Path::new("/"));

@@ -48,6 +48,10 @@ enum What {
     Pause,
     /// Lets them run again
     Resume,
+    /// Asks it to freeze the file system of its disk for a minute at most; its answer is an event
+    Freeze,
+    /// Asks it to thaw it again
+    Thaw,
     /// Sets how much memory it is to give back
     Balloon {
         /// The size of the balloon
@@ -103,6 +107,8 @@ impl What {
             Self::Kill => Verb::Kill,
             Self::Pause => Verb::Pause,
             Self::Resume => Verb::Resume,
+            Self::Freeze => Verb::Freeze,
+            Self::Thaw => Verb::Thaw,
             Self::Balloon { size } => Verb::Balloon { target_mib: whole_mib(size).map_err(anyhow::Error::msg)? },
             Self::ResizeDisk { disk, size } => Verb::ResizeDisk { disk, bytes: size.map(ByteSize::bytes) },
             Self::LimitDisk { disk, limits } => Verb::LimitDisk { disk, limits: limits.unwrap_or_default() },

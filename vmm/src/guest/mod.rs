@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use kvm_ioctls::VcpuFd;
-use thimble_spec::vmm::{AGENT_SHUTDOWN, Discovery, ExitReason, GuestConfig, State, Status};
+use thimble_spec::vmm::{AGENT_FREEZE, AGENT_SHUTDOWN, AGENT_THAW, Discovery, ExitReason, GuestConfig, State, Status};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::acpi::power::Power;
@@ -47,6 +47,8 @@ pub struct Guest {
     ready_s: Option<f64>,
     paused: bool,
     asked: bool,
+    /// The number of the newest request to freeze its disk's file system, and whether its answer is still to come.
+    freeze: (u32, bool),
 }
 
 /// A guest that is put together and does not run yet: everything of the host that it needs is open.
@@ -141,7 +143,17 @@ impl Prepared {
             }
         }
         let gang = Gang::start(self.vcpus, &self.pins, &self.bus, &ending, filters)?;
-        Ok(Guest { gang, workers, parts: self.guest, ending, started, ready_s: None, paused: false, asked: false })
+        Ok(Guest {
+            gang,
+            workers,
+            parts: self.guest,
+            ending,
+            started,
+            ready_s: None,
+            paused: false,
+            asked: false,
+            freeze: (0, false),
+        })
     }
 }
 
@@ -224,7 +236,40 @@ impl Guest {
     }
 
     fn tell_shutdown(&self) {
-        lock(&self.parts.agent_port).input(format!("{AGENT_SHUTDOWN}\n").as_bytes());
+        self.tell(AGENT_SHUTDOWN);
+    }
+
+    fn tell(&self, words: &str) {
+        lock(&self.parts.agent_port).input(format!("{words}\n").as_bytes());
+    }
+
+    /// Asks its PID 1 to freeze the file system of its disk.
+    ///
+    /// # Errors
+    /// It has never said that it is ready: nobody would hear it.
+    pub fn freeze(&mut self) -> std::result::Result<(), String> {
+        if self.ready_s.is_none() {
+            return Err("this guest is not ready, and hears nothing yet".to_owned());
+        }
+        let number = self.freeze.0.wrapping_add(1);
+        self.freeze = (number, true);
+        self.tell(&format!("{AGENT_FREEZE} {number}"));
+        Ok(())
+    }
+
+    /// Asks it to thaw it again.
+    pub fn thaw(&mut self) {
+        self.freeze.1 = false;
+        self.tell(AGENT_THAW);
+    }
+
+    /// Its PID 1 answers a request to freeze: gives back whether it was done, if that is news.
+    pub fn answers(&mut self, number: u32, done: bool) -> Option<bool> {
+        let awaited = self.freeze == (number, true);
+        if awaited {
+            self.freeze.1 = false;
+        }
+        awaited.then_some(done)
     }
 
     /// Whether it was asked to power off.
