@@ -1,9 +1,9 @@
-//! A copy of a guest's disk: what has holes keeps them, and nobody sees it before it is whole.
+//! Copies of guests' disks: what has holes keeps them, and nobody sees one before it is whole.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -11,16 +11,86 @@ use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Whence, lseek};
 use thimble_spec::units::{ByteSize, MIB};
 
+use crate::snapshots;
+
 /// The file of a disk in its guest's directory.
 pub const DISK: &str = "disk.raw";
-/// One that is not whole yet.
-const PART: &str = "disk.raw.part";
+/// What follows the name of a file that is not whole yet.
+const PART: &str = ".part";
 /// What is read and written at a time.
 const STEP: usize = 1 << 20;
 /// What a copy leaves free for the guests that run: one whose writes find no room is paused.
 const ROOM: u64 = 16 * MIB;
 /// Unit of `st_blocks` (stat(2)).
 const BLOCK: u64 = 512;
+
+/// A file that is being made. Dropped before it is whole, nothing is left of it.
+#[derive(Debug)]
+pub struct Part {
+    file: File,
+    part: PathBuf,
+    whole: PathBuf,
+}
+
+impl Part {
+    /// Begins with nothing, beside where it is to be; its directory is made.
+    ///
+    /// # Errors
+    /// Somebody makes it already, or it cannot be made.
+    pub fn begin(whole: PathBuf) -> Result<Self> {
+        let directory = whole.parent().context("a file lies in a directory")?;
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        let mut part = whole.clone().into_os_string();
+        part.push(PART);
+        let part = PathBuf::from(part);
+        let file = OpenOptions::new().write(true).create_new(true).open(&part);
+        let file = file.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => anyhow::anyhow!("{} is being made already", whole.display()),
+            _ => anyhow::Error::from(error).context(format!("making {}", part.display())),
+        })?;
+        Ok(Self { file, part, whole })
+    }
+
+    /// Fills it with what `from` has. `goes_on` is asked as often as a piece is copied, with the share that is done, of 100.
+    ///
+    /// # Errors
+    /// There is no room; it was given up; it cannot be read or written.
+    pub fn fill(&self, from: &File, goes_on: &dyn Fn(u64) -> bool) -> Result<()> {
+        room(from, &self.file)?;
+        fill(from, &self.file, goes_on)
+    }
+
+    /// Gives it so many bytes, of which none takes room.
+    ///
+    /// # Errors
+    /// The file system has no such files.
+    pub fn hole(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+
+    /// It is whole, and in its place, where another may have been.
+    ///
+    /// # Errors
+    /// It cannot be written out.
+    pub fn finish(self) -> Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.part, &self.whole)?;
+        // Its name is another's now, or nobody's.
+        let directory = self.whole.parent().context("a file lies in a directory")?;
+        Ok(File::open(directory)?.sync_all()?)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if fs::remove_file(&self.part).is_ok()
+            && let Some(directory) = self.part.parent()
+        {
+            // With something else in it, it stays.
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
 
 /// Copies the disk of `source` for `guest`, both below `disks`; `false` if there is none to copy, for its guest never ran.
 /// `goes_on` is asked as often as a piece is copied, with the share that is done, of 100.
@@ -32,40 +102,43 @@ pub fn disk(disks: &Path, source: &str, guest: &str, goes_on: &dyn Fn(u64) -> bo
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         opened => opened.with_context(|| format!("opening the disk of guest {source}"))?,
     };
-    let directory = disks.join(guest);
-    let (part, whole) = (directory.join(PART), directory.join(DISK));
+    let part = new_disk(disks, guest)?;
+    part.fill(&from, goes_on)
+        .and_then(|()| part.finish())
+        .with_context(|| format!("copying the disk of guest {source}"))?;
+    Ok(true)
+}
+
+/// Makes a disk of `size`, with nothing on it.
+///
+/// # Errors
+/// There is one already.
+pub fn empty(disks: &Path, guest: &str, size: ByteSize) -> Result<()> {
+    let part = new_disk(disks, guest)?;
+    part.hole(size.bytes())
+        .map_err(anyhow::Error::from)
+        .and_then(|()| part.finish())
+        .with_context(|| format!("making a disk of {size}"))
+}
+
+fn new_disk(disks: &Path, guest: &str) -> Result<Part> {
+    let whole = disks.join(guest).join(DISK);
     ensure!(
         !whole.exists(),
         "there is a disk of a guest {guest} already, {}: take another name, or thimblectl vol-delete {guest}",
         whole.display()
     );
-    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-    let to = OpenOptions::new().write(true).create_new(true).open(&part);
-    let to = to.map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => anyhow::anyhow!("a disk of guest {guest} is being made already"),
-        _ => anyhow::Error::from(error).context(format!("making {}", part.display())),
-    })?;
-    let copied = room(&from, &to).and_then(|()| {
-        fill(&from, &to, goes_on)?;
-        to.sync_all()?;
-        fs::rename(&part, &whole)?;
-        Ok(File::open(&directory)?.sync_all()?)
-    });
-    if copied.is_err() {
-        let _ = fs::remove_file(&part);
-        // With something else in it, it stays.
-        let _ = fs::remove_dir(&directory);
-    }
-    copied.with_context(|| format!("copying the disk of guest {source}"))?;
-    Ok(true)
+    Part::begin(whole)
 }
 
-/// Takes a disk away.
+/// Takes a disk away, and what else was made of it.
 ///
 /// # Errors
 /// It stays.
 pub fn remove(disks: &Path, guest: &str) -> io::Result<()> {
     let directory = disks.join(guest);
+    // Last: as long as it is there, it is on the list of disks.
+    snapshots::remove_all(disks, guest)?;
     fs::remove_file(directory.join(DISK))?;
     // With something else in it, it stays.
     let _ = fs::remove_dir(&directory);
@@ -75,8 +148,10 @@ pub fn remove(disks: &Path, guest: &str) -> io::Result<()> {
 /// What a daemon that was killed has left half made.
 pub fn clear_up(disks: &Path) {
     for directory in fs::read_dir(disks).into_iter().flatten().flatten() {
-        if fs::remove_file(directory.path().join(PART)).is_ok() {
-            let _ = fs::remove_dir(directory.path());
+        for file in fs::read_dir(directory.path()).into_iter().flatten().flatten() {
+            if file.file_name().to_string_lossy().ends_with(PART) && fs::remove_file(file.path()).is_ok() {
+                let _ = fs::remove_dir(directory.path());
+            }
         }
     }
 }
@@ -194,7 +269,8 @@ mod tests {
         assert!(!disk(disks.path(), "web1", "web2", &|_| true).unwrap(), "there is nothing to copy");
         source(disks.path(), &[(0, 1)]);
         fs::create_dir(disks.path().join("web2")).unwrap();
-        for (file, wanted) in [(DISK, "there is a disk of a guest web2 already"), (PART, "is being made already")] {
+        let part = &format!("{DISK}{PART}");
+        for (file, wanted) in [(DISK, "there is a disk of a guest web2 already"), (part, "is being made already")] {
             fs::write(disks.path().join("web2").join(file), "mine").unwrap();
             let error = disk(disks.path(), "web1", "web2", &|_| true).unwrap_err();
             assert!(format!("{error:#}").contains(wanted), "{error:#}");
@@ -202,12 +278,17 @@ mod tests {
             fs::remove_file(disks.path().join("web2").join(file)).unwrap();
         }
         // What a daemon left that was killed goes, and nothing else.
-        fs::write(disks.path().join("web2").join(PART), "half").unwrap();
-        fs::write(disks.path().join("web1").join(PART), "half").unwrap();
+        fs::write(disks.path().join("web2").join(part), "half").unwrap();
+        fs::write(disks.path().join("web1").join(part), "half").unwrap();
         clear_up(disks.path());
         assert_eq!(entries(disks.path()), ["web1"]);
         assert!(disk(disks.path(), "web1", "web2", &|_| true).unwrap());
         remove(disks.path(), "web2").unwrap();
         assert_eq!(entries(disks.path()), ["web1"]);
+        // One that nobody has yet is all hole.
+        empty(disks.path(), "new", ByteSize::mib(64)).unwrap();
+        let made = fs::metadata(disks.path().join("new").join(DISK)).unwrap();
+        assert_eq!((made.len(), made.blocks()), (64 << 20, 0));
+        assert!(empty(disks.path(), "new", ByteSize::mib(64)).is_err());
     }
 }

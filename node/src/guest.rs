@@ -37,6 +37,7 @@ use crate::plan::{self, Place};
 use crate::policy::{Next, Policy};
 use crate::readiness::Signs;
 use crate::room::{PAUSED, Room};
+use crate::still::{self, STILL};
 use crate::stop::{KILL_LIMIT, Step, Stop};
 use crate::{cgroup, lock, say, storage, tap};
 
@@ -59,6 +60,8 @@ pub struct Keeper {
     pub stopping: watch::Receiver<bool>,
     /// Where it says what the guest does, and hears what is asked of it.
     pub post: Post,
+    /// When it goes on, if it stands still for a copy of its disk.
+    pub still_until: Option<Instant>,
 }
 
 /// What all guests are kept with.
@@ -88,7 +91,8 @@ impl Keeper {
     pub fn new(mut post: Post, host: Host, stopping: watch::Receiver<bool>) -> Self {
         let defined = Arc::clone(&post.defined.borrow_and_update());
         let guest = (*defined.guest).clone();
-        let mut keeper = Self { defined: Arc::clone(&defined), guest, needs: Vec::new(), host, stopping, post };
+        let mut keeper =
+            Self { defined: Arc::clone(&defined), guest, needs: Vec::new(), host, stopping, post, still_until: None };
         keeper.take(defined);
         keeper
     }
@@ -330,6 +334,7 @@ impl Keeper {
         };
         self.look_at_vmm(&socket, child.is_none()).await;
         self.post.runs(&self.defined.guest);
+        self.left_still(&socket).await;
         let copy = self.host.copy_console.then(|| tokio::spawn(copy_console(self.guest.name.clone(), socket.clone())));
         let exit = self.follow(&mut watch, &socket, &place, child.is_none()).await;
         if let Some(copy) = copy {
@@ -384,6 +389,10 @@ impl Keeper {
             let event = tokio::select! {
                 event = watch.event() => event,
                 () = room.look(socket) => continue,
+                () = still::over(self.still_until) => {
+                    let _ = self.go_on(socket).await;
+                    continue;
+                }
                 step = stop.next() => {
                     self.stop(step, socket).await;
                     continue;
@@ -403,6 +412,7 @@ impl Keeper {
                         VmmState::Paused if place.file(PAUSED).exists() => {
                             (State::Paused, "no room for what it writes")
                         }
+                        VmmState::Paused if place.file(STILL).exists() => (State::Paused, "its disk is copied"),
                         VmmState::Paused => (State::Paused, "suspended"),
                         VmmState::ShuttingDown => (State::ShuttingDown, "asked to power off"),
                     };
@@ -428,10 +438,11 @@ impl Keeper {
         }
     }
 
-    async fn stop(&self, step: Step, socket: &Path) {
+    async fn stop(&mut self, step: Step, socket: &Path) {
         let verb = match step {
             Step::Ask => {
                 // A guest that is held still hears nothing.
+                let _ = self.go_on(socket).await;
                 if Place::of(&self.guest.name).file(SUSPENDED).exists() {
                     let _ = command(socket, Verb::Resume).await;
                 }

@@ -22,6 +22,7 @@ use crate::lock::{self, Lock};
 use crate::plan::{self, PARAMETERS_FILE, Place};
 use crate::room::PAUSED;
 use crate::shared::{self, Shared};
+use crate::still::STILL;
 use crate::{cgroup, disk, tap};
 
 /// A file that says: the console was told that the guest runs; [`READY_FILE`] says the same of its readiness. A daemon that adopts the guest tells only what
@@ -76,7 +77,7 @@ pub async fn start(guest: &Guest, defined: &Defined, handle: &Handle) -> Result<
     if let Some(parameters) = parameters {
         write_whole(&place.file(PARAMETERS_FILE), &parameters)?;
     }
-    for stale in [EXIT_FILE, CONTROL_FILE, TOLD_RUNNING, READY_FILE, PAUSED, SUSPENDED, BID_FILE] {
+    for stale in [EXIT_FILE, CONTROL_FILE, TOLD_RUNNING, READY_FILE, PAUSED, STILL, SUSPENDED, BID_FILE] {
         match fs::remove_file(place.file(stale)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}

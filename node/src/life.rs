@@ -86,6 +86,10 @@ pub enum Wish {
     Forget,
     /// Whether it is off, and stays so while its disk is lent ([`Entry::borrow_disk`]).
     Lend,
+    /// That it stands still while its disk is copied, if it runs.
+    Still,
+    /// That it goes on.
+    GoOn,
     /// That its disk has the size that it is defined with by now, while it runs.
     Grow,
 }
@@ -160,6 +164,27 @@ impl Entry {
         let loan = Loan(Arc::clone(&self.lent));
         self.order(Wish::Lend).await?;
         Ok(loan)
+    }
+
+    /// Takes the guest's disk to copy it: of one that is off as [`Self::borrow_disk`] does; of one that runs to the end of its
+    /// life, which is told. It may end meanwhile, and is not started again by anybody.
+    ///
+    /// # Errors
+    /// The guest is about to start or to end, or somebody else has its disk: one sentence.
+    pub async fn share_disk(&self) -> Result<(Loan, Option<Life>), String> {
+        let life = self.life.borrow().clone();
+        match life.state {
+            State::Running | State::Paused => {
+                if self.lent.swap(true, Ordering::AcqRel) {
+                    return Err(lent(&self.name));
+                }
+                Ok((Loan(Arc::clone(&self.lent)), Some(life)))
+            }
+            State::Off => Ok((self.borrow_disk().await?, None)),
+            State::Starting | State::ShuttingDown => {
+                Err(format!("guest {} is {}: wait for that", self.name, life.state))
+            }
+        }
     }
 
     /// Asks something of the guest.

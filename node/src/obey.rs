@@ -23,6 +23,8 @@ impl Keeper {
             Wish::Verb(verb) => self.try_to(verb, socket).await,
             Wish::Forget => Err(format!("guest {0} runs: thimblectl destroy {0} --wait first", self.guest.name)),
             Wish::Lend => Err(format!("guest {0} runs: thimblectl shutdown {0} --wait first", self.guest.name)),
+            Wish::Still => self.stand_still(socket).await,
+            Wish::GoOn => self.go_on(socket).await,
             Wish::Grow => self.grow(socket).await.map_err(|error| format!("{error:#}")),
         };
         order.answer(outcome);
@@ -47,6 +49,10 @@ impl Keeper {
         let tell = async |verb| command(socket, verb).await.map_err(|error| format!("guest {name}: {error:#}"));
         match asked {
             Asked::Start => Err(format!("guest {name} runs already")),
+            // Its disk would change under whoever copies it, or it would hear nothing.
+            _ if asked != Asked::Destroy && self.still_until.is_some() => {
+                Err(format!("guest {name} stands still for a moment, while its disk is copied: try again"))
+            }
             Asked::Shutdown | Asked::Reboot if suspended.exists() => {
                 Err(format!("guest {name} is suspended and hears nothing: thimblectl resume {name} first"))
             }

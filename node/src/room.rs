@@ -15,6 +15,7 @@ use crate::control::Control;
 use crate::guest::command;
 use crate::plan::{self, Place};
 use crate::say;
+use crate::still::STILL;
 
 /// A file that says: the guest is paused for want of room. A daemon that adopts the guest lets it go on.
 pub const PAUSED: &str = "paused.room";
@@ -49,8 +50,8 @@ impl Room {
             return;
         }
         let verb = if waits { Verb::Pause } else { Verb::Resume };
-        // Whom an administrator suspended stays so.
-        let held = !waits && Place::of(&self.guest).file(SUSPENDED).exists();
+        // Whom an administrator suspended stays so, and one whose disk is being copied.
+        let held = !waits && [SUSPENDED, STILL].iter().any(|mark| Place::of(&self.guest).file(mark).exists());
         if !held && let Err(error) = command(socket, verb).await {
             return say::note(&format!("guest {}: {verb:?}: {error:#}", self.guest));
         }

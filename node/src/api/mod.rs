@@ -19,6 +19,7 @@ pub mod peer;
 mod rate;
 mod resources;
 pub mod routes;
+mod snapshots;
 #[cfg(test)]
 pub mod tests;
 pub mod tls;

@@ -4,7 +4,7 @@
 use hyper::Method;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
-use thimble_spec::api::{CONSOLE_PROTOCOL, Problem, audit, event, guest, network, node, task, volume};
+use thimble_spec::api::{CONSOLE_PROTOCOL, Problem, audit, event, guest, network, node, snapshot, task, volume};
 use thimble_spec::host::Logs;
 
 use super::routes::{self, Gives, Route};
@@ -27,6 +27,7 @@ fn document() -> Value {
     generator.subschema_for::<guest::Stats>();
     generator.subschema_for::<task::Tasks>();
     generator.subschema_for::<volume::Volumes>();
+    generator.subschema_for::<snapshot::Snapshots>();
     generator.subschema_for::<audit::Audit>();
     generator.subschema_for::<event::Event>();
     let schemas = generator.take_definitions(true);

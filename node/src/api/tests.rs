@@ -71,7 +71,7 @@ async fn keep(mut post: Post) {
             Wish::Verb(Verb::Start) if runs => order.refuse("it runs already".to_owned()),
             Wish::Forget if runs => order.refuse("it runs".to_owned()),
             Wish::Lend if runs => order.refuse("it runs".to_owned()),
-            Wish::Lend => order.accept(),
+            Wish::Lend | Wish::Still | Wish::GoOn => order.accept(),
             Wish::Grow => {
                 let (runs, next) = (post.life().runs.unwrap(), Arc::clone(&post.defined.borrow().guest));
                 post.runs(&Arc::new(disk::grown(&runs, &next).unwrap().0));

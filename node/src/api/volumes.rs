@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use thimble_spec::api::audit::Who;
 use thimble_spec::api::volume::{Volume, Volumes};
 use thimble_spec::appliance::{DiskSource, Guest};
+use thimble_spec::names::check_name;
+use thimble_spec::units::{ByteSize, MIB};
 
 use super::Api;
 use super::call::Refusal;
@@ -31,7 +33,26 @@ impl Api {
         Volumes { volumes }
     }
 
-    /// Takes one away, for good.
+    /// Makes one, with nothing on it, for a guest of this name.
+    ///
+    /// # Errors
+    /// There is one, or a guest makes it as it starts; it cannot be made.
+    pub async fn create_volume(&self, name: &str, size: ByteSize, who: &Who) -> Result<Volume, Refusal> {
+        let _turn = self.changes.lock().await;
+        check_name(name).map_err(|error| Refusal::wrong(format!("name: {error}")))?;
+        if size.bytes() == 0 || !size.bytes().is_multiple_of(MIB) {
+            return Err(Refusal::wrong(format!("size: {size} is no whole number of MiB")));
+        }
+        if self.has_disk(name) {
+            return Err(Refusal::conflict(format!("guest {name} has a disk, or gets it as it starts")));
+        }
+        copy::empty(&self.book.disks, name, size).map_err(|error| Refusal::conflict(format!("{error:#}")))?;
+        self.audited(who, name, &format!("a disk of {size} is made"));
+        let made = self.volumes().volumes.into_iter().find(|volume| volume.name == name);
+        made.ok_or_else(|| Refusal::broken("it is not there any more".to_owned()))
+    }
+
+    /// Takes one away, for good, and its snapshots.
     ///
     /// # Errors
     /// A guest has it; there is none; it cannot be removed.

@@ -1,66 +1,29 @@
 //! `clone`: a new guest on a copy of another's disk, which makes host keys and a machine id of its own.
 
-use std::io::{IsTerminal, Read, stderr};
+use std::io::Read;
 use std::time::Duration;
 
-use hyper::Method;
 use serde_json::{Value, json};
-use thimble_spec::api::task::{State, Task};
-use tokio::signal::ctrl_c;
-use tokio::time::{Instant, sleep_until};
 
 use super::client::Client;
 use super::define::path;
 use super::failure::Failure;
+use super::task;
 use super::words::CloneOf;
-
-/// Seconds after which the node is asked how far it is.
-const LOOK_S: u64 = 1;
 
 /// Has it made, and follows it to its end. Ctrl-C gives it up.
 ///
 /// # Errors
 /// The node refuses or is not there, or it takes longer than `limit`: then it goes on.
 pub async fn run(client: &Client, clone: &CloneOf, limit: Option<Duration>, json: bool) -> Result<(), Failure> {
-    let deadline = limit.map(|limit| Instant::now() + limit);
+    let deadline = task::deadline(limit);
     let (mut definition, _) = client.tagged(&path(&clone.guest)).await?;
     change(&mut definition, clone, &random_word()?)?;
     let at = format!("/v1/guests/{}/clone?of={}", clone.name, clone.guest);
-    let (task, text) = client.put::<Task>(&at, &[], definition.to_string().into_bytes()).await?;
-    let id = task.id.clone();
-    let late = async {
-        match deadline {
-            Some(deadline) => sleep_until(deadline).await,
-            None => std::future::pending().await,
-        }
-    };
-    let (task, text) = tokio::select! {
-        ended = follow(client, task, text, !json && stderr().is_terminal()) => ended?,
-        _ = ctrl_c() => client.json(Method::DELETE, &format!("/v1/tasks/{id}")).await?,
-        () = late => return Err(Failure::late("the copy takes longer, and goes on: thimblectl tasks")),
-    };
-    let name = &clone.name;
-    match task.state {
-        State::Done | State::Running => {
-            println!("{}", if json { text } else { format!("guest {name} is a copy of {}", clone.guest) });
-            Ok(())
-        }
-        State::Failed => Err(Failure::failed(task.progress)),
-        State::Cancelled => Err(Failure::failed(format!("given up: there is no guest {name}"))),
-    }
-}
-
-async fn follow(client: &Client, mut task: Task, mut text: String, shows: bool) -> Result<(Task, String), Failure> {
-    while task.state == State::Running {
-        let path = format!("/v1/tasks/{}?wait_s={LOOK_S}", task.id);
-        (task, text) = client.json(Method::GET, &path).await?;
-        if shows {
-            // The line before is gone from the terminal.
-            let end = if task.state == State::Running { "" } else { "\r\x1b[K" };
-            eprint!("\r\x1b[K{}{end}", task.progress);
-        }
-    }
-    Ok((task, text))
+    let begun = client.put(&at, &[], definition.to_string().into_bytes()).await?;
+    let (_, text) = task::follow(client, begun, deadline, json).await?;
+    println!("{}", if json { text } else { format!("guest {} is a copy of {}", clone.name, clone.guest) });
+    Ok(())
 }
 
 /// What is the one guest's alone becomes the other's.

@@ -16,7 +16,9 @@ mod remote;
 mod report;
 mod shell;
 mod show;
+mod snapshots;
 mod table;
+mod task;
 mod top;
 mod volumes;
 pub mod words;
@@ -73,6 +75,9 @@ async fn carry_out(cli: &Cli) -> Result<(), Failure> {
         Word::Act(verb, guests) => act::run(&client, *verb, guests, limit.unwrap_or(ANSWER_LIMIT), cli.json).await,
         // A disk may be large.
         Word::Clone(of) => clone::run(&client, of, limit, cli.json).await,
+        word @ (Word::SnapshotCreate { .. } | Word::SnapshotRevert { .. }) => {
+            snapshots::make(&client, word, limit, cli.json).await
+        }
         // These go on until they are ended: a limit ends them as it was wanted to.
         Word::Event { after, count } => within(limit, event::run(&client, after.as_deref(), *count, cli.json)).await,
         Word::Top { delay, count } => {

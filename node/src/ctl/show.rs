@@ -13,7 +13,7 @@ use super::client::Client;
 use super::failure::Failure;
 use super::table::{or_dash, pairs, state, table};
 use super::words::Word;
-use super::{log, machine, report, volumes};
+use super::{log, machine, report, snapshots, volumes};
 use crate::syslog::format::timestamp;
 
 /// Shows it.
@@ -54,7 +54,8 @@ pub async fn run(client: &Client, word: &Word, json: bool) -> Result<(), Failure
             let (value, text): (serde_json::Value, _) = client.json(Method::GET, &path).await?;
             if json { text } else { serde_json::to_string_pretty(&value).unwrap_or(text) }
         }
-        Word::VolList | Word::VolDelete { .. } => volumes::run(client, word, json).await?,
+        Word::VolList | Word::VolCreate { .. } | Word::VolDelete { .. } => volumes::run(client, word, json).await?,
+        Word::SnapshotList { .. } | Word::SnapshotDelete { .. } => snapshots::shown(client, word, json).await?,
         Word::Log { guest: Some(guest) } => log::guest(client, guest, json).await?,
         Word::Log { guest: None } if client.is_here() => return log::host(json),
         Word::Log { guest: None } => log::text(&log::of_node(client).await?, json)?,

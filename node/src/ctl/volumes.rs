@@ -1,4 +1,4 @@
-//! Disks that the node has made: `vol-list`, `vol-delete`.
+//! Disks that the node has made: `vol-list`, `vol-create`, `vol-delete`.
 
 use hyper::Method;
 use thimble_spec::api::volume::{Volume, Volumes};
@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::table::table;
 use super::words::Word;
 
-/// Shows them, or takes one away.
+/// Shows them, makes one, or takes one away.
 ///
 /// # Errors
 /// The node refuses or is not there.
@@ -16,6 +16,11 @@ pub async fn run(client: &Client, word: &Word, json: bool) -> Result<String, Fai
     if let Word::VolDelete { volume } = word {
         let (volume, text): (Volume, _) = client.json(Method::DELETE, &format!("/v1/volumes/{volume}")).await?;
         return Ok(if json { text } else { format!("{} is deleted", volume.path) });
+    }
+    if let Word::VolCreate { volume, size } = word {
+        let path = format!("/v1/volumes/{volume}?size={size}");
+        let (volume, text): (Volume, _) = client.json(Method::POST, &path).await?;
+        return Ok(if json { text } else { format!("{} is made", volume.path) });
     }
     let (volumes, text): (Volumes, _) = client.json(Method::GET, "/v1/volumes").await?;
     Ok(if json { text } else { listed(&volumes.volumes) })
@@ -29,7 +34,8 @@ fn listed(volumes: &[Volume]) -> String {
     table(&["Name", "Size", "Allocated", "Used", "Path"], &volumes.iter().map(row).collect::<Vec<_>>())
 }
 
-fn mib(bytes: u64) -> String {
+/// A size, for people.
+pub fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 

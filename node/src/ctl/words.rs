@@ -8,6 +8,7 @@ use thimble_spec::api::guest::Verb;
 use thimble_spec::api::identity;
 use thimble_spec::names::check_name;
 use thimble_spec::paths;
+use thimble_spec::units::ByteSize;
 
 /// Exit codes, for --help.
 const CODES: &str = "Exit code: 0 done; 1 it was refused or failed; 2 the command line is wrong; 3 it took longer than \
@@ -23,7 +24,7 @@ pub struct Cli {
     /// Print JSON, as the node's API has it
     #[arg(long, global = true)]
     pub json: bool,
-    /// Wait so long at most [default: 60; clone, event, top and console: for ever]
+    /// Wait so long at most [default: 60; clone, snapshots, event, top and console: for ever]
     #[arg(long, global = true, value_name = "SECONDS")]
     pub timeout: Option<u64>,
     /// Which node.
@@ -126,8 +127,18 @@ pub enum Word {
     Clone(CloneOf),
     /// The disks that the node made.
     VolList,
+    /// One more.
+    VolCreate { volume: String, size: ByteSize },
     /// One of them no more.
     VolDelete { volume: String },
+    /// Its disk, kept.
+    SnapshotCreate { guest: String, snapshot: Option<String> },
+    /// What is kept of it.
+    SnapshotList { guest: String },
+    /// Its disk as it was.
+    SnapshotRevert { guest: String, snapshot: String },
+    /// One kept no longer.
+    SnapshotDelete { guest: String, snapshot: String },
     /// In an editor.
     Edit { guest: String },
     /// Whether the host starts it.
@@ -295,11 +306,53 @@ enum Typed {
     Clone(CloneOf),
     /// List the disks that the node has made for guests
     VolList,
-    /// Delete a disk that no guest has
+    /// Make a disk for a guest that is to be defined
+    VolCreate {
+        /// Its name: that of the guest
+        #[arg(value_parser = guest)]
+        volume: String,
+        /// How large, with its unit: 2GiB
+        size: ByteSize,
+    },
+    /// Delete a disk that no guest has, and its snapshots
     VolDelete {
         /// Its name: the guest that it was made for
         #[arg(value_parser = guest)]
         volume: String,
+    },
+    /// Make a snapshot of the disk of a guest; one that runs stands still meanwhile, its file system frozen
+    #[command(alias = "snapshot-create-as")]
+    SnapshotCreate {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+        /// The snapshot's name [default: the seconds since 1970]
+        #[arg(value_name = "NAME", value_parser = guest)]
+        snapshot: Option<String>,
+    },
+    /// List the snapshots of a guest's disk
+    SnapshotList {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+    },
+    /// Make the disk of a guest, which is off, what it was; what was written since is lost
+    SnapshotRevert {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+        /// The snapshot
+        #[arg(value_name = "NAME", value_parser = guest)]
+        snapshot: String,
+    },
+    /// Delete a snapshot of a guest's disk
+    SnapshotDelete {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+        /// The snapshot
+        #[arg(value_name = "NAME", value_parser = guest)]
+        snapshot: String,
     },
     /// Edit the definition of a guest, with $VISUAL or $EDITOR
     Edit {
@@ -479,7 +532,12 @@ impl From<Typed> for Word {
             Typed::Undefine { guest } => Self::Undefine { guest },
             Typed::Clone(clone) => Self::Clone(clone),
             Typed::VolList => Self::VolList,
+            Typed::VolCreate { volume, size } => Self::VolCreate { volume, size },
             Typed::VolDelete { volume } => Self::VolDelete { volume },
+            Typed::SnapshotCreate { guest, snapshot } => Self::SnapshotCreate { guest, snapshot },
+            Typed::SnapshotList { guest } => Self::SnapshotList { guest },
+            Typed::SnapshotRevert { guest, snapshot } => Self::SnapshotRevert { guest, snapshot },
+            Typed::SnapshotDelete { guest, snapshot } => Self::SnapshotDelete { guest, snapshot },
             Typed::Edit { guest } => Self::Edit { guest },
             Typed::Autostart { guest, disable } => Self::Autostart { guest, disable },
             Typed::Setmem { guest, size, .. } => Self::Setmem { guest, size },
@@ -557,6 +615,10 @@ mod tests {
             "dommemstat web1 --timeout 5",
             "net-list --all",
             "sysinfo",
+            "vol-create web9 64MiB",
+            "snapshot-create web1",
+            "snapshot-create-as web1 before --timeout 5",
+            "snapshot-revert web1 before",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }
@@ -577,6 +639,11 @@ mod tests {
             "setvcpus web1 -1 --config",
             "blockresize web1",
             "vcpupin web1 0 --config",
+            "vol-create web9 much",
+            "vol-create ../web9 64MiB",
+            "snapshot-create web1 ../x",
+            "snapshot-revert web1",
+            "snapshot-delete web1 a.b",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -18,6 +18,7 @@ pub mod guest;
 pub mod identity;
 pub mod network;
 pub mod node;
+pub mod snapshot;
 pub mod task;
 pub mod volume;
 

@@ -22,6 +22,8 @@ impl Job {
         match self {
             Self::Verb(verb) => verb.name(),
             Self::Make(Make::Clone) => "clone",
+            Self::Make(Make::SnapshotCreate) => "snapshot-create",
+            Self::Make(Make::SnapshotRevert) => "snapshot-revert",
         }
     }
 }
@@ -33,6 +35,10 @@ impl Job {
 pub enum Make {
     /// A new guest, whose disk begins as a copy of another's.
     Clone,
+    /// A snapshot of its disk.
+    SnapshotCreate,
+    /// Its disk as it was.
+    SnapshotRevert,
 }
 
 /// Something that somebody asked for, and how far it is.

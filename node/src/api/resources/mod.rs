@@ -13,6 +13,7 @@ mod networks;
 mod node;
 mod orders;
 pub mod page;
+mod snapshots;
 mod stats;
 mod tasks;
 mod volumes;
@@ -28,6 +29,7 @@ pub const ALL: &[&[Route]] = &[
     definition::ROUTES,
     clone::ROUTES,
     volumes::ROUTES,
+    snapshots::ROUTES,
     stats::ROUTES,
     orders::ROUTES,
     console::ROUTES,
