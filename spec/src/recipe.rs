@@ -7,12 +7,15 @@
 //! keep = ["/usr/sbin/nginx", "/usr/bin/busybox", "/etc/nginx/mime.types"]
 //!                                             # files or directories of the packages, with the libraries that they need
 //! stubs = ["libsystemd.so.0"]                 # libraries of which only the names are there
+//! localize = ["mariadbd"]                     # files whose symbols are for nobody but the rest of the image
 //! ports = [80]                                # what may be open
 //! pack = "small"                              # or "fast"
 //! read-only-root = true                       # services write to the directories below and nowhere else
 //!
 //! identity = ["/var/lib/dropbear"]            # what a copy of a guest's disk must not keep
 //!
+//! [stub-variables]                            # functions of stubs that give the address of a text's address
+//! "__xmlParserVersion" = "none"
 //! [links]                                     # symbolic links: path = target
 //! "/bin/sh" = "/usr/bin/busybox"
 //! [users]                                     # name = uid (and gid)
@@ -55,6 +58,16 @@ pub struct Recipe {
     /// return 0 and data that is zero take their place.
     #[serde(default)]
     pub stubs: Vec<String>,
+    /// Functions of stubs that give the address of a variable, and the text that this one points to; with an empty text, it is
+    /// zero.
+    #[serde(default, rename = "stub-variables")]
+    pub stub_variables: BTreeMap<String, String>,
+    /// Libraries that are there as a whole though a recipe that is included has a stub for them.
+    #[serde(default)]
+    pub whole: Vec<String>,
+    /// Names of programs, and of libraries (`DT_SONAME`), that give up the symbols that no other file of the image names.
+    #[serde(default)]
+    pub localize: Vec<String>,
     /// TCP ports that its services open.
     #[serde(default)]
     pub ports: Vec<u16>,

@@ -8,7 +8,7 @@ use crate::apt::Apt;
 use crate::context::Context;
 use crate::error::Result;
 use crate::files::Key;
-use crate::image::assemble::{self, Node, Nodes};
+use crate::image::assemble::{self, Changes, Node, Nodes};
 use crate::image::gather::{self, Wanted};
 use crate::image::inventory::Inventory;
 use crate::image::tree::{Item, Tree, canonical};
@@ -64,7 +64,8 @@ pub fn build(context: &Context, apt: &Apt<'_>, feature: &Feature) -> Result<Opti
         let link = |target: &String| Node::Item(Item::Link { target: target.clone() });
         nodes.extend(feature.links.iter().map(|(path, target)| (canonical(path), link(target))));
         let root = out.join(ROOT);
-        assemble::write(context, &nodes, &[], &root)?;
+        let unchanged = Changes { stubs: &[], variables: &BTreeMap::new(), localize: &[] };
+        assemble::write(context, &nodes, &unchanged, &root)?;
         Inventory::take(&nodes, &root, &gathered.trees)?.write(out)
     })?;
     let inventory = Inventory::read(&dir)?;

@@ -9,6 +9,7 @@ use thimble_spec::definition::Mistake;
 use thimble_spec::paths;
 
 use super::elf;
+use super::localize;
 use super::recipe::Image;
 use super::stub;
 use super::tree::{Item, MERGED, Tree, canonical, follow};
@@ -94,6 +95,12 @@ pub fn assemble(image: &Image, kept: BTreeMap<String, Item>, overlay: &Tree) -> 
             mistakes.push(image.source.mistake(&format!("stubs[{index}]"), message));
         }
     }
+    for (index, name) in image.recipe.localize.iter().enumerate() {
+        if !nodes.keys().any(|path| path.rsplit('/').next() == Some(name)) {
+            let message = format!("the image has no {name}: leave it out");
+            mistakes.push(image.source.mistake(&format!("localize[{index}]"), message));
+        }
+    }
     if mistakes.is_empty() { Ok(nodes) } else { Err(mistakes) }
 }
 
@@ -138,11 +145,23 @@ pub fn etc(users: &BTreeMap<String, u32>) -> [(&'static str, String); 4] {
     ]
 }
 
-/// Writes the image's tree into a directory, programs and libraries without symbols, those of `stubs` without content.
+/// What programs and libraries are changed besides that they are stripped.
+#[derive(Clone, Copy, Debug)]
+pub struct Changes<'a> {
+    /// Libraries of which only the names are there.
+    pub stubs: &'a [String],
+    /// What some functions of those give.
+    pub variables: &'a stub::Variables,
+    /// Files without names that nothing else in the tree mentions.
+    pub localize: &'a [String],
+}
+
+/// Writes the image's tree into a directory, programs and libraries without the symbols that nothing needs that runs.
 ///
 /// # Errors
 /// The disk is full, a tool fails.
-pub fn write(context: &Context, nodes: &Nodes, stubs: &[String], root: &Path) -> Result<()> {
+pub fn write(context: &Context, nodes: &Nodes, changes: &Changes<'_>, root: &Path) -> Result<()> {
+    let Changes { stubs, variables, localize } = changes;
     let mut modes: Vec<(PathBuf, u32)> = Vec::new();
     let mut programs = Vec::new();
     for (path, node) in nodes {
@@ -159,7 +178,7 @@ pub fn write(context: &Context, nodes: &Nodes, stubs: &[String], root: &Path) ->
                 fs::write(&place, &content).map_err(Error::io("write", &place))?;
                 if let Some(needs) = elf::needs(&content) {
                     if needs.soname.is_some_and(|name| stubs.contains(&name)) {
-                        stub::write(context, &content, &place)?;
+                        stub::write(context, &content, variables, &place)?;
                     }
                     programs.push(place.clone());
                 }
@@ -174,9 +193,34 @@ pub fn write(context: &Context, nodes: &Nodes, stubs: &[String], root: &Path) ->
     for programs in programs.chunks(STRIP_AT_ONCE) {
         Tool::new("strip").arg("--strip-unneeded").arg("--").args(programs).run(context)?;
     }
+    if !localize.is_empty() {
+        close_names(&programs, localize)?;
+    }
     // Directories that nobody named get what everybody may read; deepest first, so that none is closed too early.
     for (place, mode) in modes.into_iter().rev() {
         fs::set_permissions(&place, fs::Permissions::from_mode(mode)).map_err(Error::io("set the mode of", &place))?;
+    }
+    Ok(())
+}
+
+/// Takes the names that no other of the `programs` mentions out of those that `localize` names.
+fn close_names(programs: &[PathBuf], localize: &[String]) -> Result<()> {
+    let mut files = Vec::new();
+    for place in programs {
+        let content = files::read(place)?;
+        let soname = elf::needs(&content).and_then(|needs| needs.soname);
+        let file_name = place.file_name().and_then(|name| name.to_str());
+        let asked = localize.iter().any(|name| soname.as_ref() == Some(name) || file_name == Some(name));
+        files.push((place, asked, localize::names(&content)));
+    }
+    for (index, (place, _, _)) in files.iter().enumerate().filter(|(_, (_, asked, _))| *asked) {
+        let others = || files.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, (_, _, names))| names);
+        let mut content = files::read(place)?;
+        localize::localize(&mut content, &|name| others().any(|names| names.contains(name))).ok_or_else(|| {
+            let name = place.file_name().unwrap_or_default().display().to_string();
+            Error::environment(format!("the symbols of {name} cannot be read: leave it out of `localize`"))
+        })?;
+        fs::write(place, content).map_err(Error::io("write", place))?;
     }
     Ok(())
 }

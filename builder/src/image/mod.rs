@@ -10,6 +10,7 @@
 //! | [`include`] | recipes that have others in them |
 //! | [`elf`] | what one program needs |
 //! | [`stub`] | a library of which only the names are there |
+//! | [`localize`] | a program without the names that nobody asks for |
 //! | [`assemble`] | the image's own tree |
 //! | [`inventory`] | which package each of its files came from |
 
@@ -20,13 +21,14 @@ pub mod gather;
 pub mod include;
 pub mod inventory;
 pub mod libraries;
+mod localize;
 pub mod recipe;
 mod stub;
 pub mod tree;
 
 use std::path::{Path, PathBuf};
 
-use thimble_spec::recipe::Pack;
+use thimble_spec::recipe::{Pack, Recipe};
 
 use crate::apt::Apt;
 use crate::context::Context;
@@ -34,6 +36,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, Key};
 use crate::place::refuse;
 use crate::tool::Tool;
+use assemble::Changes;
 use gather::Wanted;
 use inventory::Inventory;
 use recipe::Image;
@@ -99,7 +102,8 @@ pub fn build(context: &Context, apt: &Apt<'_>, image: &Image) -> Result<Built> {
             }
         };
         let root = files::temp_dir_in(&context.cache.temp_dir(), "image-")?;
-        assemble::write(context, &nodes, &image.recipe.stubs, root.path())?;
+        let Recipe { stubs, stub_variables: variables, localize, .. } = &image.recipe;
+        assemble::write(context, &nodes, &Changes { stubs, variables, localize }, root.path())?;
         Inventory::take(&nodes, root.path(), &gathered.trees)?.write(out)?;
         pack(context, image.recipe.pack, root.path(), &out.join(FILE), key)
     })?;

@@ -53,6 +53,8 @@ pub fn complete(
         merge(&mut recipe, &image.recipe);
         overlays.extend(image.overlays.iter().cloned());
     }
+    let Recipe { stubs, whole, .. } = &mut recipe;
+    stubs.retain(|stub| !whole.contains(stub));
     let mut checker = Checker { source: &source, recipe: &recipe, mistakes: Vec::new() };
     let services = checker.check();
     if !checker.mistakes.is_empty() {
@@ -78,6 +80,9 @@ fn merge(recipe: &mut Recipe, other: &Recipe) {
     lists(&mut recipe.packages, &other.packages, String::clone);
     lists(&mut recipe.keep, &other.keep, String::clone);
     lists(&mut recipe.stubs, &other.stubs, String::clone);
+    maps(&mut recipe.stub_variables, &other.stub_variables);
+    lists(&mut recipe.whole, &other.whole, String::clone);
+    lists(&mut recipe.localize, &other.localize, String::clone);
     lists(&mut recipe.identity, &other.identity, String::clone);
     lists(&mut recipe.ports, &other.ports, |port| *port);
     lists(&mut recipe.directories, &other.directories, |directory| directory.path.clone());
@@ -106,6 +111,13 @@ impl Checker<'_> {
         }
         for (index, path) in self.recipe.identity.iter().enumerate() {
             self.path(path, &format!("identity[{index}]"));
+        }
+        for (name, text) in &self.recipe.stub_variables {
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+            if name.is_empty() || !name.bytes().all(is_name) || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+                let message = "the name of a function and a text of ASCII's printable characters are wanted";
+                self.wrong(&format!("stub-variables.{name}"), message);
+            }
         }
         for path in self.recipe.links.keys() {
             self.path(path, &format!("links.\"{path}\""));

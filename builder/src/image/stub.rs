@@ -2,7 +2,8 @@
 //!
 //! Programs of a distribution are linked with libraries that they do not use on every machine: `sd_notify` returns 0
 //! where there is no systemd (sd_notify(3)), and ICU without its data knows the converters that are code and says of
-//! others that they are not there. The stub has the library's `DT_SONAME`, and each symbol with its version, so that the
+//! others that they are not there. Where 0 is no answer because the caller looks behind it, as for libxml2's functions that
+//! give the address of a variable of the thread's, a recipe says what is in that variable. The stub has the library's `DT_SONAME`, and each symbol with its version, so that the
 //! dynamic loader finds what it looks for.
 
 use std::collections::BTreeMap;
@@ -29,18 +30,21 @@ struct Symbol {
     data: Option<u64>,
 }
 
+/// Functions that give the address of a variable, and the text that this one points to; with an empty text, it is zero.
+pub type Variables = BTreeMap<String, String>;
+
 /// Writes the stub of `library` to `out`.
 ///
 /// # Errors
 /// It is no library; the assembler or the linker fails.
-pub fn write(context: &Context, library: &[u8], out: &Path) -> Result<()> {
+pub fn write(context: &Context, library: &[u8], variables: &Variables, out: &Path) -> Result<()> {
     let soname = elf::needs(library).and_then(|needs| needs.soname).unwrap_or_default();
     let symbols = symbols(library).ok_or_else(|| {
         Error::environment(format!("the symbols of {soname} cannot be read: leave it out of `stubs`"))
     })?;
     let dir = files::temp_dir_in(&context.cache.temp_dir(), "stub-")?;
     let (source, object, versions) = (dir.path().join("s.s"), dir.path().join("s.o"), dir.path().join("s.map"));
-    files::write(&source, assembly(&symbols).as_bytes())?;
+    files::write(&source, assembly(&symbols, variables).as_bytes())?;
     files::write(&versions, script(&symbols).as_bytes())?;
     Tool::new("as").arg("--64").arg("-o").arg(&object).arg(&source).run(context)?;
     let mut link = Tool::new("ld");
@@ -85,14 +89,28 @@ fn symbols(library: &[u8]) -> Option<Vec<Symbol>> {
     Some(found.into_values().collect())
 }
 
-/// The assembler's text: one function under all names, and data that takes no room in the file.
-fn assembly(symbols: &[Symbol]) -> String {
+/// The assembler's text: one function under all names but those of `variables`, which have their own, and data that takes no
+/// room in the file.
+fn assembly(symbols: &[Symbol], variables: &Variables) -> String {
     let mut text = String::from(".text\n");
+    let (mut own, mut data) = (String::new(), String::new());
     // Writing to a string does not fail.
     for Symbol { name, .. } in symbols.iter().filter(|symbol| symbol.data.is_none()) {
-        let _ = writeln!(text, ".globl {name}\n.type {name}, @function\n{name}:");
+        let head = format!(".globl {name}\n.type {name}, @function\n{name}:\n");
+        let Some(value) = variables.get(name) else {
+            text.push_str(&head);
+            continue;
+        };
+        let _ = writeln!(own, "{head}leaq .Lvariable.{name}(%rip), %rax\nret");
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+        let pointer = if value.is_empty() { "0".to_owned() } else { format!(".Ltext.{name}") };
+        let _ = writeln!(data, ".balign 8\n.Lvariable.{name}: .quad {pointer}\n.Ltext.{name}: .asciz \"{value}\"");
     }
-    text.push_str("xorl %eax, %eax\nret\n.bss\n");
+    let _ = write!(text, "xorl %eax, %eax\nret\n{own}");
+    if !data.is_empty() {
+        let _ = write!(text, ".data\n{data}");
+    }
+    text.push_str(".bss\n");
     for Symbol { name, data, .. } in symbols {
         if let Some(size) = data {
             let _ = writeln!(text, ".balign 16\n.globl {name}\n.type {name}, @object\n.size {name}, {size}");
@@ -126,8 +144,16 @@ mod tests {
         let symbols =
             [symbol("f", Some("V_2"), None), symbol("g", Some("V_1"), None), symbol("d", Some("V_1"), Some(9))];
         assert_eq!(
-            assembly(&symbols),
+            assembly(&symbols, &Variables::new()),
             ".text\n.globl f\n.type f, @function\nf:\n.globl g\n.type g, @function\ng:\nxorl %eax, %eax\nret\n\
+             .bss\n.balign 16\n.globl d\n.type d, @object\n.size d, 9\nd: .zero 9\n"
+        );
+        let variables = [("g".to_owned(), "a \"b\"".to_owned())].into();
+        assert_eq!(
+            assembly(&symbols, &variables),
+            ".text\n.globl f\n.type f, @function\nf:\nxorl %eax, %eax\nret\n\
+             .globl g\n.type g, @function\ng:\nleaq .Lvariable.g(%rip), %rax\nret\n\
+             .data\n.balign 8\n.Lvariable.g: .quad .Ltext.g\n.Ltext.g: .asciz \"a \\\"b\\\"\"\n\
              .bss\n.balign 16\n.globl d\n.type d, @object\n.size d, 9\nd: .zero 9\n"
         );
         assert_eq!(script(&symbols), "V_1 { global: g; d; };\nV_2 { global: f; };\n");
