@@ -336,7 +336,8 @@ fn create_volume(group: &str, volume: &Volume) -> Result<()> {
             vec!["--type=thin".to_owned(), name, virtual_size, format!("--thinpool={pool}"), group.to_owned()]
         }
         VolumeKind::Snapshot { of } => {
-            vec!["--snapshot".to_owned(), "--setactivationskip=n".to_owned(), name, format!("{group}/{of}")]
+            // By its type: asked for as `--snapshot`, LVM wants the kernel's module of the other kind of snapshots.
+            vec!["--type=thin".to_owned(), "--setactivationskip=n".to_owned(), name, format!("{group}/{of}")]
         }
     };
     lvm(&words(&["lvcreate", "-y"], &arguments)).map(drop)

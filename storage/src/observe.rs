@@ -173,23 +173,21 @@ pub(crate) fn swaps() -> Vec<String> {
 fn array(name: &str, blocks: &BTreeMap<String, Block>) -> Option<Array> {
     let md = Path::new("/sys/block").join(name).join("md");
     let state = text(&md, "array_state")?;
-    let mut members = Vec::new();
+    let (mut members, mut failed) = (Vec::new(), Vec::new());
     let mut gone = 0;
     for entry in fs::read_dir(&md).ok()?.flatten() {
         let file_name = entry.file_name().to_string_lossy().into_owned();
         let Some(member) = file_name.strip_prefix("dev-") else { continue };
         let faulty = text(&entry.path(), "state").is_none_or(|state| state.split(',').any(|word| word == "faulty"));
         match fs::canonicalize(entry.path().join("block")) {
-            Ok(real) if !faulty => {
+            Ok(real) => {
                 let name = real.file_name().map_or(member.to_owned(), |name| name.to_string_lossy().into_owned());
-                members.push(name);
+                if faulty { &mut failed } else { &mut members }.push(name);
             }
-            // One that failed and is still there keeps its place: whoever made it fail decides.
-            Ok(_) => members.push(member.to_owned()),
             Err(_) => gone += 1,
         }
     }
-    let md_of = members.iter().find_map(|member| blocks.get(member)?.found.md());
+    let md_of = members.iter().chain(&failed).find_map(|member| blocks.get(member)?.found.md());
     let (name_of, uuid) = md_of.map(|md| (md.name.clone(), md.uuid))?;
     Some(Array {
         block: name.to_owned(),
@@ -198,6 +196,7 @@ fn array(name: &str, blocks: &BTreeMap<String, Block>) -> Option<Array> {
         active: !matches!(state.as_str(), "clear" | "inactive"),
         degraded: number(&md, "degraded").and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
         members,
+        failed,
         gone,
     })
 }

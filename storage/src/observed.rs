@@ -61,6 +61,8 @@ pub struct Array {
     pub degraded: u32,
     /// The kernel's names of its members, those that are gone or faulty left out.
     pub members: Vec<String>,
+    /// The names of those that failed, or that another one replaced, and that are still there: whoever made one fail decides.
+    pub failed: Vec<String>,
     /// Members that the kernel still counts, and that are not there any more.
     pub gone: usize,
 }

@@ -32,8 +32,8 @@ pub fn scrub(storage: &Storage, observed: &Observed, name: &str) -> Result<()> {
 /// What is said instead of a member that is not there any more.
 pub const MISSING: &str = "missing";
 
-/// Has a member of an array copied to another device, in the background; it is taken out when all is copied. Instead of one
-/// that is [`MISSING`], the other device is filled from the members that are left. It must be free: see [`clearance`].
+/// Has a member of an array copied to another device, in the background; it counts as failed when all is copied, and can
+/// be pulled. Instead of one that is [`MISSING`] or has failed, the other device is filled from the members that are left. It must be free: see [`clearance`].
 ///
 /// # Errors
 /// The array is not declared or does not run, a device is not there or not free, mdadm refuses.
@@ -48,7 +48,10 @@ pub fn replace(
     let (raid, array) = running(storage, observed, name)?;
     let old = match old {
         MISSING => None,
-        old => Some(clearance(storage, observed, old).map_err(Error)?.0),
+        // What has failed is given up already.
+        old => {
+            Some(clearance(storage, observed, old).map_err(Error)?.0).filter(|old| !array.failed.contains(&old.block))
+        }
     };
     if let Some(stranger) = old.as_ref().filter(|old| !array.members.contains(&old.block)) {
         let members = array.members.join(", ");

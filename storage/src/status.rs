@@ -57,6 +57,8 @@ pub struct ArrayStatus {
     pub degraded: u64,
     /// The kernel's names of its members.
     pub members: Vec<String>,
+    /// The names of those that failed or were replaced, and are still there.
+    pub failed: Vec<String>,
     /// What the kernel does with it: `idle`, `resync`, `recover`, `check`, `repair`.
     pub action: String,
     /// How far that is, in thousandths.
@@ -142,7 +144,7 @@ pub fn array(raid: &Raid, observed: &Observed) -> ArrayStatus {
     };
     let health = health(&array.block);
     status.device = Some(array.block.clone());
-    status.members = array.members.clone();
+    (status.members, status.failed) = (array.members.clone(), array.failed.clone());
     (status.degraded, status.action) = (health.degraded, health.action);
     (status.done_per_mille, status.mismatches) = (health.done_per_mille, health.mismatches);
     status

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{Boot, Definition, Machine, repository};
+use crate::{BOOT_LIMIT, Boot, Definition, Machine, repository, ssh};
 
 /// Where a disk is plugged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Plug {
     Slot,
     /// A SATA disk.
     Sata,
+    /// A SATA disk with this world wide name.
+    Wwn(u64),
 }
 
 /// Disks in a directory.
@@ -73,6 +75,7 @@ impl Disks {
                     format!("virtio-blk-pci,id={serial},drive=disk-{serial},serial={serial},bus=slot-{serial}")
                 }
                 Plug::Sata => format!("ide-hd,drive=disk-{serial},serial={serial}"),
+                Plug::Wwn(wwn) => format!("ide-hd,drive=disk-{serial},serial={serial},wwn={wwn:#x}"),
             });
         }
         words
@@ -134,4 +137,48 @@ pub fn build(directory: &Path, name: &str, changes: &[(&str, &str)]) -> PathBuf 
     }
     let definition = Definition::read(&format!("tests/library/{name}.toml")).with(changes).library(library);
     definition.build(directory, ["--format", "netboot"])
+}
+
+/// What a host tells of its storage.
+///
+/// # Panics
+/// It does not.
+pub fn status(port: u16, key: &Path) -> Value {
+    serde_json::from_str(&ssh::said(port, key, "thimble-node storage --json")).expect("JSON")
+}
+
+/// An array in that.
+///
+/// # Panics
+/// There is none of that name.
+pub fn array<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let arrays = status["arrays"].as_array().expect("a list");
+    arrays.iter().find(|array| array["name"] == name).unwrap_or_else(|| panic!("{status}"))
+}
+
+/// Whether it has all of its members, and nothing to do.
+pub fn whole(status: &Value, name: &str) -> bool {
+    array(status, name)["degraded"] == 0 && array(status, name)["action"] == "idle"
+}
+
+/// Waits until the storage's status is so.
+///
+/// # Panics
+/// It never is.
+pub fn until(port: u16, key: &Path, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    let began = Instant::now();
+    loop {
+        let status = status(port, key);
+        if is(&status) {
+            return status;
+        }
+        assert!(began.elapsed() < BOOT_LIMIT, "never {what}: {status:#}");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// Steps that write something new.
+pub fn made(machine: &Machine) -> Vec<&String> {
+    let writes = ["storage: make ", "storage: wipe ", "storage: write ", "storage: add ", "storage: clear "];
+    machine.seen().iter().filter(|line| writes.iter().any(|begin| line.starts_with(begin))).collect()
 }

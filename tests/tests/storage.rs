@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use thimble_tests::disks::{Disks, Plug, build};
+use thimble_tests::disks::{Disks, Plug, array, build, made, status, until, whole};
 use thimble_tests::{BOOT_LIMIT, Boot, Ganesha, Machine, free_port, repository, ssh};
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -36,40 +36,8 @@ fn disks(directory: &Path) -> Disks {
     disks
 }
 
-fn status(port: u16, key: &Path) -> Value {
-    serde_json::from_str(&ssh::said(port, key, "thimble-node storage --json")).expect("JSON")
-}
-
-fn array<'a>(status: &'a Value, name: &str) -> &'a Value {
-    let arrays = status["arrays"].as_array().expect("a list");
-    arrays.iter().find(|array| array["name"] == name).unwrap_or_else(|| panic!("{status}"))
-}
-
-/// Waits until the storage's status is so.
-fn until(port: u16, key: &Path, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-    let began = Instant::now();
-    loop {
-        let status = status(port, key);
-        if is(&status) {
-            return status;
-        }
-        assert!(began.elapsed() < LIMIT, "never {what}: {status:#}");
-        sleep(Duration::from_secs(1));
-    }
-}
-
-fn whole(status: &Value, name: &str) -> bool {
-    array(status, name)["degraded"] == 0 && array(status, name)["action"] == "idle"
-}
-
 fn errors(machine: &Machine) -> Vec<&String> {
     machine.seen().iter().filter(|line| line.starts_with("thimble: error")).collect()
-}
-
-/// Steps that write something new.
-fn made(machine: &Machine) -> Vec<&String> {
-    let writes = ["storage: make ", "storage: wipe ", "storage: write ", "storage: add ", "storage: clear "];
-    machine.seen().iter().filter(|line| writes.iter().any(|begin| line.starts_with(begin))).collect()
 }
 
 #[test]
@@ -90,6 +58,7 @@ fn blank_disks_become_what_is_declared_and_stay_so() {
             "^storage: make the RAID 1 array /dev/md/mirror",
             "^storage: make the RAID 5 array /dev/md/wide",
             "^storage: make the volume vg/thin",
+            "^storage: make the volume vg/first",
             "^storage: wipe /dev/thimble/h ",
             "^thimble: host disks up",
             "^\\[array\\] writer: 10$",

@@ -34,7 +34,8 @@ pub fn run(storage: &Storage) -> Result<()> {
     let mut arrays = Arrays::default();
     let mut settled = false;
     loop {
-        match system::apply(storage, settled) {
+        // A spare takes over at once, and may be done before this is.
+        match system::apply(storage, settled, &mut || arrays.look(storage)) {
             Ok(outcome) => told.tell(outcome.problems.into_iter().chain(outcome.waiting), outcome.held),
             Err(error) => say::error(&format!("storage: {error:#}")),
         }

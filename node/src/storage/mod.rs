@@ -135,7 +135,7 @@ pub fn run(ask: &Ask) -> Result<()> {
 
 /// By hand: all that is left is told.
 fn apply(storage: &Storage) -> Result<()> {
-    let outcome = system::apply(storage, true)?;
+    let outcome = system::apply(storage, true, &mut || {})?;
     for sentence in outcome.problems.iter().chain(&outcome.waiting) {
         say::error(&format!("storage: {sentence}"));
     }

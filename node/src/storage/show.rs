@@ -66,7 +66,15 @@ fn array_line(array: &ArrayStatus) -> String {
         lost => format!("degraded, without {lost} of its members"),
     };
     let done = array.done_per_mille.map_or(String::new(), |done| format!(" {}.{} %", done / 10, done % 10));
-    format!("{device} of {}, {health}, {}{done}", array.members.join(" "), array.action)
+    let failed = match array.failed.join(" ") {
+        none if none.is_empty() => none,
+        failed => format!(", {failed} to be pulled"),
+    };
+    let differs = match array.mismatches {
+        0 => String::new(),
+        sectors => format!(", members differ in {sectors} sectors"),
+    };
+    format!("{device} of {}{failed}, {health}{differs}, {}{done}", array.members.join(" "), array.action)
 }
 
 fn mib(bytes: u64) -> String {
@@ -86,9 +94,10 @@ mod tests {
             level: 1,
             degraded: 1,
             members: vec!["vdb".to_owned()],
+            failed: vec!["vdc".to_owned()],
             action: "recover".to_owned(),
             done_per_mille: Some(123),
-            mismatches: 0,
+            mismatches: 8,
         };
         let shown = status(&Status {
             disks: vec![DiskStatus { name: "a".to_owned(), device: None, size: None, content: None }],
@@ -111,7 +120,7 @@ mod tests {
         assert_eq!(
             shown,
             "disk a: not there\n\
-             array data: RAID 1, md127 of vdb, degraded, without 1 of its members, recover 12.3 %\n\
+             array data: RAID 1, md127 of vdb, vdc to be pulled, degraded, without 1 of its members, members differ in 8 sectors, recover 12.3 %\n\
              volume vg/pool: 64 MiB, 12.5 % used, 3.0 % of its notes used\n\
              file system /data/a: 100 MiB, 90 MiB free\n\
              missing: disk a is not there\n"

@@ -26,6 +26,7 @@ const SETTLE: Duration = Duration::from_secs(10);
 struct Host<'a> {
     storage: &'a Storage,
     settled: bool,
+    each_look: &'a mut dyn FnMut(),
 }
 
 impl System for Host<'_> {
@@ -45,6 +46,7 @@ impl System for Host<'_> {
         if let Err(error) = State::of(plan, self.settled).write(Path::new(STORAGE_STATE)) {
             say::error(&format!("storage: {error}"));
         }
+        (self.each_look)();
     }
 }
 
@@ -73,12 +75,13 @@ pub fn lock() -> Result<File> {
 }
 
 /// Makes the storage what is declared, as far as it can be. `settled` is what programs are told meanwhile; afterwards it is.
+/// `each_look` is called often: it takes seconds at least where disks are missing.
 ///
 /// # Errors
 /// The host cannot be looked at.
-pub fn apply(storage: &Storage, settled: bool) -> Result<Outcome> {
+pub fn apply(storage: &Storage, settled: bool, each_look: &mut dyn FnMut()) -> Result<Outcome> {
     let _lock = lock()?;
-    let outcome = apply::apply(storage, &mut Host { storage, settled }, SETTLE)?;
+    let outcome = apply::apply(storage, &mut Host { storage, settled, each_look }, SETTLE)?;
     let path = Path::new(STORAGE_STATE);
     State { settled: true, ..State::read(path) }.write(path)?;
     Ok(outcome)

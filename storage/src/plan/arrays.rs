@@ -17,8 +17,10 @@ impl<'a> Planner<'a> {
         let raid = self.storage.raids.iter().find(|raid| raid.name == name)?;
         let ours: BTreeSet<&str> =
             raid.members.iter().chain(&raid.spares).filter_map(|path| self.declared_member(path)).collect();
-        let of_ours =
-            |array: &&Array| array.members.is_empty() || array.members.iter().any(|it| ours.contains(it.as_str()));
+        let of_ours = |array: &&Array| {
+            let mut members = array.members.iter().chain(&array.failed).peekable();
+            members.peek().is_none() || members.any(|it| ours.contains(it.as_str()))
+        };
         self.observed.arrays.iter().filter(|array| array.name == name).find(of_ours)
     }
 
@@ -75,6 +77,9 @@ impl<'a> Planner<'a> {
             self.step(Step::Release { array: target.clone() });
         }
         for (member, device) in present {
+            if array.failed.iter().any(|name| name == device.name) {
+                continue;
+            }
             if array.members.iter().any(|name| name == device.name) {
                 if device.block.found.unfinished() {
                     self.finish(raid, member);

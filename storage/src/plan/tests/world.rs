@@ -152,7 +152,16 @@ impl World {
                     block.used_by = Some(format!("array {name}"));
                 }
             }
-            observed.arrays.push(Array { block, name, uuid: *uuid, active: true, degraded, members, gone: 0 });
+            observed.arrays.push(Array {
+                block,
+                name,
+                uuid: *uuid,
+                active: true,
+                degraded,
+                members,
+                failed: Vec::new(),
+                gone: 0,
+            });
         }
         for (block, _, _, found) in self.volume_blocks().into_iter().filter(|_| self.active) {
             if let Some(found) = found {
