@@ -174,4 +174,27 @@ fn guests_behind_the_host_reach_out_and_are_reached_by_a_forwarded_port() {
     let counted: Value = serde_json::from_str(&ssh::said(login, &key, "thimble-node firewall --json")).expect("JSON");
     println!("{counted}");
     assert!(packets(&counted, "forward tcp 8080") > 0 && packets(&counted, "forward denied") > 0, "{counted}");
+
+    // When another definition with one more network of the host's own is on trial, addresses and names are given out there, too;
+    let given = || ssh::said(login, &key, "cat /run/thimble/dnsmasq.conf; busybox netstat -lun");
+    let before = given();
+    let text = fs::read_to_string(out.join("appliance.json")).expect("it can be read");
+    let mut other: Value = serde_json::from_str(&text).expect("JSON");
+    let mut more = other["network"]["bridges"]["nat0"].clone();
+    more["link"]["addresses"] = serde_json::json!(["192.168.78.1/24"]);
+    other["network"]["bridges"]["nat1"] = more;
+    ssh::said(login, &key, &format!("cat >/run/new.json <<'END'\n{other}\nEND\n"));
+    ssh::said(login, &key, "thimble-node network apply /run/new.json --confirm-within=60");
+    let until = |is: &dyn Fn(&str) -> bool| {
+        let began = Instant::now();
+        while !is(&given()) {
+            assert!(began.elapsed() < LIMIT, "{}", given());
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    };
+    until(&|given| given.contains("interface=nat1") && given.contains(" 192.168.78.1:53 "));
+    // when it was rolled back, they are not.
+    ssh::said(login, &key, "thimble-node network rollback");
+    until(&|given| !given.contains("interface=nat1") && !given.contains(" 192.168.78.1:53 "));
+    assert!(before.contains(" 192.168.77.1:53 ") && given().contains(" 192.168.77.1:53 "), "{before} {}", given());
 }

@@ -124,6 +124,15 @@ pub fn run(line: &Cmdline, signals: &SignalFd) -> ! {
 }
 
 impl Host<'_> {
+    /// What serves the host's networks goes by those that are declared now, on trial or not.
+    fn follow_network(&mut self) {
+        let declared = self.network.declared();
+        if *declared != self.appliance.network {
+            self.appliance.network = declared.clone();
+            self.services.renew(services::NETSERVE);
+        }
+    }
+
     /// Waits for something to happen, not longer than until `limit`, and does what follows from it.
     fn turn(&mut self, limit: Option<Duration>) {
         self.tend_watchdog();
@@ -132,6 +141,7 @@ impl Host<'_> {
         if booted {
             self.node.run(&self.appliance.name, &mut self.journal, since_boot());
             if self.ending.is_none() {
+                self.follow_network();
                 self.services.run(&self.appliance, &mut self.journal);
             }
         }

@@ -114,6 +114,11 @@ impl Networking {
         }
     }
 
+    /// What the network is to be now.
+    pub fn declared(&self) -> &appliance::Network {
+        &self.declared
+    }
+
     /// Makes this so, now and whenever something changes; what was declared before and is no more goes. What could not be made is told to
     /// the caller, who may go back by the same way.
     pub fn declare(

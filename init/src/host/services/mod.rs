@@ -25,6 +25,7 @@ use crate::process::{self, Exit, Program, Streams};
 use crate::service::Supervisor;
 use crate::service::plan::State;
 use group::HIERARCHY;
+pub use table::NETSERVE;
 use table::TABLE;
 
 /// Where a service reads and writes.
@@ -79,6 +80,16 @@ impl Services {
     /// The supervisor, which knows them by name.
     pub fn supervisor(&mut self) -> &mut Supervisor {
         &mut self.supervisor
+    }
+
+    /// A service that is there, and was not stopped by hand, starts anew: what it goes by has changed.
+    pub fn renew(&mut self, name: &str) {
+        let mut all = self.supervisor.list();
+        if all.any(|(service, state, ..)| service.name == name && !matches!(state, State::Stopped)) {
+            drop(all);
+            // It is there.
+            let _ = self.supervisor.stop(name, true);
+        }
     }
 
     /// When there is something to do.

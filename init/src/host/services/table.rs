@@ -65,11 +65,11 @@ pub const TABLE: &[BuiltIn] = &[
         gave_up: Some("skipping initial time setting"),
     },
     BuiltIn {
-        name: "netserve",
+        name: NETSERVE,
         wanted: |appliance| appliance.network.served().next().is_some(),
         kind: Kind::Logged,
         // In the foreground, with its messages on standard error.
-        service: |_| daemon("netserve", &["/usr/sbin/dnsmasq", "--keep-in-foreground", netserve::CONFIG_WORD]),
+        service: |_| daemon(NETSERVE, &["/usr/sbin/dnsmasq", "--keep-in-foreground", netserve::CONFIG_WORD]),
         prepare: netserve::prepare,
         gave_up: None,
     },
@@ -102,6 +102,9 @@ pub const TABLE: &[BuiltIn] = &[
         gave_up: None,
     },
 ];
+
+/// Addresses and names for guests.
+pub const NETSERVE: &str = "netserve";
 
 /// Gives busybox's tools their names; those that other packages brought keep theirs.
 const TOOLS: &str = "/bin/busybox --install -s /bin 2>/dev/null";
