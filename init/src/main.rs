@@ -2,7 +2,7 @@
 //!
 //! `thimble.role=guest` on the kernel command line makes a guest, everything else a host. A binary built without the
 //! feature `host` knows the guest's role only. Called by hand (not as PID 1) it tells PID 1 what to do: `init reboot`,
-//! `init poweroff`, `init halt`. A host's PID 1 starts itself as `init modules` to load modules beside it.
+//! `init poweroff`, `init halt`. As `/shutdown` it ends a guest whose own init has done its part. A host's PID 1 starts itself as `init modules` to load modules beside it.
 //!
 //! PID 1 must neither panic nor exit: the kernel would panic. Every error becomes a `thimble: error` line, and PID 1
 //! goes on or ends the machine in order.
@@ -54,6 +54,10 @@ fn main() -> ExitCode {
 /// PID 1, or a word to it.
 fn run() -> ExitCode {
     if std::process::id() == 1 {
+        let mut arguments = std::env::args();
+        if arguments.next().as_deref() == Some(guest::foreign::SHUTDOWN) {
+            guest::foreign::end(&arguments.next().unwrap_or_default());
+        }
         pid1();
     }
     let verb = std::env::args().nth(1).unwrap_or_default();

@@ -296,9 +296,11 @@ impl Keeper {
     /// Waits for the guest's image, which may come from elsewhere, and for what its disk is on.
     async fn wait_for_needs(&mut self) -> bool {
         let (mut objects, image) = (self.host.objects.clone(), plan::image(&self.guest));
-        self.post.is(State::Starting, "waits for its image");
-        if !self.hold(async move { objects.wait_for(&image).await }, false).await {
-            return false;
+        if let Some(image) = image {
+            self.post.is(State::Starting, "waits for its image");
+            if !self.hold(async move { objects.wait_for(&image).await }, false).await {
+                return false;
+            }
         }
         let (name, needs) = (self.guest.name.clone(), self.needs.clone());
         self.post.is(State::Starting, "waits for its storage");

@@ -12,7 +12,7 @@ use crate::bid::{Bid, SUSPENDED};
 use crate::definitions::Defined;
 use crate::guest::{Keeper, command};
 use crate::life::{Order, Wish};
-use crate::plan::{OWN_DISK_INDEX, Place};
+use crate::plan::{Place, own_disk_index};
 use crate::room::PAUSED;
 use crate::{cgroup, disk, launch};
 
@@ -34,7 +34,7 @@ impl Keeper {
     async fn grow(&mut self, socket: &Path) -> Result<()> {
         let next = Arc::clone(&self.post.defined.borrow().guest);
         let Some((guest, size)) = disk::grown(&self.defined.guest, &next) else { return Ok(()) };
-        command(socket, Verb::ResizeDisk { disk: OWN_DISK_INDEX, bytes: Some(size.bytes()) }).await?;
+        command(socket, Verb::ResizeDisk { disk: own_disk_index(&guest), bytes: Some(size.bytes()) }).await?;
         launch::runs_by(&Place::of(&guest.name), &guest)?;
         self.take(Arc::new(Defined { guest: Arc::new(guest), ..(*self.defined).clone() }));
         self.post.runs(&self.defined.guest);

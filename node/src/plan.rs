@@ -39,13 +39,15 @@ impl Place {
     }
 }
 
-/// The guest's image on the host.
-pub fn image(guest: &Guest) -> PathBuf {
-    Path::new(paths::IMAGES_DIR).join(format!("{}.erofs", guest.image))
+/// The guest's image on the host; none if its own disk has its root.
+pub fn image(guest: &Guest) -> Option<PathBuf> {
+    Some(Path::new(paths::IMAGES_DIR).join(format!("{}.erofs", guest.image.as_ref()?)))
 }
 
 /// Place of the guest's own disk among those of its VMM: behind the image.
-pub const OWN_DISK_INDEX: u8 = 1;
+pub fn own_disk_index(guest: &Guest) -> u8 {
+    u8::from(guest.image.is_some())
+}
 
 /// The guest's own block device on the host, if it has one.
 pub fn own_disk(guest: &Guest) -> Option<PathBuf> {
@@ -92,17 +94,22 @@ pub fn config(guest: &Guest, version: &Version, jail: Jail) -> Result<(GuestConf
     if guest.balloon.is_some_and(|balloon| balloon.free_page_reporting) {
         words.set(REPORT_ORDER, report_order(guest.memory_kind.pages));
     }
+    if guest.image.is_none() {
+        // Over what its own disk says (systemd(1), "Kernel Command Line").
+        words.set("systemd.hostname", &guest.name);
+    }
     let told = GuestParams {
         name: guest.name.clone(),
         address: network.and_then(|network| network.address),
         gateway: network.and_then(|network| network.gateway),
         dns: network.map(|network| network.dns.clone()).unwrap_or_default(),
         image: DEFAULT_IMAGE.to_owned(),
-        disk: keeps_changes.then(|| OWN_DISK.to_owned()),
+        disk: (keeps_changes && guest.image.is_some()).then(|| OWN_DISK.to_owned()),
+        root: guest.image.is_none().then(|| DEFAULT_IMAGE.to_owned()),
         parameters: guest.parameters.clone(),
     };
     let (cmdline, parameters) = told.place(words)?;
-    let image = Disk { path: image(guest), read_only: true, ..Disk::default() };
+    let image = image(guest).map(|path| Disk { path, read_only: true, ..Disk::default() });
     let own = own_disk(guest).zip(guest.disk.as_ref()).map(|(path, described)| disk(path, described));
     let socket = || Place::of(&guest.name).file(VSOCK_DIR).join(VSOCK_FILE);
     let more = parameters.as_ref().map(|_| Disk {
@@ -123,7 +130,7 @@ pub fn config(guest: &Guest, version: &Version, jail: Jail) -> Result<(GuestConf
         discovery: Discovery::Cmdline,
         cpu: guest.cpu.clone(),
         memory: guest.memory_kind,
-        disks: [Some(image), own, more].into_iter().flatten().collect(),
+        disks: [image, own, more].into_iter().flatten().collect(),
         nets: network.map(|network| net(tap_name(&guest.name), network)).into_iter().collect(),
         virtio_console: guest.virtio_console,
         balloon: guest.balloon,
@@ -214,6 +221,17 @@ mod tests {
         assert_ne!(one.nets, two.nets);
         let ids = [&one, &two].map(|config| config.jail.as_ref().map(|jail| (jail.uid, jail.gid)));
         assert_eq!(ids, [Some((60_000, 60_000)), Some((60_001, 60_001))]);
+    }
+
+    #[test]
+    fn a_guest_without_an_image_starts_from_its_own_disk() {
+        let config = config(&Guest { image: None, ..web1() }, jail(0, None)).unwrap();
+        let paths: Vec<_> = config.disks.iter().map(|disk| (disk.path.to_str().unwrap(), disk.read_only)).collect();
+        assert_eq!(paths, [("/data/guests/web1/disk.raw", false)]);
+        let words = Cmdline::parse(&config.cmdline);
+        assert_eq!((words.get("thimble.root"), words.get("thimble.image")), (Some("/dev/vda"), None));
+        assert_eq!((words.get("thimble.disk"), words.get("systemd.hostname")), (None, Some("web1")));
+        assert_eq!((own_disk_index(&web1()), own_disk_index(&Guest { image: None, ..web1() })), (1, 0));
     }
 
     #[test]

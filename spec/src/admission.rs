@@ -74,7 +74,8 @@ impl Check<'_> {
     fn machine(&mut self) {
         let guest = self.guest;
         self.expect(check_name(&guest.name).map_err(|error| error.to_string()), "name");
-        self.expect(rules::library_name(&guest.image), "image");
+        self.expect(guest.image.as_deref().map_or(Ok(()), rules::library_name), "image");
+        self.expect(rules::root(guest), "image");
         self.expect(rules::vcpus(guest.vcpus), "vcpus");
         self.expect(rules::pins(guest.cpu.pins.len(), guest.vcpus), "cpu.pins");
         for processor in guest.cpu.pins.iter().flatten() {

@@ -126,7 +126,7 @@ fn what_others_have_is_refused() {
     told(|it| it.memory = ByteSize(1), "memory: use 32MiB or more");
     told(|it| it.memory = ByteSize::mib(256), "memory: 256MiB does not fit after 128MiB of guests before it");
     told(|it| it.cpu.pins = vec![vec![1024]], "cpu.pins: the host has no processor 1024");
-    told(|it| it.image = "../../etc/x".to_owned(), "image: `../../etc/x` is not a name");
+    told(|it| it.image = Some("../../etc/x".to_owned()), "image: `../../etc/x` is not a name");
     told(
         |it| it.disk.as_mut().unwrap().source = DiskSource::File("/data/web9.raw".to_owned()),
         "disk.source.file: `/data/web9.raw` lies on none",
@@ -144,7 +144,7 @@ fn no_name_is_a_path_or_an_option() {
         assert!(found.iter().any(|text| text.contains("is not a host name")), "{name}: {found:?}");
     }
     for name in ["", "/", "../web", "web/", "a.b", "-x=1,path", "web\n"] {
-        let found = refused(TEXT, |guest| guest.image = name.to_owned());
+        let found = refused(TEXT, |guest| guest.image = Some(name.to_owned()));
         // A name may begin as an option does: it is never a word of its own.
         assert!(!found.is_empty() && found[0].starts_with("image: "), "{name}: {found:?}");
     }

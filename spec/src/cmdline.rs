@@ -196,6 +196,8 @@ pub struct GuestParams {
     pub image: String,
     /// Block device of the guest's own (`thimble.disk`), `/dev/vdb`; without one, changes live in memory.
     pub disk: Option<String>,
+    /// Block device with a root of its own and an init in it (`thimble.root`), `/dev/vda`: there is no image then.
+    pub root: Option<String>,
     /// What its services, its users and its disk are told.
     pub parameters: Parameters,
 }
@@ -242,7 +244,10 @@ impl GuestParams {
             let servers: Vec<String> = self.dns.iter().map(Ipv4Addr::to_string).collect();
             set("dns", servers.join(","));
         }
-        set("image", self.image.clone());
+        match &self.root {
+            Some(root) => set("root", root.clone()),
+            None => set("image", self.image.clone()),
+        }
         if let Some(disk) = &self.disk {
             set("disk", disk.clone());
         }
@@ -268,6 +273,7 @@ impl GuestParams {
             },
             image: line.get("thimble.image").unwrap_or(DEFAULT_IMAGE).to_owned(),
             disk: line.get("thimble.disk").map(str::to_owned),
+            root: line.get("thimble.root").map(str::to_owned),
             parameters: Parameters::read(line),
         })
     }
@@ -297,6 +303,7 @@ mod tests {
             dns: vec![Ipv4Addr::new(10, 1, 1, 3)],
             image: "/dev/vda".to_owned(),
             disk: Some("/dev/vdb".to_owned()),
+            root: None,
             parameters: Parameters::default(),
         }
     }

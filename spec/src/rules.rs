@@ -5,9 +5,10 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use crate::appliance::Network;
+use crate::appliance::{Guest, Network};
 use crate::ip::IpNet;
 use crate::names::{Ipv4Net, check_name};
+use crate::parameters::Parameters;
 use crate::template;
 use crate::units::{ByteSize, MIB};
 use crate::vmm::Pages;
@@ -58,6 +59,27 @@ const IDENTITY_MAX: usize = 64;
 
 fn holds(good: bool, sentence: impl FnOnce() -> String) -> Rule {
     if good { Ok(()) } else { Err(sentence()) }
+}
+
+/// What a guest's root is: its image, or its own disk.
+pub fn root(guest: &Guest) -> Rule {
+    if guest.image.is_some() {
+        return Ok(());
+    }
+    let Parameters { ssh_keys: _, role, environment, identity } = &guest.parameters;
+    if guest.disk.as_ref().is_none_or(|disk| disk.read_only) {
+        return Err(
+            "a guest without an image has its root on its disk: give it an image, or a disk that it can write to"
+                .to_owned(),
+        );
+    }
+    if role.is_some() || !environment.is_empty() || identity.is_some() {
+        return Err(
+            "role, environment and identity are for an image's services: leave them out, or give the guest an image"
+                .to_owned(),
+        );
+    }
+    Ok(())
 }
 
 /// Names of files in `configs/` and `images/`: never a way out of those directories.

@@ -106,19 +106,21 @@ fn images(
 ) -> Result<Vec<Image>> {
     let mut images: Vec<Image> = Vec::new();
     for (index, guest) in appliance.guests.iter().enumerate() {
-        if images.iter().any(|image| image.name == guest.image) {
+        // One without has its root on its disk.
+        let Some(name) = &guest.image else { continue };
+        if images.iter().any(|image| image.name == *name) {
             continue;
         }
-        let dir = library.image(&guest.image);
+        let dir = library.image(name);
         let path = dir.join("recipe.toml");
         if !path.is_file() {
             let known = Library::siblings(&dir);
-            let hint = hint(&guest.image, known.iter().map(String::as_str));
-            let message = format!("there is no image {}: {} does not exist{hint}", guest.image, path.display());
+            let hint = hint(name, known.iter().map(String::as_str));
+            let message = format!("there is no image {name}: {} does not exist{hint}", path.display());
             mistakes.push(source.mistake(&format!("guest[{index}].image"), message));
             continue;
         }
-        images.extend(include::read(library, &guest.image, mistakes)?);
+        images.extend(include::read(library, name, mistakes)?);
     }
     Ok(images)
 }

@@ -82,6 +82,13 @@ impl Superblock {
     }
 }
 
+/// Whether an ext4 file system is on a device.
+pub fn has_ext4(device: &Path) -> bool {
+    let mut head = [0; 2 * Superblock::OFFSET];
+    let read = File::open(device).and_then(|disk| disk.read_exact_at(&mut head, 0));
+    read.is_ok() && Superblock::read(&head).is_some()
+}
+
 /// Writes the template to a disk that is blank. The superblock goes last, behind a flush of everything else: until it
 /// is there, the disk still is blank.
 pub fn format(disk: &File, template: &Template) -> io::Result<()> {

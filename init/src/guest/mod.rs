@@ -3,6 +3,7 @@
 mod agent;
 mod config;
 mod disk;
+pub mod foreign;
 mod freeze;
 mod identity;
 mod keys;
@@ -62,6 +63,9 @@ fn start(line: &Cmdline) -> Result<(Guest, Root)> {
     // A guest without its network can still be reached by its console, and says what is wrong there.
     if let Err(error) = net::set_host_name(&params.name).and_then(|()| network(&params)) {
         console::failed(&error);
+    }
+    if let Some(device) = &params.root {
+        match foreign::hand_over(&params, device)? {}
     }
     let root = root::enter(&params)?;
     let resolved = if params.dns.is_empty() { Ok(()) } else { net::write_resolv_conf(Path::new("/"), &params.dns) };

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MsFlags, mount, umount};
 use nix::unistd::{chdir, chroot};
 use thimble_spec::cmdline::GuestParams;
 use thimble_spec::paths::{DATA_DIR, DISK_TEMPLATE};
@@ -30,6 +30,9 @@ const ROOT_DIR: &str = "/root";
 pub const DEVICE_LIMIT: Duration = Duration::from_secs(10);
 /// Mounts of the early boot that the new root keeps.
 const KEPT: [&str; 5] = ["/dev", "/proc", "/sys", "/run", "/tmp"];
+
+/// The same for a system that has its own; its /tmp is its own matter.
+const KEPT_FOR_OTHERS: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
 
 /// The root once it is in place.
 pub struct Root {
@@ -69,8 +72,32 @@ pub fn enter(params: &GuestParams) -> Result<Root> {
     let options = format!("lowerdir={IMAGE_DIR},upperdir={DATA_DIR}/{UPPER},workdir={DATA_DIR}/work");
     mount(Some("overlay"), ROOT_DIR, Some("overlay"), MsFlags::MS_NOATIME, Some(options.as_str()))
         .doing(|| "put the guest's root together with overlayfs".to_owned())?;
-    switch()?;
+    switch(&KEPT)?;
     Ok(Root { own })
+}
+
+/// Mounts the root that a disk has, itself or its first partition with an ext4 file system, and moves into it.
+pub fn enter_own(name: &str) -> Result<()> {
+    make_directory(ROOT_DIR, 0o755)?;
+    let disk = device(name, "disk")?;
+    let found = std::iter::once(disk.clone()).chain(partitions(&disk)).find(|path| disk::has_ext4(path));
+    let found = found.ok_or_else(|| {
+        Error::Said(format!("neither {name} nor a partition of it is ext4: put a system onto the guest's disk"))
+    })?;
+    mount(Some(&found), ROOT_DIR, Some("ext4"), MsFlags::empty(), None::<&str>)
+        .doing(|| format!("mount the guest's root {}", found.display()))?;
+    umount("/tmp").doing(|| "unmount /tmp".to_owned())?;
+    switch(&KEPT_FOR_OTHERS)
+}
+
+/// The partitions of a disk, in their order.
+fn partitions(disk: &Path) -> Vec<PathBuf> {
+    let name = disk.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let number = |entry: fs::DirEntry| -> Option<u32> { entry.file_name().to_str()?.strip_prefix(&name)?.parse().ok() };
+    let entries = fs::read_dir(Path::new("/sys/block").join(&name)).into_iter().flatten().flatten();
+    let mut numbers: Vec<u32> = entries.filter_map(number).collect();
+    numbers.sort_unstable();
+    numbers.iter().map(|number| PathBuf::from(format!("{}{number}", disk.display()))).collect()
 }
 
 /// The file system that an image has.
@@ -105,13 +132,13 @@ fn device(name: &str, what: &str) -> Result<PathBuf> {
 }
 
 /// Makes the file system at [`ROOT_DIR`] the root of this process: what switch_root(8) does, without the exec.
-fn switch() -> Result<()> {
-    for path in KEPT {
+fn switch(kept: &[&str]) -> Result<()> {
+    for path in kept {
         let target = format!("{ROOT_DIR}{path}");
         if !Path::new(&target).is_dir() {
             make_directory(&target, 0o755)?;
         }
-        mount(Some(path), target.as_str(), None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+        mount(Some(*path), target.as_str(), None::<&str>, MsFlags::MS_MOVE, None::<&str>)
             .doing(|| format!("move {path} to the new root"))?;
     }
     free(Path::new("/"));

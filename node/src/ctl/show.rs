@@ -143,7 +143,7 @@ fn about(detail: &Detail, word: &Word) -> String {
         _ => pairs(&[
             ("Id", or_dash(guest.pid)),
             ("Name", guest.name.clone()),
-            ("Image", detail.image.clone()),
+            ("Image", or_dash(detail.image.as_ref())),
             ("State", format!("{} ({})", guest.state, guest.reason)),
             ("CPU(s)", guest.vcpus.to_string()),
             ("Memory", format!("{} MiB", guest.memory_mib)),

@@ -162,11 +162,10 @@ impl Book {
             let told: Vec<String> = found.iter().map(ToString::to_string).collect();
             return Err(told.join("; "));
         }
-        if !(self.image_is_there)(&plan::image(guest)) {
-            return Err(format!(
-                "image: there is no image `{}` on this node: it has what it was built with",
-                guest.image
-            ));
+        if let (Some(name), Some(path)) = (&guest.image, plan::image(guest))
+            && !(self.image_is_there)(&path)
+        {
+            return Err(format!("image: there is no image `{name}` on this node: it has what it was built with"));
         }
         Ok(())
     }

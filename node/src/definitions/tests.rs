@@ -41,8 +41,8 @@ fn one_that_another_image_has_no_room_for_stays_off_and_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let book = book(directory.path(), &["memory = \"64MiB\"\nvsock = { cid = 9 }"]);
     kept(&book, "db", 0, |guest| guest.vsock = Some(9));
-    kept(&book, "web9", 1, |guest| guest.image = "missing".to_owned());
-    kept(&book, "web8", 2, |guest| guest.image = "../../../etc/x".to_owned());
+    kept(&book, "web9", 1, |guest| guest.image = Some("missing".to_owned()));
+    kept(&book, "web8", 2, |guest| guest.image = Some("../../../etc/x".to_owned()));
     kept(&book, "ok", 4, |_| ());
     fs::write(directory.path().join("broken.json"), "{").unwrap();
     let guests = book.guests();

@@ -180,8 +180,9 @@ pub struct Detail {
     /// What a list has of it.
     #[serde(flatten)]
     pub guest: Guest,
-    /// The recipe of its image.
-    pub image: String,
+    /// The recipe of its image; none if its own disk has its root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// Its block devices.
     pub disks: Vec<Disk>,
     /// Its network interfaces.

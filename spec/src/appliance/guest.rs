@@ -17,8 +17,9 @@ use crate::vmm::{Balloon, Cpu, DiskEngine, DiskFormat, Limits, Memory};
 pub struct Guest {
     /// Its name and host name.
     pub name: String,
-    /// The recipe of its image.
-    pub image: String,
+    /// The recipe of its image. Without one its disk has its root: a distribution with an init of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// Number of vCPUs.
     #[serde(default = "one")]
     pub vcpus: u8,

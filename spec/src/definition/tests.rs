@@ -272,6 +272,28 @@ fn what_its_vmm_would_refuse() {
 }
 
 #[test]
+fn a_guest_without_an_image_has_its_root_on_its_disk() {
+    let without = |from: &str, to: &str| {
+        let text = GOOD.replacen("image = \"web\"\n", "", 1).replacen(from, to, 1);
+        parse("a.toml", &text)
+            .map(|definition| definition.appliance.guests[0].image.clone())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(without("", ""), Ok(None));
+    assert_eq!(without("autostart", "ssh-keys = []\nautostart"), Ok(None));
+    let disk =
+        "a.toml:24: guest[0]: a guest without an image has its root on its disk: give it an image, or a disk that";
+    for other in ["", "disk = { device = \"/dev/sdc\", read-only = true }\n"] {
+        let told = without("disk = { size = \"1GiB\" }\n", other).unwrap_err();
+        assert!(told.starts_with(disk), "{told}");
+    }
+    for key in ["role = \"db\"", "environment = { A = \"b\" }", "identity = \"x\""] {
+        let told = without("memory = \"128MiB\"", &format!("memory = \"128MiB\"\n{key}")).unwrap_err();
+        assert!(told.starts_with("a.toml:24: guest[0]: role, environment and identity are for an image's"), "{told}");
+    }
+}
+
+#[test]
 fn limits_of_an_update_are_checked() {
     let update = |keys: &str| told("[node]", &format!("[update]\n{keys}\n[node]"));
     assert_eq!(update("tries = 0"), "a.toml:5: update.tries: 0 is not a number from 1 to 9");

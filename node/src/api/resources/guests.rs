@@ -86,11 +86,11 @@ fn config(call: &Call) -> Result<Response<Content>, Refusal> {
     answer::json(StatusCode::OK, &*call.shown(&call.api.guest(call.name())?.guest()))
 }
 
-/// The image is the first, its own the second: `plan::config` has it so.
+/// The image, if there is one, and its own behind it: `plan::config` has it so.
 fn disks(guest: &appliance::Guest) -> Vec<Disk> {
-    let image = (plan::image(guest), true);
+    let image = plan::image(guest).map(|path| (path, true));
     let own = plan::own_disk(guest).map(|path| (path, guest.disk.as_ref().is_some_and(|disk| disk.read_only)));
-    let disks = ('a'..='z').zip([Some(image), own].into_iter().flatten());
+    let disks = ('a'..='z').zip([image, own].into_iter().flatten());
     disks
         .map(|(letter, (path, read_only))| Disk {
             target: format!("vd{letter}"),

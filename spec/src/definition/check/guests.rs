@@ -44,9 +44,12 @@ impl Checker<'_> {
     ) -> Guest {
         let key = format!("guest[{index}]");
         let name = guest.name;
+        let place = name.span();
         self.expect(check_name(name.get_ref()), name.span(), &format!("{key}.name"));
         taken.names.take(self, name.get_ref(), name.span(), &format!("{key}.name"), "guest");
-        self.library_name(&guest.image, &format!("{key}.image"));
+        if let Some(image) = &guest.image {
+            self.library_name(image, &format!("{key}.image"));
+        }
         let vcpus = guest.vcpus.map_or(1, |vcpus| {
             self.expect(rules::vcpus(*vcpus.get_ref()), vcpus.span(), &format!("{key}.vcpus"));
             vcpus.into_inner()
@@ -69,7 +72,7 @@ impl Checker<'_> {
             environment: guest.environment,
             identity: guest.identity,
         };
-        Guest {
+        let checked = Guest {
             parameters: self.parameters(told, name.span(), &key),
             vcpus,
             cpu: self.cpu(guest.cpu, vcpus, &format!("{key}.cpu")),
@@ -81,9 +84,11 @@ impl Checker<'_> {
             network,
             disk: guest.disk.and_then(|disk| self.disk(disk, &format!("{key}.disk"), devices)),
             name: name.into_inner(),
-            image: guest.image.into_inner(),
+            image: guest.image.map(Spanned::into_inner),
             autostart: guest.autostart,
-        }
+        };
+        self.expect(rules::root(&checked), place, &key);
+        checked
     }
 
     fn guest_network(

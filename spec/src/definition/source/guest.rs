@@ -15,7 +15,8 @@ use crate::vmm::{CpuModel, DiskEngine, DiskFormat, Pages};
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(in crate::definition) struct Guest {
     pub name: Spanned<String>,
-    pub image: Spanned<String>,
+    #[serde(default)]
+    pub image: Option<Spanned<String>>,
     #[serde(default)]
     pub vcpus: Option<Spanned<u8>>,
     #[serde(default)]

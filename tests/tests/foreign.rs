@@ -1,0 +1,112 @@
+//! A distribution of its own in a guest: a Debian that debootstrap has made, with its own systemd, on the guests' kernel.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use thimble_tests::disks::{Disks, Plug, build};
+use thimble_tests::{BOOT_LIMIT, free_port, get, repository};
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// What somebody has on this Debian: a service that says who it is, on port 80. It counts its starts on the disk.
+const SERVICE: &str = "[Service]\nType=exec\nExecStart=/usr/bin/perl /srv/who.pl\n";
+const PROGRAM: &str = r#"
+use IO::Socket::INET;
+my $path = "/srv/starts";
+my $starts = 1;
+if (open(my $old, "<", $path)) { $starts += <$old>; close $old; }
+open(my $new, ">", $path); print $new $starts; close $new;
+my $server = IO::Socket::INET->new(LocalPort => 80, Listen => 5, ReuseAddr => 1) or die;
+while (my $client = $server->accept) {
+    while (<$client>) { last if /^\r?$/ }
+    my $text = "starts=$starts\n"
+        . "pid1=" . `readlink -f /proc/1/exe`
+        . "host=" . `cat /proc/sys/kernel/hostname`
+        . "root=" . `findmnt --noheadings --output SOURCE,FSTYPE /`
+        . "state=" . `systemctl is-system-running`
+        . "failed=" . `systemctl list-units --failed --plain --no-legend | tr '\\n' ' '` . "\n"
+        . "networkd=" . `cat /run/systemd/netif/links/* | grep -e ^ADMIN_STATE -e ^NETWORK_FILE | tr '\\n' ' '` . "\n"
+        . "address=" . `ip -4 -br address show eth0`
+        . "route=" . `ip route show default`
+        . `cat /etc/resolv.conf`;
+    print $client "HTTP/1.0 200 OK\r\nContent-Length: " . length($text) . "\r\n\r\n$text";
+    close $client;
+}
+"#;
+
+/// The Debian of `scripts/foreign-tree`, copied to a disk, with the service on it.
+fn install(directory: &Path, disk: &Path) {
+    let made = Command::new(repository().join("scripts/foreign-tree")).output().expect("the script starts");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let source = PathBuf::from(String::from_utf8_lossy(&made.stdout).trim());
+    let copied = Command::new("cp").arg("--sparse=always").arg(&source).arg(disk).status().expect("cp starts");
+    assert!(copied.success());
+    let file = |name: &str, text: &str| {
+        let path = directory.join(name);
+        fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let commands = format!(
+        "write {} /srv/who.pl\nwrite {} /etc/systemd/system/who.service\n\
+         symlink /etc/systemd/system/multi-user.target.wants/who.service /etc/systemd/system/who.service\n",
+        file("who.pl", PROGRAM),
+        file("who.service", SERVICE)
+    );
+    let commands = file("commands", &commands);
+    let done = Command::new("debugfs").args(["-w", "-f", &commands]).arg(disk).output().expect("debugfs starts");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn a_debian_runs_with_its_own_systemd() {
+    // Given a raw disk with a Debian, which is told nothing but its block device and its network,
+    let directory = TempDir::new().expect("a temporary directory");
+    let out = build(directory.path(), "foreign", &[]);
+    let disks = Disks::new(directory.path(), &[("D", 1024, Plug::Virtio)]);
+    install(directory.path(), &disks.file("D"));
+    let port = free_port();
+    let forward = [(port, "debian:80")];
+    for starts in ["1", "2"] {
+        let mut machine = disks.boot(&out, &forward);
+        // when the host starts it, and starts it again,
+        machine.wait("^thimble: guest debian ready [0-9.]+$", BOOT_LIMIT);
+        // then its own init runs on the guests' kernel, on that disk and with that address,
+        let began = Instant::now();
+        let page = loop {
+            let page = get(port, "/", LIMIT).expect("the page comes");
+            // It takes over the interface beside the rest.
+            if page.contains("ADMIN_STATE=configured ") || began.elapsed() > LIMIT {
+                break page;
+            }
+            sleep(Duration::from_secs(1));
+        };
+        let value = |key: &str| {
+            let line = page.lines().find_map(|line| line.strip_prefix(&format!("{key}=")));
+            line.unwrap_or_else(|| panic!("{key}: {page}")).split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        println!("{page}");
+        assert_eq!(value("starts"), starts);
+        assert_eq!(value("pid1"), "/usr/lib/systemd/systemd");
+        assert_eq!(value("host"), "debian");
+        assert_eq!(value("root"), "/dev/vda ext4");
+        assert_eq!((value("state"), value("failed")), ("running".to_owned(), String::new()));
+        let networkd = "ADMIN_STATE=configured NETWORK_FILE=/run/systemd/network/10-thimble.network";
+        assert!(value("networkd").ends_with(networkd), "{page}");
+        assert_eq!(value("address"), "eth0 UP 10.1.1.11/24");
+        assert!(value("route").starts_with("default via 10.1.1.1 dev eth0"), "{page}");
+        assert!(page.contains("nameserver 10.1.1.3"), "{page}");
+        // and it goes off in its own way.
+        machine.press_power_button();
+        machine.wait("^thimble: guest debian exited power-off$", LIMIT);
+        assert!(machine.end(LIMIT).success());
+        let errors: Vec<&String> = machine.seen().iter().filter(|line| line.contains("thimble: error")).collect();
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+    // What it wrote is whole.
+    let check = Command::new("e2fsck").arg("-fn").arg(disks.file("D")).output().expect("e2fsck starts");
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+}
