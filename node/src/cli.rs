@@ -17,7 +17,7 @@ pub const USAGE: &str = "usage: thimble-node [APPLIANCE.json]
        thimble-node logs [--follow] [--level=LEVEL] [--source=SOURCE] [--json]
        thimble-node power off|reboot|kexec
        thimble-node storage [status|plan] [--json]
-       thimble-node storage apply | scrub ARRAY | replace ARRAY OLD NEW
+       thimble-node storage apply | scrub ARRAY | replace ARRAY OLD NEW | force ARRAY
        thimble-node confirm
        thimble-node syslog
 
@@ -42,7 +42,8 @@ logs     what the kernel, PID 1 and its services wrote; --level: so grave or gra
 power    shuts the guests down, then ends the host; kexec starts the running release again without the firmware
 storage  how disks, arrays, volumes and file systems are; plan: what would be done to make them what is declared; apply: do
          it, as PID 1 has it done at the boot and whenever disks come and go; scrub: read an array as a whole, in the
-         background; replace: have a member of an array (or `missing`) replaced by another device, in the background
+         background; replace: have a member of an array (or `missing`) replaced by another device, in the background;
+         force: start an array that Linux refuses, for it was written to without a member when the power failed
 syslog   sends the log to the server that the appliance names; PID 1 does so
 confirm  tells the boot loader that this release works; PID 1 does so
 

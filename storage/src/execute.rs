@@ -50,11 +50,7 @@ pub fn execute(storage: &Storage, step: &Step) -> Result<()> {
         Step::Partition { target, disk } => partition(storage, target, disk),
         Step::Finish { target, place } => unmark(target, *place),
         Step::CreateArray { raid, members, spares } => create_array(raid, members, spares),
-        Step::Assemble { name, members, .. } => {
-            let array = format!("/dev/md/{name}");
-            let paths = paths(members);
-            mdadm("--assemble", &[&array, "--run"], &paths)
-        }
+        Step::Assemble { name, members, missing, force } => assemble(name, &paths(members), *missing > 0, *force),
         Step::Stop { block } => mdadm("--stop", &[&format!("/dev/{block}")], &[]),
         Step::Release { array } => release(array),
         Step::AddMember { array, target, returns } => add_member(array, target, *returns),
@@ -206,6 +202,21 @@ fn partition(storage: &Storage, target: &Target, disk: &str) -> Result<()> {
 fn mdadm(verb: &str, arguments: &[&str], devices: &[String]) -> Result<()> {
     let all = words(&[&[verb], arguments].concat(), devices).into_iter().map(str::to_owned).collect::<Vec<_>>();
     run("mdadm", &all.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
+}
+
+fn assemble(name: &str, members: &[String], degraded: bool, force: bool) -> Result<()> {
+    let array = format!("/dev/md/{name}");
+    if force {
+        return mdadm("--assemble", &[&array, "--run", "--force"], members);
+    }
+    let started = mdadm("--assemble", &[&array, "--run"], members);
+    let refused = |Error(error): Error| {
+        Error(format!(
+            "{error}; if it was written to when the power failed, its members may disagree: put the missing one back, or \
+             have it started with what is there by thimble-node storage force {name}"
+        ))
+    };
+    if degraded { started.map_err(refused) } else { started }
 }
 
 fn create_array(raid: &Raid, members: &[Target], spares: &[Target]) -> Result<()> {

@@ -4,17 +4,22 @@ use std::fs;
 
 use thimble_spec::appliance::{Raid, Storage};
 
-use crate::observe::array_directory;
+use crate::observe::{array_directory, observe};
 use crate::observed::{Array, Observed};
-use crate::plan::clearance;
+use crate::plan::{self, clearance};
 use crate::step::{Step, Target};
 use crate::{Error, Result, doing, execute, tools};
 
-/// A declared array that runs.
-fn running<'a>(storage: &'a Storage, observed: &'a Observed, name: &str) -> Result<(&'a Raid, &'a Array)> {
+/// What is declared under this name.
+fn declared<'a>(storage: &'a Storage, name: &str) -> Result<&'a Raid> {
     let known = || storage.raids.iter().map(|raid| raid.name.as_str()).collect::<Vec<_>>().join(", ");
     let raid = storage.raids.iter().find(|raid| raid.name == name);
-    let raid = raid.ok_or_else(|| Error(format!("no array {name} is declared; there is {}", known())))?;
+    raid.ok_or_else(|| Error(format!("no array {name} is declared; there is {}", known())))
+}
+
+/// A declared array that runs.
+fn running<'a>(storage: &'a Storage, observed: &'a Observed, name: &str) -> Result<(&'a Raid, &'a Array)> {
+    let raid = declared(storage, name)?;
     let array = observed.arrays.iter().find(|array| array.name == name && array.active);
     Ok((raid, array.ok_or_else(|| Error(format!("the array {name} does not run: see thimble-node storage status")))?))
 }
@@ -27,6 +32,23 @@ pub fn scrub(storage: &Storage, observed: &Observed, name: &str) -> Result<()> {
     let (_, array) = running(storage, observed, name)?;
     let asked = fs::write(array_directory(&array.block).join("sync_action"), "check");
     doing(asked, || format!("check the array {name}, which may do something else: see thimble-node storage status"))
+}
+
+/// Has an array started with what is there of it, though it was written to without a member when the power failed: what was
+/// being written then may be lost, and what is beside it in a stripe, too.
+///
+/// # Errors
+/// It is not declared, runs already, too little of it is there, mdadm refuses.
+pub fn force(storage: &Storage, name: &str, tell: &mut dyn FnMut(&Step)) -> Result<()> {
+    let raid = declared(storage, name)?;
+    loop {
+        let step = plan::force(storage, &observe(storage)?, raid).map_err(Error)?;
+        tell(&step);
+        execute::execute(storage, &step)?;
+        if matches!(step, Step::Assemble { .. }) {
+            return Ok(());
+        }
+    }
 }
 
 /// What is said instead of a member that is not there any more.

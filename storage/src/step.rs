@@ -70,6 +70,8 @@ pub enum Step {
         members: Vec<Target>,
         /// Members that are missing.
         missing: u32,
+        /// Whatever the superblocks say of a crash.
+        force: bool,
     },
     /// Stops an array that was not started whole, so that it can be started anew.
     Stop {
@@ -195,8 +197,9 @@ impl fmt::Display for Step {
                 write!(f, "make the RAID {} array {} of {}", raid.level, raid.path(), list(members))?;
                 if spares.is_empty() { Ok(()) } else { write!(f, ", with {} to spare", list(spares)) }
             }
-            Self::Assemble { name, members, missing } => {
-                write!(f, "start the array {name} of {}", list(members))?;
+            Self::Assemble { name, members, missing, force } => {
+                let how = if *force { " by force" } else { "" };
+                write!(f, "start the array {name}{how} of {}", list(members))?;
                 if *missing == 0 { Ok(()) } else { write!(f, ", without {missing} that are missing") }
             }
             Self::Stop { block } => write!(f, "stop the array {block}, which is not whole"),

@@ -43,6 +43,12 @@ impl Disks {
         Self { directory: directory.to_owned(), disks }
     }
 
+    /// The same without some, which were pulled.
+    pub fn without(mut self, serials: &[&str]) -> Self {
+        self.disks.retain(|(serial, _)| !serials.contains(serial));
+        self
+    }
+
     /// The file of one.
     pub fn file(&self, serial: &str) -> PathBuf {
         self.directory.join(serial)

@@ -106,4 +106,26 @@ fn every_level_outlives_its_disks() {
     assert_eq!(made(&machine), Vec::<&String>::new());
     ssh::wait(port);
     assert_eq!(ssh::said(port, &key, "cat /data/fast/x /data/known/x"), "kept\nkept\n");
+
+    // When RAID 6 lacks a member and no spare is there, and the power fails while a guest writes: the array counts as being
+    // written to from the first write on,
+    ssh::said(port, &key, "echo 3600 > /sys/block/$(basename $(readlink -f /dev/md/safe))/md/safe_mode_delay");
+    for disk in ["P0", "P1"] {
+        Disks::pull(&machine, disk);
+    }
+    machine.wait("^thimble: error storage: array safe goes on without 1 of its 4 members", LIMIT);
+    let last = machine.wait("^\\[safe\\] writer: [0-9]+$", LIMIT);
+    machine.wait("^\\[safe\\] writer: [0-9]+$", LIMIT);
+    machine.cut_power();
+    let disks = disks.without(&["P0", "P1"]);
+    let mut machine = disks.boot(&out, &forward);
+    // then nothing takes it for whole,
+    machine.wait("^thimble: error storage: .*thimble-node storage force safe", BOOT_LIMIT);
+    ssh::wait(port);
+    // and who wants what is there has it.
+    let said = ssh::said(port, &key, "thimble-node storage force safe");
+    assert!(said.contains("storage: start the array safe by force of "), "{said}");
+    let begins = machine.wait("^\\[safe\\] writer: begins after [0-9]+$", LIMIT);
+    let number = |line: &str| line.rsplit(' ').next().and_then(|word| word.parse::<u64>().ok()).expect("a number");
+    assert!(number(&begins) >= number(&last), "{last}, then {begins}");
 }

@@ -52,6 +52,8 @@ pub enum Ask {
     Mount(String),
     /// Read an array as a whole.
     Scrub(String),
+    /// Start an array with what is there of it.
+    Force(String),
     /// Put another device in a member's place.
     Replace {
         /// The array.
@@ -77,17 +79,18 @@ impl Ask {
             ["end"] => Self::End,
             ["mount", name] => Self::Mount(name.to_owned()),
             ["scrub", array] => Self::Scrub(array.to_owned()),
+            ["force", array] => Self::Force(array.to_owned()),
             ["replace", array, old, new] => {
                 Self::Replace { array: array.to_owned(), old: old.to_owned(), new: new.to_owned() }
             }
-            ["scrub", ..] => return Err("scrub takes the name of an array".to_owned()),
+            [verb @ ("scrub" | "force"), ..] => return Err(format!("{verb} takes the name of an array")),
             ["replace", ..] => {
                 return Err(
                     "replace takes the name of an array, a member of it (or `missing`), and what takes its place"
                         .to_owned(),
                 );
             }
-            _ => return Err("storage takes status, plan, apply, scrub or replace".to_owned()),
+            _ => return Err("storage takes status, plan, apply, scrub, replace or force".to_owned()),
         })
     }
 }
@@ -124,6 +127,14 @@ pub fn run(ask: &Ask) -> Result<()> {
         Ask::End => end::end(&storage).iter().for_each(|error| say::error(&format!("storage: {error}"))),
         Ask::Mount(name) => exports::mount(&storage, name)?,
         Ask::Scrub(array) => repair::scrub(&storage, &observe(&storage)?, array)?,
+        Ask::Force(array) => {
+            {
+                let _lock = system::lock()?;
+                repair::force(&storage, array, &mut |step| system::tell(step))?;
+            }
+            // What is on it has its turn: the service looks when disks come, and none did.
+            system::apply(&storage, true, &mut || {})?;
+        }
         Ask::Replace { array, old, new } => {
             let _lock = system::lock()?;
             let mut tell = |step: &_| system::tell(step);
@@ -158,6 +169,12 @@ mod tests {
         assert_eq!(parse("scrub data"), Ok(Ask::Scrub("data".to_owned())));
         let [array, old, new] = ["data", "missing", "/dev/vdd"].map(str::to_owned);
         assert_eq!(parse("replace data missing /dev/vdd"), Ok(Ask::Replace { array, old, new }));
-        assert!(parse("replace data a").is_err() && parse("scrub").is_err() && parse("explode").is_err());
+        assert_eq!(parse("force data"), Ok(Ask::Force("data".to_owned())));
+        assert!(
+            parse("force").is_err()
+                && parse("replace data a").is_err()
+                && parse("scrub").is_err()
+                && parse("explode").is_err()
+        );
     }
 }

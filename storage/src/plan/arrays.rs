@@ -11,6 +11,9 @@ use crate::observed::Array;
 use crate::signature::Md;
 use crate::step::{Step, Target};
 
+/// A device, and what its superblock says of the array that it is a member of.
+type Member<'a> = (Target, Device<'a>, &'a Md);
+
 impl<'a> Planner<'a> {
     /// The array of this name that the kernel has.
     pub(super) fn array(&self, name: &str) -> Option<&'a Array> {
@@ -104,22 +107,63 @@ impl<'a> Planner<'a> {
         self.plan.steps.push(Step::Finish { target, place });
     }
 
+    /// What is there of an array, by its identity: the devices whose superblocks say that they are its members.
+    fn superblocks(&self, raid: &Raid, present: &[(Target, Device<'a>)]) -> BTreeMap<[u8; 16], Vec<Member<'a>>> {
+        let ours = |md: &Md| md.name == raid.name && md.level == i32::from(raid.level);
+        let mut found: BTreeMap<[u8; 16], Vec<Member<'a>>> = BTreeMap::new();
+        for (target, device) in present {
+            if let Some(md) = device.block.found.md().filter(|md| ours(md)) {
+                found.entry(md.uuid).or_default().push((target.clone(), *device, md));
+            }
+        }
+        // One that took another's place is not in the definition yet: its superblock says that it belongs here.
+        let strangers = self.strangers(present, found.keys());
+        for (target, device, md) in strangers {
+            found.entry(md.uuid).or_default().push((target, device, md));
+        }
+        found
+    }
+
+    /// The step that starts an array with what is there of it, whatever its superblocks say of a crash, or the one before it.
+    ///
+    /// # Errors
+    /// It runs, nothing of it is there, there are several of its name, or something else uses a member.
+    pub(super) fn force(&self, raid: &Raid) -> Result<Step, String> {
+        let name = raid.name.clone();
+        match self.array(&name) {
+            Some(array) if array.active => {
+                return Err(format!("the array {name} runs, and is not to be forced: see thimble-node storage status"));
+            }
+            // What is left of a start that was refused holds the members.
+            Some(array) => return Ok(Step::Stop { block: array.block.clone() }),
+            None => {}
+        }
+        let paths: Vec<String> = raid.members.iter().chain(&raid.spares).cloned().collect();
+        let (present, _) = self.present(&paths);
+        let found = self.superblocks(raid, &present);
+        let members = match found.len() {
+            0 => return Err(format!("nothing of the array {name} is there: see thimble-node storage status")),
+            1 => found.into_values().next().unwrap_or_default(),
+            several => {
+                return Err(format!("there are members of {several} arrays {name}: take out those of the others"));
+            }
+        };
+        if let Some((target, device, _)) = members.iter().find(|(_, device, _)| device.block.used_by.is_some()) {
+            let user = device.block.used_by.clone().unwrap_or_default();
+            return Err(format!("{target} is used by {user}"));
+        }
+        let disks = members.first().map_or(0, |(.., md)| md.disks);
+        let roles: BTreeSet<u16> = members.iter().filter_map(|(.., md)| md.role).collect();
+        let missing = disks.saturating_sub(u32::try_from(roles.len()).unwrap_or(u32::MAX));
+        let members = members.into_iter().map(|(target, ..)| target).collect();
+        Ok(Step::Assemble { name, members, missing, force: true })
+    }
+
     /// An array that does not run: started if its superblocks are there, made if nothing is.
     fn bring_up(&mut self, raid: &Raid) {
         let paths: Vec<String> = raid.members.iter().chain(&raid.spares).cloned().collect();
         let (present, missing) = self.present(&paths);
-        let ours = |md: &Md| md.name == raid.name && md.level == i32::from(raid.level);
-        let mut found: BTreeMap<[u8; 16], Vec<(&Target, Device<'a>, &Md)>> = BTreeMap::new();
-        for (target, device) in &present {
-            if let Some(md) = device.block.found.md().filter(|md| ours(md)) {
-                found.entry(md.uuid).or_default().push((target, *device, md));
-            }
-        }
-        // One that took another's place is not in the definition yet: its superblock says that it belongs here.
-        let strangers = self.strangers(&present, found.keys());
-        for (target, device, md) in &strangers {
-            found.entry(md.uuid).or_default().push((target, *device, md));
-        }
+        let found = self.superblocks(raid, &present);
         let making = present.iter().any(|(_, device)| device.block.found.unfinished());
         // Cut off while it was made: nothing is on it yet, so it is made anew. If all superblocks were written, it is made.
         let whole = found.values().any(|members| members.len() >= present.len()) && missing.is_empty();
@@ -153,7 +197,7 @@ impl<'a> Planner<'a> {
         member.collect()
     }
 
-    fn start(&mut self, raid: &Raid, members: Vec<(&Target, Device<'a>, &Md)>, missing: &[String]) {
+    fn start(&mut self, raid: &Raid, members: Vec<Member<'a>>, missing: &[String]) {
         let disks = members.first().map_or(0, |(.., md)| md.disks);
         let newest = members.iter().map(|(.., md)| md.events).max().unwrap_or_default();
         // A member that was away is behind the others by more than the moment of a cut.
@@ -182,11 +226,11 @@ impl<'a> Planner<'a> {
         }
         for (target, device, _) in &members {
             if device.block.found.unfinished() {
-                self.finish(raid, (*target).clone());
+                self.finish(raid, target.clone());
             }
         }
-        let members = members.into_iter().map(|(target, ..)| target.clone()).collect();
-        self.step(Step::Assemble { name: raid.name.clone(), members, missing: lacks });
+        let members = members.into_iter().map(|(target, ..)| target).collect();
+        self.step(Step::Assemble { name: raid.name.clone(), members, missing: lacks, force: false });
     }
 
     fn make(&mut self, raid: &Raid, present: &[(Target, Device<'a>)], missing: &[String]) {

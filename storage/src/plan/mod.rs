@@ -15,7 +15,7 @@ mod uses;
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use thimble_spec::appliance::Storage;
+use thimble_spec::appliance::{Raid, Storage};
 
 use crate::observed::{Block, Observed};
 use crate::step::{Step, Target};
@@ -72,6 +72,15 @@ pub fn clearance(
     let target = planner.target(&path, device);
     let steps = planner.ready(&path, device);
     Ok((target, steps.ok_or_else(|| planner.plan.problems.join("; "))))
+}
+
+/// The step that starts an array which Linux refuses to start, for it was written to without a member when the power failed;
+/// or the one to be taken before it, as long as there is one.
+///
+/// # Errors
+/// It runs, nothing of it is there, there are several of its name, or something else uses a member.
+pub fn force(storage: &Storage, observed: &Observed, raid: &Raid) -> Result<Step, String> {
+    Planner { storage, observed, patience: Patience::Over, plan: Plan::default(), wiped: BTreeSet::new() }.force(raid)
 }
 
 struct Planner<'a> {

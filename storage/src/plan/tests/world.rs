@@ -308,7 +308,7 @@ impl World {
                 let members = members.iter().chain(spares).map(|target| target.block.clone()).collect();
                 self.running.push((raid.name.clone(), uuid, members, 0));
             }
-            Step::Assemble { name, members, missing } => {
+            Step::Assemble { name, members, missing, .. } => {
                 let newest = members.iter().map(|target| self.md(target).events).max().unwrap();
                 let (fresh, _): (Vec<&Target>, Vec<&Target>) =
                     members.iter().partition(|target| self.md(target).events + 1 >= newest);
