@@ -22,6 +22,7 @@ mod guests;
 mod heartbeat;
 mod host;
 mod hugepages;
+mod hwmon;
 mod launch;
 mod life;
 mod lock;

@@ -16,8 +16,10 @@ const LIMIT: Duration = Duration::from_secs(90);
 /// Builds the demonstration on a host of virtual machines alone, with one guest and an API; gives its output.
 fn build(directory: &Path) -> PathBuf {
     fs::create_dir_all(directory).expect("a directory can be made");
-    let changes =
-        [("\"virtio\", \"raid\", \"nic-server\", \"usb\"", "\"virtio\""), ("memory = \"96MiB\"", "memory = \"64MiB\"")];
+    let changes = [
+        ("\"virtio\", \"raid\", \"nic-server\", \"usb\"", "\"virtio\", \"raid\""),
+        ("memory = \"96MiB\"", "memory = \"64MiB\""),
+    ];
     let definition = Definition::read("configs/demo.toml").up_to("[[guest]]\nname = \"web2\"").with(&changes);
     definition.and("[api]\nnames = [\"127.0.0.1\"]\n").named("remote").build(directory, ["--format", "netboot"])
 }
@@ -113,6 +115,14 @@ fn a_host_is_asked_over_the_network_by_those_who_may() {
     let mut machine = Machine::boot(&Boot {
         forward: &[(port, &format!("host:{PORT}"))],
         append: "thimble.console-commands",
+        // An NVMe disk of QEMU's has 323 K.
+        more: &[
+            "--",
+            "-blockdev",
+            "driver=null-co,node-name=warm,size=1048576",
+            "-device",
+            "nvme,drive=warm,serial=WARM",
+        ],
         ..Boot::new(&out, "direct")
     });
     machine.wait("^thimble: guest web1 ready", BOOT_LIMIT);
@@ -124,7 +134,8 @@ fn a_host_is_asked_over_the_network_by_those_who_may() {
         let (code, why) = read.is_told(&format!("{verb} web1"));
         assert!(code == Some(1) && why.contains("it takes the role operate"), "{verb}: {why}");
     }
-    assert!(read.says("nodeinfo").contains("demo"));
+    let shown = read.says("nodeinfo");
+    assert!(shown.contains("demo") && shown.contains("nvme Composite 49.9 °C"), "{shown}");
     assert!(read.says("log web1").contains("thimble-guest: web1 ready"));
     assert!(read.says("log").contains(" kernel: Linux version "));
     // for programs both are an object a line, as on the host;
@@ -174,6 +185,7 @@ fn a_host_is_asked_over_the_network_by_those_who_may() {
     for wanted in [
         "# TYPE thimble_guest_cpu_seconds_total counter",
         "thimble_guest_state{guest=\"web1\",state=\"running\"} 1",
+        "thimble_host_temperature_celsius{chip=\"nvme\",sensor=\"Composite\"} 49.85",
         "thimble_guest_network_receive_packets_total{guest=\"web1\",interface=\"tap-web1\"} ",
     ] {
         assert!(text.contains(wanted), "{wanted}: {text}");

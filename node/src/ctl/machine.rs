@@ -47,6 +47,8 @@ fn pci_line(it: &PciDevice) -> String {
 
 fn nodeinfo(node: &Node) -> String {
     let [one, five, fifteen] = node.load;
+    let warm = node.temperatures.iter();
+    let warm: Vec<String> = warm.map(|it| format!("{} {} {:.1} °C", it.chip, it.sensor, it.celsius)).collect();
     pairs(&[
         ("Name", node.name.clone()),
         ("Thimble", node.version.clone()),
@@ -58,6 +60,7 @@ fn nodeinfo(node: &Node) -> String {
         ("Memory available", format!("{} MiB", node.memory_available_mib)),
         ("Uptime", format!("{:.0} s", node.uptime_s)),
         ("Load", format!("{one:.2} {five:.2} {fifteen:.2}")),
+        ("Temperatures", or_dash(Some(warm.join(", ")).as_deref().filter(|warm| !warm.is_empty()))),
         ("Guests", format!("{}, {} run", node.guests, node.running)),
     ])
 }

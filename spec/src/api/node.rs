@@ -30,6 +30,20 @@ pub struct Node {
     pub guests: u32,
     /// Guests that run.
     pub running: u32,
+    /// What its sensors say, as far as its kernel has drivers for them.
+    pub temperatures: Vec<Temperature>,
+}
+
+/// How warm something of the host is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Temperature {
+    /// What has the sensor, as its driver calls it: `coretemp`, `nvme`.
+    pub chip: String,
+    /// The sensor, as its driver calls it: `Core 0`, `Composite`; `temp1` if it gives it no name.
+    pub sensor: String,
+    /// Degrees Celsius.
+    pub celsius: f64,
 }
 
 /// What the machine is, as its firmware says (System Management BIOS, DSP0134, types 0 and 1) and as its kernel counts. What the

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::{Method, Response, StatusCode};
 use thimble_spec::api::guest::{Guest, State, Stats};
-use thimble_spec::api::node::Node;
+use thimble_spec::api::node::{Node, Temperature};
 use thimble_spec::api::task;
 use thimble_spec::units::MIB;
 use tokio::task::JoinSet;
@@ -152,6 +152,10 @@ fn host(text: &mut Text, node: &Node) {
     ] {
         text.gauge(name, help).is(&[], value);
     }
+    let mut metric = text.gauge("thimble_host_temperature_celsius", "What a sensor of the host says.");
+    for Temperature { chip, sensor, celsius } in &node.temperatures {
+        metric.is(&[("chip", chip), ("sensor", sensor)], *celsius);
+    }
 }
 
 fn of_guests(text: &mut Text, guests: &[Guest]) {
@@ -249,6 +253,7 @@ mod tests {
             load: [0.1, 0.2, 0.3],
             guests: 1,
             running: 1,
+            temperatures: vec![Temperature { chip: "nvme".to_owned(), sensor: "Composite".to_owned(), celsius: 49.85 }],
         };
         let guest = Guest {
             name: "web1".to_owned(),
@@ -314,6 +319,7 @@ mod tests {
             r#"thimble_guest_disk_read_bytes_total{guest="web1",disk="vdb"} 512"#,
             r#"thimble_guest_network_transmit_packets_total{guest="web1",interface="tap-web1"} 5"#,
             "thimble_host_memory_bytes 1073741824",
+            r#"thimble_host_temperature_celsius{chip="nvme",sensor="Composite"} 49.85"#,
             r#"thimble_tasks{state="done"} 1"#,
         ] {
             assert!(text.lines().any(|line| line == wanted), "{wanted}\n{text}");

@@ -14,7 +14,7 @@ use crate::api::answer::{self, Content};
 use crate::api::call::{Call, Refusal};
 use crate::api::peer::Role;
 use crate::api::routes::{Gives, Route};
-use crate::proc;
+use crate::{hwmon, proc};
 
 /// What the firmware says, as the kernel gives it out (Linux `Documentation/ABI/testing/sysfs-firmware-dmi-tables`).
 const DMI: &str = "/sys/class/dmi/id";
@@ -68,6 +68,7 @@ pub fn node(api: &Api) -> Node {
         load: numbers(&read("/proc/loadavg")),
         guests: guests.len() as u32,
         running: running as u32,
+        temperatures: hwmon::temperatures(Path::new(hwmon::CLASS)),
     }
 }
 

@@ -82,11 +82,14 @@ fn host(shown: &Shown) -> String {
     let node = &shown.node;
     let load = node.load.map(|load| format!("{load:.2}")).join(" ");
     let used = node.memory_mib.saturating_sub(node.memory_available_mib);
+    let warm = node.temperatures.iter();
+    let warm: Vec<String> = warm.map(|it| format!("{} {} {:.0} °C", it.chip, it.sensor, it.celsius)).collect();
     let rows = [
         ("Guests", format!("{}, {} run", node.guests, node.running)),
         ("Up", duration(node.uptime_s)),
         ("Load", format!("{load}, {} processors", node.cpus)),
         ("Memory", format!("{used} of {} MiB used", node.memory_mib)),
+        ("Temperatures", if warm.is_empty() { "-".to_owned() } else { warm.join(", ") }),
         ("Processor", node.cpu_model.clone()),
         ("Kernel", node.kernel.clone()),
         ("Manifest", node.manifest.clone().unwrap_or_default().chars().take(12).collect()),
@@ -211,6 +214,7 @@ fn duration(seconds: f64) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use thimble_spec::api::node::Temperature;
 
     /// A page of which everything says `text` that is not ours.
     fn saying(text: &str, may_operate: bool) -> String {
@@ -228,6 +232,7 @@ mod tests {
             load: [0.0; 3],
             guests: 2,
             running: 1,
+            temperatures: vec![Temperature { chip: own(), sensor: own(), celsius: 41.4 }],
         };
         let guest = |name: &str, state| Guest {
             name: name.to_owned(),
@@ -270,9 +275,13 @@ mod tests {
     #[test]
     fn the_page_shows_what_is_and_offers_what_may_be_done() {
         let page = saying("x", true);
-        for wanted in
-            ["1 d 1 h", "1024 of 2048 MiB", "action=\"/v1/guests/web1/shutdown\"", "action=\"/v1/guests/web2/start\""]
-        {
+        for wanted in [
+            "1 d 1 h",
+            "x x 41 °C",
+            "1024 of 2048 MiB",
+            "action=\"/v1/guests/web1/shutdown\"",
+            "action=\"/v1/guests/web2/start\"",
+        ] {
             assert!(page.contains(wanted), "{wanted}");
         }
         assert!(!page.contains("web1/destroy"), "{page}");
