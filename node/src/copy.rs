@@ -22,7 +22,7 @@ const STEP: usize = 1 << 20;
 /// What a copy leaves free for the guests that run: one whose writes find no room is paused.
 const ROOM: u64 = 16 * MIB;
 /// Unit of `st_blocks` (stat(2)).
-const BLOCK: u64 = 512;
+pub const BLOCK: u64 = 512;
 
 /// A file that is being made. Dropped before it is whole, nothing is left of it.
 #[derive(Debug)]

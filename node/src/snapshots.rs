@@ -11,12 +11,10 @@ use anyhow::{Context, Result};
 use thimble_spec::api::snapshot::{Moment, Snapshot};
 use thimble_spec::names::check_name;
 
-use crate::copy::{DISK, Part};
+use crate::copy::{BLOCK, DISK, Part};
 
 /// What their files' names end with.
 const KIND: &str = "snapshot";
-/// Unit of `st_blocks` (stat(2)).
-const BLOCK: u64 = 512;
 
 /// Those of a guest, oldest first.
 pub fn list(disks: &Path, guest: &str) -> Vec<Snapshot> {

@@ -55,7 +55,8 @@ pub fn force(storage: &Storage, name: &str, tell: &mut dyn FnMut(&Step)) -> Resu
 pub const MISSING: &str = "missing";
 
 /// Has a member of an array copied to another device, in the background; it counts as failed when all is copied, and can
-/// be pulled. Instead of one that is [`MISSING`] or has failed, the other device is filled from the members that are left. It must be free: see [`clearance`].
+/// be pulled. Instead of one that is [`MISSING`] or has failed, the other device is filled from the members that are left. It
+/// must be free: see [`clearance`].
 ///
 /// # Errors
 /// The array is not declared or does not run, a device is not there or not free, mdadm refuses.

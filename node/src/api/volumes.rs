@@ -13,9 +13,6 @@ use super::Api;
 use super::call::Refusal;
 use crate::copy;
 
-/// Unit of `st_blocks` (stat(2)).
-const BLOCK: u64 = 512;
-
 impl Api {
     /// All of them.
     pub fn volumes(&self) -> Volumes {
@@ -26,7 +23,7 @@ impl Api {
             let found = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
             let used = self.has_disk(&name);
             let path = path.display().to_string();
-            Some(Volume { name, path, size: found.len(), allocated: found.blocks() * BLOCK, used })
+            Some(Volume { name, path, size: found.len(), allocated: found.blocks() * copy::BLOCK, used })
         };
         let mut volumes: Vec<Volume> = entries.filter_map(volume).collect();
         volumes.sort_by(|one, other| one.name.cmp(&other.name));

@@ -14,6 +14,19 @@ use crate::step::{Step, Target};
 /// A device, and what its superblock says of the array that it is a member of.
 type Member<'a> = (Target, Device<'a>, &'a Md);
 
+/// The member that something else uses, and what that is.
+fn used(members: &[Member<'_>]) -> Option<String> {
+    members
+        .iter()
+        .find_map(|(target, device, _)| Some(format!("{target} is used by {}", device.block.used_by.as_ref()?)))
+}
+
+/// How many of an array's places none of these has.
+fn lacks<'m>(disks: u32, members: impl Iterator<Item = &'m Md>) -> u32 {
+    let roles: BTreeSet<u16> = members.filter_map(|md| md.role).collect();
+    disks.saturating_sub(u32::try_from(roles.len()).unwrap_or(u32::MAX))
+}
+
 impl<'a> Planner<'a> {
     /// The array of this name that the kernel has.
     pub(super) fn array(&self, name: &str) -> Option<&'a Array> {
@@ -49,11 +62,11 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Members and spares that are there, and the paths of those that are not.
-    fn present(&self, paths: &[String]) -> (Vec<(Target, Device<'a>)>, Vec<String>) {
+    /// Members and spares of an array that are there, and the paths of those that are not.
+    fn present(&self, raid: &Raid) -> (Vec<(Target, Device<'a>)>, Vec<String>) {
         let mut missing = Vec::new();
         let mut present = Vec::new();
-        for path in paths {
+        for path in raid.members.iter().chain(&raid.spares) {
             match self.resolve(path) {
                 Some(device) => present.push((self.target(path, device), device)),
                 None => missing.push(path.clone()),
@@ -68,8 +81,7 @@ impl<'a> Planner<'a> {
         let Some(device) = self.resolve(&path) else { return };
         self.name(&path, device);
         let target = self.target(&path, device);
-        let paths: Vec<String> = raid.members.iter().chain(&raid.spares).cloned().collect();
-        let (present, missing) = self.present(&paths);
+        let (present, missing) = self.present(raid);
         for path in missing.iter().filter(|_| array.degraded > 0) {
             self.wait_for_device(&format!("array {}", raid.name), path);
         }
@@ -138,8 +150,7 @@ impl<'a> Planner<'a> {
             Some(array) => return Ok(Step::Stop { block: array.block.clone() }),
             None => {}
         }
-        let paths: Vec<String> = raid.members.iter().chain(&raid.spares).cloned().collect();
-        let (present, _) = self.present(&paths);
+        let (present, _) = self.present(raid);
         let found = self.superblocks(raid, &present);
         let members = match found.len() {
             0 => return Err(format!("nothing of the array {name} is there: see thimble-node storage status")),
@@ -148,21 +159,18 @@ impl<'a> Planner<'a> {
                 return Err(format!("there are members of {several} arrays {name}: take out those of the others"));
             }
         };
-        if let Some((target, device, _)) = members.iter().find(|(_, device, _)| device.block.used_by.is_some()) {
-            let user = device.block.used_by.clone().unwrap_or_default();
-            return Err(format!("{target} is used by {user}"));
+        if let Some(used) = used(&members) {
+            return Err(used);
         }
         let disks = members.first().map_or(0, |(.., md)| md.disks);
-        let roles: BTreeSet<u16> = members.iter().filter_map(|(.., md)| md.role).collect();
-        let missing = disks.saturating_sub(u32::try_from(roles.len()).unwrap_or(u32::MAX));
+        let missing = lacks(disks, members.iter().map(|(.., md)| *md));
         let members = members.into_iter().map(|(target, ..)| target).collect();
         Ok(Step::Assemble { name, members, missing, force: true })
     }
 
     /// An array that does not run: started if its superblocks are there, made if nothing is.
     fn bring_up(&mut self, raid: &Raid) {
-        let paths: Vec<String> = raid.members.iter().chain(&raid.spares).cloned().collect();
-        let (present, missing) = self.present(&paths);
+        let (present, missing) = self.present(raid);
         let found = self.superblocks(raid, &present);
         let making = present.iter().any(|(_, device)| device.block.found.unfinished());
         // Cut off while it was made: nothing is on it yet, so it is made anew. If all superblocks were written, it is made.
@@ -201,16 +209,12 @@ impl<'a> Planner<'a> {
         let disks = members.first().map_or(0, |(.., md)| md.disks);
         let newest = members.iter().map(|(.., md)| md.events).max().unwrap_or_default();
         // A member that was away is behind the others by more than the moment of a cut.
-        let roles: BTreeSet<u16> =
-            members.iter().filter(|(.., md)| md.events + 1 >= newest).filter_map(|(.., md)| md.role).collect();
-        let have = u32::try_from(roles.len()).unwrap_or(u32::MAX);
-        if let Some((target, device, _)) = members.iter().find(|(_, device, _)| device.block.used_by.is_some()) {
-            let user = device.block.used_by.clone().unwrap_or_default();
-            self.problem(format!("array {} is not started: {target} is used by {user}", raid.name));
+        let lacks = lacks(disks, members.iter().map(|(.., md)| *md).filter(|md| md.events + 1 >= newest));
+        if let Some(used) = used(&members) {
+            self.problem(format!("array {} is not started: {used}", raid.name));
             return;
         }
-        let lacks = disks.saturating_sub(have);
-        if have < disks {
+        if lacks > 0 {
             let names = missing.join(", ");
             let about = if names.is_empty() { String::new() } else { format!(" ({names})") };
             // The superblocks know how many members there are, whatever the definition says by now.
