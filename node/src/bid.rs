@@ -5,6 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use thimble_spec::appliance::Guest;
 use thimble_spec::vmm::{EXIT_FILE, Exit, ExitReason};
 
 use crate::launch;
@@ -80,6 +81,11 @@ pub fn after(bid: Option<Bid>, reason: &ExitReason, policy: impl FnOnce() -> Nex
     }
 }
 
+/// Whether it is the host that starts a guest, and not its last end that leads to a start or an administrator.
+pub fn is_of_the_host(place: &Place) -> bool {
+    last_exit(place).is_none() && Bid::read(place).is_none() && shared::started_with(place).is_none()
+}
+
 /// How the last life of the guest ended, if it is known.
 pub fn last_exit(place: &Place) -> Option<Exit> {
     serde_json::from_slice(&fs::read(place.file(EXIT_FILE)).ok()?).ok()
@@ -87,15 +93,16 @@ pub fn last_exit(place: &Place) -> Option<Exit> {
 
 /// Whether a guest that does not run is to be started when a daemon begins to keep it: what its last end leads to, if it ran
 /// on this host already, else what its definition says.
-pub fn wanted(place: &Place, autostart: bool) -> bool {
+pub fn wanted(place: &Place, guest: &Guest) -> bool {
     let bid = Bid::read(place);
     match last_exit(place) {
         Some(exit) => {
-            after(bid, &exit.reason, || Policy::default().after(&exit.reason, Duration::ZERO)) != Next::StayOff
+            let policy = || Policy::default().after(guest.restart, &exit.reason, Duration::ZERO);
+            after(bid, &exit.reason, policy) != Next::StayOff
         }
         None if bid == Some(Bid::Off) => false,
         // It was about to start, or its VMM vanished; or that is what is wanted; or it never ran.
-        None => shared::started_with(place).is_some() || bid == Some(Bid::Again) || autostart,
+        None => shared::started_with(place).is_some() || bid == Some(Bid::Again) || guest.autostart,
     }
 }
 
@@ -109,11 +116,15 @@ pub fn begin(place: &Place) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use thimble_spec::appliance::GuestRestart;
 
     #[test]
     fn the_next_daemon_does_what_this_one_would_have_done() {
         let run = tempfile::tempdir().unwrap();
         let place = Place { run: run.path().to_owned() };
+        let wanted = |place: &Place, autostart| {
+            wanted(place, &Guest { autostart, ..crate::testing::guest("memory = \"64MiB\"") })
+        };
         assert!(wanted(&place, true) && !wanted(&place, false), "it never ran");
 
         let ended = |reason| fs::write(place.file(EXIT_FILE), serde_json::to_vec(&Exit::new(reason, 1.0)).unwrap());
@@ -140,7 +151,8 @@ mod tests {
     #[test]
     fn a_start_that_fails_is_not_tried_at_once_again() {
         let failed = ExitReason::Error("no memory".to_owned());
-        let next = after(Some(Bid::Again), &failed, || Policy::default().after(&failed, Duration::ZERO));
+        let policy = || Policy::default().after(GuestRestart::OnFailure, &failed, Duration::ZERO);
+        let next = after(Some(Bid::Again), &failed, policy);
         assert!(matches!(next, Next::Start(pause) if !pause.is_zero()), "{next:?}");
     }
 }

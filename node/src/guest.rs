@@ -39,7 +39,7 @@ use crate::readiness::Signs;
 use crate::room::{PAUSED, Room};
 use crate::still::{self, STILL};
 use crate::stop::{KILL_LIMIT, Step, Stop};
-use crate::{cgroup, lock, say, storage, tap};
+use crate::{cgroup, lock, say, storage, tap, turn};
 
 /// Time between two looks for a control socket that is about to appear.
 const SOCKET_INTERVAL: Duration = Duration::from_millis(20);
@@ -120,7 +120,11 @@ impl Keeper {
         let place = Place::of(&self.guest.name);
         // A guest that isn't started by itself is still adopted when it runs.
         let may_start = self.defined.fault.is_none() && !self.post.fresh;
-        let mut on = self.runs() || (may_start && bid::wanted(&place, self.guest.autostart));
+        let runs = self.runs();
+        let mut on = runs || (may_start && bid::wanted(&place, &self.guest));
+        if on && !runs && bid::is_of_the_host(&place) {
+            on = self.wait_for_turn().await;
+        }
         while !*self.stopping.borrow() {
             if on {
                 on = self.turn(&mut policy).await;
@@ -165,7 +169,9 @@ impl Keeper {
             self.post.is(State::Off, &reason);
             return false;
         }
-        let next = bid::after(Bid::read(&place), &exit.reason, || policy.after(&exit.reason, began.elapsed()));
+        let next = bid::after(Bid::read(&place), &exit.reason, || {
+            policy.after(self.guest.restart, &exit.reason, began.elapsed())
+        });
         if next != Next::StayOff {
             // The next daemon would start it, too.
             bid::begin(&place);
@@ -291,6 +297,20 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Waits for the guests that are before it when the host starts them.
+    async fn wait_for_turn(&mut self) -> bool {
+        if self.guest.start_after.is_empty() && self.guest.start_delay_s == 0 {
+            return true;
+        }
+        self.post.is(State::Starting, "waits for its turn");
+        let guest = self.guest.clone();
+        let goes_on = self.hold(async move { turn::wait(&guest).await }, true).await;
+        if !goes_on {
+            self.post.is(State::Off, "called off");
+        }
+        goes_on
     }
 
     /// Waits for the guest's image, which may come from elsewhere, and for what its disk is on.

@@ -46,6 +46,7 @@ mod tap;
 mod tasks;
 #[cfg(test)]
 mod testing;
+mod turn;
 mod update;
 
 use std::path::Path;

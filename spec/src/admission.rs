@@ -91,6 +91,14 @@ impl Check<'_> {
             let target = ByteSize(u64::from(balloon.target_mib) * MIB);
             self.expect(rules::balloon(target, guest.memory), "balloon.target_mib");
         }
+        let others = || self.beside.others.iter().filter(|other| other.name != guest.name);
+        let names = others().map(|other| other.name.clone()).collect();
+        let all: Vec<&Guest> = others().copied().chain([guest]).collect();
+        for other in &guest.start_after {
+            self.expect(rules::known_guest(other, &names), "start_after");
+        }
+        self.expect(rules::start_order(guest, &all), "start_after");
+        self.expect(rules::start_delay(guest.start_delay_s), "start_delay_s");
         if let Some(cid) = guest.vsock {
             self.expect(rules::cid(cid), "vsock");
             self.once("vsock", &cid.to_string(), |other| other.vsock == Some(cid));

@@ -55,6 +55,8 @@ pub mod recipe;
 pub mod release;
 pub mod reply;
 pub mod rules;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod secure_boot;
 pub mod service;
 pub mod slot;

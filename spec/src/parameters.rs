@@ -48,6 +48,8 @@ const VARIABLE: &str = "thimble.env.";
 
 /// What a guest is told beside its network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Parameters {
     /// Public keys that log in as root besides those of the image (`thimble.ssh-key`, once for each).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -2,6 +2,7 @@
 //! ([`crate::admission`]) are refused by the same functions, in the same words. Each says what is wrong and what to do; who calls
 //! it knows where that stands.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -56,6 +57,8 @@ const SSH_KEYS: [&str; 7] = [
 const SSH_KEY_MAX: usize = 4096;
 /// The longest word that names an identity: a UUID has 36 characters.
 const IDENTITY_MAX: usize = 64;
+/// The longest that a host waits before it starts a guest, in seconds.
+const START_DELAY_MAX_S: u16 = 3600;
 
 fn holds(good: bool, sentence: impl FnOnce() -> String) -> Rule {
     if good { Ok(()) } else { Err(sentence()) }
@@ -307,6 +310,29 @@ pub fn ssh_key(key: &str) -> Rule {
     holds(sound && key.len() <= SSH_KEY_MAX && !key.chars().any(char::is_control), || {
         "is not a public key on one line, as a file .pub has it".to_owned()
     })
+}
+
+/// A guest that another one starts after.
+pub fn known_guest(name: &str, names: &BTreeSet<String>) -> Rule {
+    holds(names.contains(name), || format!("there is no guest `{name}`"))
+}
+
+/// Guests that start after others, in the end not after themselves.
+pub fn start_order(guest: &Guest, all: &[&Guest]) -> Rule {
+    let mut before: BTreeSet<&str> = BTreeSet::new();
+    let mut waits: Vec<&Guest> = vec![guest];
+    while let Some(next) = waits.pop() {
+        let named = next.start_after.iter().filter(|name| before.insert(name));
+        waits.extend(named.filter_map(|name| all.iter().find(|other| other.name == *name)));
+    }
+    holds(!before.contains(guest.name.as_str()), || {
+        format!("guest {} would start after itself: take one of the names out", guest.name)
+    })
+}
+
+/// How long the host waits before it starts a guest.
+pub fn start_delay(seconds: u16) -> Rule {
+    holds(seconds <= START_DELAY_MAX_S, || format!("use {START_DELAY_MAX_S} seconds at most"))
 }
 
 /// What a guest is there for.

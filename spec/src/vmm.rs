@@ -121,6 +121,7 @@ pub enum Discovery {
 
 /// A guest's processors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Cpu {
     /// What they can do.
@@ -134,6 +135,7 @@ pub struct Cpu {
 /// A CPU model: the host's, or the least that a level of the x86-64 psABI asks for, so that a guest finds the same
 /// processor on different hosts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum CpuModel {
     /// All that the host's processor and KVM can do.
     #[default]
@@ -155,6 +157,7 @@ pub enum CpuModel {
 
 /// What a guest's memory is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Memory {
     /// Its pages.
@@ -165,6 +168,7 @@ pub struct Memory {
 
 /// The host's pages behind guest memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Pages {
     /// 4 KiB, or what the host does on its own; the kernel and the initrd are shared between guests.
@@ -216,6 +220,7 @@ pub struct Disk {
 
 /// What a disk's file holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskFormat {
     /// The disk, byte by byte.
@@ -227,6 +232,7 @@ pub enum DiskFormat {
 
 /// How a disk's requests reach the host's kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskEngine {
     /// io_uring where the host has it, else one call after the other.
@@ -240,6 +246,7 @@ pub enum DiskEngine {
 
 /// How fast a device may be. Both hold at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Bytes.
@@ -250,6 +257,7 @@ pub struct Limits {
 
 /// A token bucket: it fills by `per_second`, holds `burst`, and is full at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
     /// What may go in a second in the long run; at least 1.
@@ -316,6 +324,7 @@ pub enum NetBackend {
 
 /// A memory balloon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Balloon {
     /// MiB that the guest is to give back at the start.

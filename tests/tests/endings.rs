@@ -32,6 +32,8 @@ fn reboot_and_power_off_end_as_themselves_and_a_guest_is_what_its_definition_say
             r"^\[reboots\] start 1",
             r"^thimble: guest reboots exited reboot$",
             r"^\[reboots\] start 3",
+            // one that is always to run is started again after it has powered itself off,
+            r"^\[comes-back\] start 2",
             // and a guest finds in its machine what its definition says.
             r"^\[tuned\] mtu 1400$",
             r"^\[tuned\] queues 2 2$",
@@ -43,10 +45,15 @@ fn reboot_and_power_off_end_as_themselves_and_a_guest_is_what_its_definition_say
         ],
         BOOT_LIMIT,
     );
-    // and one that powered itself off stays off.
+    // One that powered itself off stays off.
     let starts = machine.seen().iter().filter(|line| *line == "thimble: guest powers-off running").count();
     assert_eq!(starts, 1);
-    // Its VMM says so too: the limits made it wait, the packets went by the VMM, the balloon is held.
+    // The one that starts after others did so.
+    let at = |line: &str| machine.seen().iter().position(|seen| seen.starts_with(line)).expect(line);
+    let before = ["reboots", "powers-off"].map(|name| at(&format!("thimble: guest {name} ready")));
+    let began = at("thimble: guest comes-back running");
+    assert!(before.iter().all(|ready| *ready < began), "{before:?} {began}");
+    // The VMM of the one that says most says the same: the limits made it wait, the packets went by the VMM, the balloon is held.
     let status = machine.ask("tuned", "status", LIMIT);
     assert_eq!((&status["state"], &status["vcpus"]), (&"running".into(), &2.into()), "{status:#}");
     let stats = machine.ask("tuned", "stats", LIMIT);
@@ -63,6 +70,7 @@ fn reboot_and_power_off_end_as_themselves_and_a_guest_is_what_its_definition_say
     machine.wait_all(
         &[
             r"^thimble: guest reboots exited power-off$",
+            r"^thimble: guest comes-back exited power-off$",
             r"^thimble: guest three exited power-off$",
             r"^thimble: guest tuned exited power-off$",
         ],

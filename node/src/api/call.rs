@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 use thimble_spec::api::Problem;
 use thimble_spec::appliance::Guest;
@@ -167,14 +167,15 @@ impl Refusal {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, sentence: sentence.to_owned() }
     }
 
-    /// As an answer. A body that came with the request is not read: the connection ends.
+    /// As an answer.
     pub fn response(self) -> Response<Content> {
         let problem = Problem { error: self.sentence };
         // A sentence has nothing in it that JSON could not say.
         let text = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = answer::whole(self.status, "application/json", text);
-        if self.status == StatusCode::PAYLOAD_TOO_LARGE {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        if [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&self.status) {
+            // Seconds.
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }

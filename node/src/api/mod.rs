@@ -32,10 +32,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
+use hyper::header::{ALLOW, CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
@@ -215,11 +216,22 @@ where
 
 async fn answer(request: Request<Incoming>, peer: Peer, api: Arc<Api>) -> Response<Content> {
     let form = request.method() != Method::GET && page::is_for_people(request.headers());
-    match carry_out(request, peer, api).await {
+    let (path, has_body) = (request.uri().path().to_owned(), !request.body().is_end_stream());
+    let mut response = match carry_out(request, peer, api).await {
         answered if form => page::to_people(answered),
         Ok(response) => response,
         Err(refusal) => refusal.response(),
+    };
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED
+        && let Ok(methods) = HeaderValue::try_from(routes::allowed(&path))
+    {
+        response.headers_mut().insert(ALLOW, methods);
     }
+    // A body that nobody has read stands before the next request: the connection ends, and the client is told so.
+    if has_body && !response.status().is_success() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn carry_out(request: Request<Incoming>, peer: Peer, api: Arc<Api>) -> Result<Response<Content>, Refusal> {

@@ -5,7 +5,10 @@ use hyper::Method;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 use thimble_spec::api::{CONSOLE_PROTOCOL, Problem, audit, event, guest, network, node, snapshot, task, volume};
+use thimble_spec::appliance::Guest;
 use thimble_spec::host::Logs;
+use thimble_spec::schema::NAME;
+use thimble_spec::units::ByteSize;
 
 use super::routes::{self, Gives, Route};
 
@@ -24,6 +27,8 @@ fn document() -> Value {
     generator.subschema_for::<guest::Guests>();
     generator.subschema_for::<guest::Detail>();
     generator.subschema_for::<guest::Definition>();
+    generator.subschema_for::<Guest>();
+    generator.subschema_for::<ByteSize>();
     generator.subschema_for::<guest::Stats>();
     generator.subschema_for::<task::Tasks>();
     generator.subschema_for::<volume::Volumes>();
@@ -62,11 +67,17 @@ fn operation(route: &Route, schemas: &Map<String, Value>) -> Value {
         Gives::Accepted(name) => {
             ("202", "it was asked for: how far it is", content("application/json", reference(name)))
         }
-        Gives::Definition => ("200", "it", content("application/json", json!({ "type": "object" }))),
-        Gives::Kind("text/event-stream") => {
-            let text = "server-sent events: the data of each is an Event";
-            ("200", text, content("text/event-stream", reference("Event")))
+        Gives::Definition => ("200", "it", content("application/json", reference("GuestDefinition"))),
+        Gives::Kind(kind @ "text/event-stream") => {
+            let data = json!({
+                "type": "string", "contentMediaType": "application/json", "contentSchema": reference("Event"),
+            });
+            let text = json!({ "type": "string" });
+            let properties = json!({ "id": text, "event": text, "data": data });
+            let event = json!({ "type": "object", "properties": properties, "required": ["data"] });
+            ("200", "server-sent events: the data of each is an Event", content(kind, event))
         }
+        Gives::Kind(kind @ "application/json") => ("200", "it", content(kind, json!({ "type": "object" }))),
         Gives::Kind(kind) => ("200", "it", content(kind, json!({ "type": "string" }))),
         Gives::Console => ("101", "the connection is the console from here on", json!({})),
     };
@@ -74,10 +85,11 @@ fn operation(route: &Route, schemas: &Map<String, Value>) -> Value {
         .path
         .split('/')
         .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
-        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": parameter(name) }))
         .collect();
     parameters.extend(route.query.iter().map(|(name, description)| {
-        json!({ "name": name, "in": "query", "description": description, "schema": { "type": "string" } })
+        let required = ["of", "size"].contains(name);
+        json!({ "name": name, "in": "query", "description": description, "required": required, "schema": parameter(name) })
     }));
     if matches!(route.gives, Gives::Console) {
         let wanted = json!({ "const": CONSOLE_PROTOCOL });
@@ -109,10 +121,23 @@ fn operation(route: &Route, schemas: &Map<String, Value>) -> Value {
         "responses": { status: success, "default": problem },
     });
     if route.method == Method::PUT {
-        let body = content("application/json", json!({ "type": "object" }));
+        let body = content("application/json", reference("GuestDefinition"));
         operation["requestBody"] = json!({ "required": true, "content": body });
     }
     operation
+}
+
+/// What stands in a path or a query under this name, which is the same wherever it stands.
+fn parameter(name: &str) -> Value {
+    match name {
+        "name" | "snapshot" | "guest" | "of" => json!({ "type": "string", "pattern": NAME }),
+        "id" => json!({ "type": "string", "pattern": "^[!-.0-~]{1,64}$" }),
+        "after" => json!({ "type": "string" }),
+        "force" => json!({ "type": "boolean" }),
+        "size" => json!({ "$ref": "#/components/schemas/ByteSize" }),
+        "from" | "wait_s" => json!({ "type": "integer", "minimum": 0 }),
+        other => panic!("{other}: nobody has said here what it looks like"),
+    }
 }
 
 /// `get-guests-name-stats`.

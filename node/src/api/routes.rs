@@ -40,7 +40,7 @@ pub struct Route {
 pub enum Gives {
     /// JSON of this type.
     Json(&'static str),
-    /// JSON of any shape: a definition.
+    /// The definition of a guest.
     Definition,
     /// This media type.
     Kind(&'static str),
@@ -67,6 +67,12 @@ fn matches(pattern: &str, path: &str) -> Option<Vec<String>> {
             _ => return None,
         }
     }
+}
+
+/// The methods by which something at a path can be asked, as `Allow` has them (RFC 9110, 10.2.1).
+pub fn allowed(path: &str) -> String {
+    let methods = all().filter(|route| matches(route.path, path).is_some()).map(|route| route.method.as_str());
+    methods.collect::<Vec<_>>().join(", ")
 }
 
 /// Who answers, and the names in the path.
@@ -104,6 +110,8 @@ mod tests {
         for path in ["", "/v1/guests/", "/v1//guests", "/v1/guests/web1/start/x", "/v2/guests"] {
             assert_eq!(found(Method::GET, path), Err(StatusCode::NOT_FOUND), "{path}");
         }
+        assert_eq!(allowed("/v1/guests/web1/definition"), "GET, PUT, DELETE");
+        assert_eq!(allowed("/v2/guests"), "");
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::vmm::{Balloon, Cpu, DiskEngine, DiskFormat, Limits, Memory};
 
 /// A guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "GuestDefinition", deny_unknown_fields))]
 pub struct Guest {
     /// Its name and host name.
     pub name: String,
@@ -45,6 +47,15 @@ pub struct Guest {
     /// Whether the host starts it.
     #[serde(default = "yes")]
     pub autostart: bool,
+    /// Guests that are to be ready before the host starts it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub start_after: BTreeSet<String>,
+    /// Seconds that the host waits before it starts it, then.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub start_delay_s: u16,
+    /// What follows when it ends and nobody has asked for that.
+    #[serde(default, skip_serializing_if = "GuestRestart::is_default")]
+    pub restart: GuestRestart,
     /// What it is told beside its network.
     #[serde(default)]
     pub parameters: Parameters,
@@ -60,8 +71,31 @@ impl Guest {
     }
 }
 
+/// When a guest that ended is started again. A reboot of the guest's own is a start at once, whatever this says; and what an
+/// administrator has ended stays off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestRestart {
+    /// Whenever it ends, when it powers itself off too; with a growing pause.
+    Always,
+    /// When it fails; with a growing pause.
+    #[default]
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+impl GuestRestart {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A guest's network interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct GuestNetwork {
     /// What it is plugged into.
     #[serde(flatten)]
@@ -79,6 +113,8 @@ pub struct GuestNetwork {
     #[serde(default)]
     pub vlans: BTreeSet<u16>,
     /// Its Ethernet address.
+    // Whoever sends none gets one (`Mac::derived`).
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Mac>"))]
     pub mac: Mac,
     /// Behind a firewall, it sends from its MAC and from its addresses only.
     #[serde(default = "yes")]
@@ -111,6 +147,7 @@ impl GuestNetwork {
 
 /// What a guest's network interface is plugged into.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Plug {
     /// A switch inside the host.
@@ -138,6 +175,8 @@ impl Plug {
 
 /// A guest's own block device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct GuestDisk {
     /// What it is on the host.
     pub source: DiskSource,
@@ -165,6 +204,7 @@ pub struct GuestDisk {
 
 /// What a guest's own block device is on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskSource {
     /// A sparse file of this size on the node's data partition.
@@ -178,6 +218,11 @@ pub enum DiskSource {
 /// What an appliance that was built before had; and what a definition has that says nothing.
 fn yes() -> bool {
     true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &u16) -> bool {
+    *number == 0
 }
 
 fn one() -> u8 {

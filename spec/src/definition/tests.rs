@@ -272,6 +272,18 @@ fn what_its_vmm_would_refuse() {
 }
 
 #[test]
+fn guests_start_after_others_and_never_after_themselves() {
+    let told = |keys: &str| told("memory = \"128MiB\"", &format!("memory = \"128MiB\"\n{keys}"));
+    let place = "a.toml:27: guest[0].start-";
+    assert_eq!(told("start-after = [\"web9\"]"), format!("{place}after: there is no guest `web9`"));
+    assert!(
+        told("start-after = [\"web1\"]").starts_with(&format!("{place}after: guest web1 would start after itself"))
+    );
+    assert_eq!(told("start-delay-s = 3601"), format!("{place}delay-s: use 3600 seconds at most"));
+    assert!(told("restart = \"sometimes\"").contains("unknown variant `sometimes`"));
+}
+
+#[test]
 fn a_guest_without_an_image_has_its_root_on_its_disk() {
     let without = |from: &str, to: &str| {
         let text = GOOD.replacen("image = \"web\"\n", "", 1).replacen(from, to, 1);

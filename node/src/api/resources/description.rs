@@ -17,7 +17,7 @@ pub const ROUTES: &[Route] = &[Route {
     role: Role::Read,
     summary: "This description",
     query: &[],
-    gives: Gives::Definition,
+    gives: Gives::Kind("application/json"),
     serve: |call| Box::pin(async move { get(&call) }),
 }];
 

@@ -1,5 +1,6 @@
 //! What must hold of guests: of each, between them, and against the node.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -26,10 +27,21 @@ impl Checker<'_> {
         devices: &mut Devices,
     ) -> Vec<(Guest, Range<usize>)> {
         let mut taken = Taken::by_links(links);
+        let names: BTreeSet<String> = guests.iter().map(|guest| guest.name.get_ref().clone()).collect();
         let mut checked = Vec::new();
+        let mut orders = Vec::new();
         for (index, guest) in guests.into_iter().enumerate() {
             let place = guest.memory.span();
+            let key = format!("guest[{index}].start-after");
+            for other in &guest.start_after {
+                self.expect(rules::known_guest(other.get_ref(), &names), other.span(), &key);
+            }
+            orders.extend(guest.start_after.first().map(|first| (index, first.span(), key)));
             checked.push((self.guest(appliance, (index, guest), links, &mut taken, devices), place));
+        }
+        let all: Vec<&Guest> = checked.iter().map(|(guest, _)| guest).collect();
+        for (index, place, key) in orders {
+            self.expect(rules::start_order(all[index], &all), place, &key);
         }
         checked
     }
@@ -86,6 +98,12 @@ impl Checker<'_> {
             name: name.into_inner(),
             image: guest.image.map(Spanned::into_inner),
             autostart: guest.autostart,
+            start_after: guest.start_after.into_iter().map(Spanned::into_inner).collect(),
+            start_delay_s: guest.start_delay_s.map_or(0, |delay| {
+                self.expect(rules::start_delay(*delay.get_ref()), delay.span(), &format!("{key}.start-delay-s"));
+                delay.into_inner()
+            }),
+            restart: guest.restart,
         };
         self.expect(rules::root(&checked), place, &key);
         checked

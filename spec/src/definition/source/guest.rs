@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::appliance::GuestRestart;
 use crate::ip::IpNet;
 use crate::names::{Ipv4Net, Mac};
 use crate::units::ByteSize;
@@ -38,6 +39,12 @@ pub(in crate::definition) struct Guest {
     pub disk: Option<Spanned<Disk>>,
     #[serde(default = "yes")]
     pub autostart: bool,
+    #[serde(default)]
+    pub start_after: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub start_delay_s: Option<Spanned<u16>>,
+    #[serde(default)]
+    pub restart: GuestRestart,
     #[serde(default)]
     pub ssh_keys: Vec<Spanned<String>>,
     #[serde(default)]
