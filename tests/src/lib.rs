@@ -2,6 +2,7 @@
 //! QEMU over QMP and talks to the guests over the network. A test reads as: boot this, expect that line.
 
 pub mod clients;
+pub mod crowd;
 mod definition;
 mod disk;
 pub mod disks;

@@ -6,6 +6,7 @@
 
 mod boot;
 mod build;
+mod crowd;
 mod serve;
 mod vmm;
 
@@ -16,13 +17,21 @@ use serde_json::Value;
 use thimble_tests::{demo, repository};
 
 fn main() -> Result<()> {
-    let parts = [sizes as fn() -> Result<()>, build::builds, boot::boots, serve::compare, vmm::start, vmm::memory];
-    let names = ["sizes", "build", "boot", "serve", "start", "memory"];
+    let parts = [
+        ("sizes", sizes as fn() -> Result<()>),
+        ("build", build::builds),
+        ("boot", boot::boots),
+        ("serve", serve::compare),
+        ("start", vmm::start),
+        ("memory", vmm::memory),
+        ("crowd", crowd::marginal),
+    ];
+    let names = parts.map(|(name, _)| name);
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     for word in &wanted {
         ensure!(names.contains(&word.as_str()), "there is no part `{word}`: it is one of {}", names.join(", "));
     }
-    for (part, name) in parts.into_iter().zip(names) {
+    for (name, part) in parts {
         if wanted.is_empty() || wanted.iter().any(|word| word == name) {
             part()?;
         }

@@ -1,0 +1,51 @@
+//! What one more guest costs a host that has some.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use thimble_tests::crowd::{self, GUESTS};
+use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, ssh};
+
+const LIMIT: Duration = Duration::from_secs(300);
+/// How long the host is left alone before it is asked.
+const REST: Duration = Duration::from_secs(3);
+
+/// The memory that the host has left, before and after its second, tenth and twentieth guest.
+pub fn marginal() -> Result<()> {
+    println!("one more guest: what a host has less when an idle guest of 40 MiB (nginx) is there too, in MiB");
+    let directory = tempfile::tempdir()?;
+    let (key, public) = ssh::key(directory.path(), "key");
+    let out = crowd::build(directory.path(), &public, 1);
+    let port = free_port();
+    let mut machine = Machine::boot(&Boot { forward: &[(port, "host:22")], ..Boot::new(&out, "direct") });
+    machine.wait("^thimble: guest g1 ready", BOOT_LIMIT);
+    ssh::wait(port);
+    let first = available(port, &key)?;
+    let mut before = first;
+    for number in 2..=GUESTS {
+        let name = crowd::name(number);
+        ssh::said(port, &key, &format!("thimblectl start {name}"));
+        machine.wait(&format!("^thimble: guest {name} ready"), LIMIT);
+        if [2, 10, GUESTS].contains(&number) {
+            let now = available(port, &key)?;
+            println!("  guest {number:>2}: {:>5.1}", before - now);
+        }
+        // That of the one before is what counts.
+        if [9, GUESTS - 1].contains(&number) {
+            before = available(port, &key)?;
+        }
+    }
+    let all = first - available(port, &key)?;
+    println!("  guests 2 to {GUESTS}: {all:.1}, {:.1} each", all / f64::from(GUESTS - 1));
+    Ok(())
+}
+
+/// What the host's kernel could give to somebody else, in MiB.
+fn available(port: u16, key: &Path) -> Result<f64> {
+    std::thread::sleep(REST);
+    let text = ssh::said(port, key, "cat /proc/meminfo");
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).context("it says what is available")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib / 1024.0)
+}

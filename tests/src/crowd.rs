@@ -1,0 +1,41 @@
+//! Twenty guests on one host: those of a recipe that serves a page, in 40 MiB each.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::Definition;
+
+/// How many.
+pub const GUESTS: u32 = 20;
+
+/// The name of one of them, from 1 on.
+pub fn name(number: u32) -> String {
+    format!("g{number}")
+}
+
+/// Builds a host for them, which starts the first so many by itself and lets root in with a key; gives its artefacts. The last
+/// guest is not started again when it fails.
+///
+/// # Panics
+/// It is refused.
+pub fn build(directory: &Path, public: &str, autostart: u32) -> PathBuf {
+    let mut guests = format!("[access.ssh]\nkeys = [\"{public}\"]\n");
+    for number in 1..=GUESTS {
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            guests,
+            "[[guest]]\nname = \"{}\"\nimage = \"page\"\nmemory = \"40MiB\"\nautostart = {}\nrestart = \"{}\"\n\
+             network = {{ bridge = \"br0\", address = \"10.1.1.{}/24\", gateway = \"10.1.1.1\" }}\ndisk = {{ size = \"16MiB\" }}",
+            name(number),
+            number <= autostart,
+            if number == GUESTS { "never" } else { "on-failure" },
+            100 + number
+        );
+    }
+    let definition = Definition::read("configs/demo.toml").named("crowd").up_to("[[guest]]").with(&[
+        ("\"virtio\", \"raid\", \"nic-server\", \"usb\"", "\"virtio\""),
+        ("address = \"dhcp\"", "address = \"10.1.1.2/24\"\ngateway = \"10.1.1.1\""),
+        ("memory = \"768MiB\"", "memory = \"2GiB\""),
+    ]);
+    definition.and(&guests).build(directory, ["--format", "netboot"])
+}
