@@ -30,6 +30,7 @@ pub const PACKAGES: &[(&str, &str, &str)] = &[
     ("gcc", "gcc", "compiles the guests' kernel"),
     ("/usr/include/stdio.h", "libc6-dev", "compiles the guests' kernel"),
     ("ld", "binutils", "compiles the guests' kernel"),
+    ("gzip", "gzip", "packs what browsers are sent"),
     ("as", "binutils", "makes libraries of which only the names are there"),
     ("strip", "binutils", "takes symbols out of programs"),
     ("flex", "flex", "compiles the guests' kernel"),
@@ -350,7 +351,7 @@ mod tests {
     fn the_set_up_installs_all_that_is_needed() {
         let setup = include_str!("../../scripts/setup");
         // Always there, or part of build-essential, which the set-up names.
-        let given = ["apt", "dpkg", "tar", "make", "gcc", "libc6-dev"];
+        let given = ["apt", "dpkg", "tar", "gzip", "make", "gcc", "libc6-dev"];
         for (program, package, _) in PACKAGES.iter().filter(|(_, package, _)| !given.contains(package)) {
             let named = setup.lines().any(|line| {
                 line.split('#').next().is_some_and(|names| names.split_whitespace().any(|name| name == *package))

@@ -36,6 +36,7 @@ pub const FEATURES: &[Feature] = &[
         name: "swap",
         wanted: |appliance| !appliance.storage.swaps.is_empty() || appliance.storage.zram.is_some(),
     },
+    Feature { name: "terminal", wanted: |appliance| appliance.host.api.is_some() },
     Feature { name: "vlan", wanted: has_vlans },
     Feature { name: "watchdog", wanted: |appliance| appliance.host.watchdog.is_some() },
     Feature { name: "xfs", wanted: |appliance| makes(appliance, FilesystemKind::Xfs) },

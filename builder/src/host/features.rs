@@ -11,6 +11,11 @@
 //! "/usr/bin/x" = "busybox"               # symbolic links: path = target
 //! [users]
 //! chrony = 101                           # name = uid (and gid)
+//! [[script]]                             # modules of JavaScript as one script for browsers, by gzip
+//! path = "/usr/share/thimble/x.js"       # where it stands, with `.gz` behind it
+//! module = "/usr/share/nodejs/x/x.js"    # what is kept in the directory of the first module goes into it, and is not
+//!                                        # packed itself unless `keep` names it
+//! name = "X"                             # what it exports is called so
 //! ```
 //! A directory `configs/host/NAME/` is laid over the packages' files.
 
@@ -49,6 +54,20 @@ struct Table {
     links: BTreeMap<String, String>,
     #[serde(default)]
     users: BTreeMap<String, u32>,
+    #[serde(default, rename = "script")]
+    scripts: Vec<Script>,
+}
+
+/// Modules that become one script for browsers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    /// Its path, without `.gz`.
+    pub path: String,
+    /// The first module.
+    pub module: String,
+    /// What is exported has this name.
+    pub name: String,
 }
 
 /// A feature.
@@ -64,6 +83,8 @@ pub struct Feature {
     pub links: BTreeMap<String, String>,
     /// Users, each with a group of the same name and number.
     pub users: BTreeMap<String, u32>,
+    /// Scripts for browsers.
+    pub scripts: Vec<Script>,
     /// What is laid over the packages' files, if the directory exists.
     pub overlay: PathBuf,
 }
@@ -103,8 +124,8 @@ fn parse(name: &str, source: Source, overlay: PathBuf) -> std::result::Result<Fe
         source,
     };
     set.check()?;
-    let Table { packages, keep, links, users, .. } = table;
-    Ok(Feature { set, packages, keep, links, users, overlay })
+    let Table { packages, keep, links, users, scripts, .. } = table;
+    Ok(Feature { set, packages, keep, links, users, scripts, overlay })
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`features`] | `configs/host/NAME.toml`, read |
+//! | [`script`] | modules of JavaScript as one file |
 //! | [`tools`] | the programs that they take from packages |
 
 pub mod features;
+pub mod script;
 pub mod tools;

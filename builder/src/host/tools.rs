@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::features::Feature;
+use super::script;
 use crate::apt::Apt;
 use crate::context::Context;
 use crate::error::Result;
-use crate::files::Key;
+use crate::files::{self, Key};
 use crate::image::assemble::{self, Changes, Node, Nodes};
 use crate::image::gather::{self, Wanted};
 use crate::image::inventory::Inventory;
 use crate::image::tree::{Item, Tree, canonical};
+use crate::tool::Tool;
 
 /// Changes when the same inputs would give another tree.
 const FORMAT: &str = "host tools 1";
@@ -47,7 +49,8 @@ pub fn build(context: &Context, apt: &Apt<'_>, feature: &Feature) -> Result<Opti
     }
     let texts = feature.keep.iter().chain(&feature.packages);
     let links = feature.links.iter().flat_map(|(path, target)| [path, target]);
-    let key = texts.chain(links).fold(Key::new(FORMAT), |key, text| key.with(text));
+    let scripts = feature.scripts.iter().flat_map(|script| [&script.path, &script.module, &script.name]);
+    let key = texts.chain(links).chain(scripts).fold(Key::new(FORMAT), |key, text| key.with(text));
     let wanted = Wanted {
         store: "host-tools",
         label: format!("host feature {}", feature.set.name),
@@ -60,15 +63,46 @@ pub fn build(context: &Context, apt: &Apt<'_>, feature: &Feature) -> Result<Opti
     };
     let (dir, reused) = gather::obtain(context, apt, &wanted, &|gathered, out, _| {
         let mut nodes: Nodes = gathered.kept.into_iter().map(|(path, item)| (path, Node::Item(item))).collect();
+        let scripts = take_scripts(feature, &mut nodes)?;
         nodes.extend(assemble::overlaid(&overlay));
         let link = |target: &String| Node::Item(Item::Link { target: target.clone() });
         nodes.extend(feature.links.iter().map(|(path, target)| (canonical(path), link(target))));
         let root = out.join(ROOT);
         let unchanged = Changes { stubs: &[], variables: &BTreeMap::new(), localize: &[] };
         assemble::write(context, &nodes, &unchanged, &root)?;
+        for (path, text) in scripts {
+            let place = root.join(&path[1..]);
+            files::write_as(&place, text.as_bytes(), 0o644)?;
+            // Without the time and the name, it is the same each time.
+            Tool::new("gzip").args(["--no-name", "--best", "--force", "--"]).arg(&place).run(context)?;
+        }
         Inventory::take(&nodes, &root, &gathered.trees)?.write(out)
     })?;
     let inventory = Inventory::read(&dir)?;
     let users = feature.users.clone();
     Ok(Some(Tools { name: feature.set.name.clone(), root: dir.join(ROOT), inventory, users, reused }))
+}
+
+/// Takes the modules of the feature's scripts out of the tree. Where each script is to stand, its first module does for now: so
+/// it is known which package it came from. Gives paths and texts.
+fn take_scripts(feature: &Feature, nodes: &mut Nodes) -> Result<Vec<(String, String)>> {
+    let mut scripts = Vec::new();
+    for (index, script) in feature.scripts.iter().enumerate() {
+        let read = |path: &str| match nodes.get(path) {
+            Some(Node::Item(Item::File { source, .. })) => files::read_text(source).ok(),
+            _ => None,
+        };
+        let text = script::of(&script.name, &script.module, &read)
+            .map_err(|message| feature.set.source.error(&format!("script[{index}].module"), message))?;
+        let place = nodes.get(&script.module).cloned();
+        scripts.push((script.path.clone(), text, place));
+    }
+    for script in &feature.scripts {
+        let modules = format!("{}/", script.module.rsplit_once('/').map_or("", |(directory, _)| directory));
+        nodes.retain(|path, _| !path.starts_with(&modules) || feature.keep.contains(path));
+    }
+    for (path, _, place) in &scripts {
+        nodes.extend(place.clone().map(|place| (format!("{path}.gz"), place)));
+    }
+    Ok(scripts.into_iter().map(|(path, text, _)| (path, text)).collect())
 }
