@@ -193,7 +193,7 @@ fn a_host_is_asked_over_the_network_by_those_who_may() {
     // a browser is another, which shows what a guest wrote as text, and buttons to who may press them;
     operate.types("web1", "<b>from-outside</b>\n");
     let (_, page) = read.curls("/", true);
-    for wanted in ["<article id=\"guest-web1\">", "&lt;b&gt;from-outside", "link br0: up"] {
+    for wanted in ["<article id=\"guest-web1\"", "&lt;b&gt;from-outside", "link br0: up"] {
         assert!(page.contains(wanted), "{wanted}: {page}");
     }
     assert!(!page.contains("<b>") && !page.contains("<form"), "{page}");

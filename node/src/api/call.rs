@@ -95,7 +95,10 @@ impl Call {
 }
 
 /// What `text`, `KEY=VALUE&...`, says of `key`. Values are numbers and words: nothing is escaped.
-fn query<T: FromStr>(text: &str, key: &str) -> Result<Option<T>, Refusal> {
+///
+/// # Errors
+/// It cannot be read.
+pub fn query<T: FromStr>(text: &str, key: &str) -> Result<Option<T>, Refusal> {
     let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
     let Some((_, value)) = pairs.into_iter().find(|(name, _)| *name == key) else { return Ok(None) };
     match value.parse() {

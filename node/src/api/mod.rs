@@ -12,6 +12,7 @@ pub mod answer;
 pub mod call;
 mod change;
 mod clone;
+pub mod history;
 #[cfg(test)]
 mod openapi;
 mod patient;
@@ -50,10 +51,11 @@ use crate::life::{self, Entry, Post};
 use crate::tasks::Tasks;
 use answer::Content;
 use call::{Call, Refusal};
+use history::Histories;
 use patient::Patient;
-use peer::Peer;
+use peer::{Peer, Role};
 use rate::Rate;
-use resources::console::Consoles;
+use resources::console::{self, Consoles};
 use resources::page;
 
 /// Connections at a time; one more waits until another ends.
@@ -92,6 +94,8 @@ pub struct Api {
     pub audit: audit::Log,
     /// Who looks at which console.
     pub consoles: Consoles,
+    /// What the guests did of late.
+    pub histories: Histories,
 }
 
 impl Api {
@@ -102,7 +106,8 @@ impl Api {
         let tasks = Tasks::new(epoch, events.clone());
         let (keepers, posts) = mpsc::unbounded_channel();
         let (list, changes, consoles) = (Mutex::default(), tokio::sync::Mutex::default(), Consoles::default());
-        let api = Self { book, guests: list, keepers, changes, events, tasks, audit, consoles };
+        let histories = Histories::default();
+        let api = Self { book, guests: list, keepers, changes, events, tasks, audit, consoles, histories };
         for guest in guests {
             api.keep(guest, false);
         }
@@ -236,14 +241,17 @@ async fn answer(request: Request<Incoming>, peer: Peer, api: Arc<Api>) -> Respon
 
 async fn carry_out(request: Request<Incoming>, peer: Peer, api: Arc<Api>) -> Result<Response<Content>, Refusal> {
     let (route, parameters) = routes::find(request.method(), request.uri().path())?;
-    peer.may(route.role)?;
+    // A console in a browser is asked for by GET, whatever is typed there.
+    let types = console::websocket::types(&request);
+    peer.may(if types { route.role.max(Role::Operate) } else { route.role })?;
     if route.method != Method::PUT {
         call::without_body(&request)?;
     }
-    if route.method != Method::GET {
+    let changes = route.method != Method::GET || types;
+    if changes || console::websocket::is_asked(request.headers()) {
         peer::of_this_site(request.headers())?;
     }
-    let what = (route.method != Method::GET).then(|| format!("{} {}", request.method(), request.uri()));
+    let what = changes.then(|| format!("{} {}", request.method(), request.uri()));
     let audited = |refused: Option<&str>| match &what {
         Some(what) => {
             api.audit.remember(&peer.who, what, refused).map_err(|error| Refusal::broken(format!("{error:#}")))

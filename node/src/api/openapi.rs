@@ -92,7 +92,10 @@ fn operation(route: &Route, schemas: &Map<String, Value>) -> Value {
         json!({ "name": name, "in": "query", "description": description, "required": required, "schema": parameter(name) })
     }));
     if matches!(route.gives, Gives::Console) {
-        let wanted = json!({ "const": CONSOLE_PROTOCOL });
+        let wanted = match route.method {
+            Method::GET => json!({ "enum": [CONSOLE_PROTOCOL, "websocket"] }),
+            _ => json!({ "const": CONSOLE_PROTOCOL }),
+        };
         parameters.push(json!({ "name": "Upgrade", "in": "header", "required": true, "schema": wanted }));
     }
     if route.path.ends_with("/definition") && route.method != Method::GET {

@@ -428,3 +428,45 @@ async fn a_list_of_a_hundred_guests_is_cheap() {
     println!("a list of 100 guests, asked for and read: {:.2} ms", each.as_secs_f64() * 1000.0);
     assert!(each < Duration::from_millis(20), "{each:?}");
 }
+
+/// How a WebSocket is asked for, from a page of this origin; the key and its answer are the example of RFC 6455, 1.3.
+fn websocket(path: &str, origin: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: node:7443\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Origin: {origin}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn a_console_is_opened_by_our_own_page_alone_and_what_types_is_audited() {
+    let node = node(1);
+    for path in ["/v1/guests/web1/console", "/v1/guests/web1/console?write=true"] {
+        let asked = websocket(path, "https://evil").replace("Connection: Upgrade", "Connection: close");
+        let answer = node.says(asked.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("of another site"), "{answer}");
+    }
+    assert!(node.api.audit.entries().is_empty());
+    // It has no VMM here: that is said in the connection, which is then closed with 4409.
+    let mut stream = node.connect().await;
+    stream.write_all(websocket("/v1/guests/web1/console?write=true", "https://node:7443").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.windows(2).any(|pair| pair == 4409u16.to_be_bytes()) {
+        assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{answer:?}");
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    assert!(answer.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answer}");
+    assert!(answer.contains("guest web1 has no console now, for it is off"), "{answer}");
+    let entries = node.api.audit.entries();
+    assert!(matches!(&entries[..], [one] if one.what == "GET /v1/guests/web1/console?write=true"), "{entries:?}");
+
+    for (path, header, status) in [
+        ("/v1/guests/web9/console", "13", "404"),
+        ("/v1/guests/web1/console", "8", "426"),
+        ("/v1/guests/web1/console?force=x", "13", "400"),
+    ] {
+        let asked = websocket(path, "https://node:7443").replace("Version: 13", &format!("Version: {header}"));
+        let answer = node.says(asked.replace("Connection: Upgrade", "Connection: close").as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+}

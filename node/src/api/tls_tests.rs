@@ -91,6 +91,19 @@ async fn a_certificate_says_who_asks_and_what_they_may() {
             assert!(told.contains("thimble:operate:olga") && told.contains("it takes the role admin"), "{told}");
         }
     }
+    // What types is asked for by GET in a browser.
+    let websocket = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    for query in ["write=true", "force=true"] {
+        let path = format!("/v1/guests/web1/console?{query}");
+        let told = read.ask(Method::GET, &path, &websocket, None).await.unwrap_err().to_string();
+        assert!(told.starts_with("thimble:read:rita") && told.contains("it takes the role operate"), "{told}");
+    }
+    assert!(read.ask(Method::GET, "/v1/guests/web1/console", &websocket, None).await.is_ok());
     assert!(node.api.audit.entries().is_empty(), "nothing was tried");
     let (task, _): (Task, _) = operate.json(Method::POST, "/v1/guests/web1/destroy").await.unwrap();
     assert_eq!(task.guest, "web1");

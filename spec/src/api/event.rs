@@ -68,4 +68,14 @@ impl What {
             Self::Lost => "lost",
         }
     }
+
+    /// The guest that it is about; none if it is about none.
+    #[must_use]
+    pub fn guest(&self) -> Option<&str> {
+        match self {
+            Self::Guest { guest, .. } | Self::Ready { guest, .. } | Self::Defined { guest, .. } => Some(guest),
+            Self::Task { task } => Some(&task.guest),
+            Self::Lost => None,
+        }
+    }
 }

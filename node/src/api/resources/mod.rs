@@ -14,7 +14,7 @@ mod node;
 mod orders;
 pub mod page;
 mod snapshots;
-mod stats;
+pub mod stats;
 mod tasks;
 mod volumes;
 
@@ -38,5 +38,6 @@ pub const ALL: &[&[Route]] = &[
     audit::ROUTES,
     metrics::ROUTES,
     page::ROUTES,
+    page::terminal::ROUTES,
     description::ROUTES,
 ];

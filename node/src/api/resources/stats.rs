@@ -11,6 +11,7 @@ use thimble_spec::vmm::{self, Answer, CONTROL_FILE, Verb};
 
 use crate::api::answer::{self, Content};
 use crate::api::call::{Call, Refusal};
+use crate::api::history::Counts;
 use crate::api::peer::Role;
 use crate::api::routes::{Gives, Route};
 use crate::cgroup;
@@ -60,6 +61,20 @@ pub async fn of(entry: &Entry) -> Result<Stats, Refusal> {
         nets: counted.nets,
         interfaces: guest.network.iter().filter_map(|_| counters(&tap_name(name))).collect(),
         balloon: counted.balloon,
+    })
+}
+
+/// As much of it as changes from one moment to the next, for little; none if its VMM does not answer.
+pub async fn counts(entry: &Entry) -> Option<Counts> {
+    let (name, guest) = (&*entry.name, entry.guest());
+    let group = cgroup::place(name);
+    let disks = counted(name).await.ok()?.disks;
+    let interface = guest.network.iter().find_map(|_| counters(&tap_name(name)));
+    Some(Counts {
+        cpu_us: cpu_us(&fs::read_to_string(group.join("cpu.stat")).unwrap_or_default()).unwrap_or_default(),
+        memory_bytes: number(&group.join("memory.current")).unwrap_or_default(),
+        disk_bytes: disks.iter().map(|disk| disk.read_bytes + disk.written_bytes).sum(),
+        network_bytes: interface.map_or(0, |it| it.received_bytes + it.sent_bytes),
     })
 }
 

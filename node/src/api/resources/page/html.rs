@@ -8,16 +8,33 @@ use thimble_spec::api::event::{Event, What};
 use thimble_spec::api::guest::{Guest, State, Verb};
 use thimble_spec::api::node::Node;
 use thimble_spec::api::task::{self, Task};
+use thimble_spec::slot::Origin;
 
+use super::curves;
+use crate::api::history::Sample;
 use crate::syslog::format::timestamp;
+
+/// What keeps the page true.
+const SCRIPT: &str = "<script src=\"/page.js\" defer></script>\n";
+/// What makes a terminal of the console.
+const TERMINAL: &str = "<link rel=\"stylesheet\" href=\"/xterm.css\">\n<script src=\"/xterm.js\" defer></script>\n\
+                        <script src=\"/console.js\" defer></script>\n";
 
 /// All that the page shows.
 #[derive(Debug)]
 pub struct Shown {
     /// The host.
     pub node: Node,
-    /// Its guests, with the last lines of their consoles as far as they are shown.
-    pub guests: Vec<(Guest, Option<String>)>,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// The slot that it was started from; none if that was no flash disk.
+    pub slot: Option<Origin>,
+    /// Its guests, or the one that is named.
+    pub guests: Vec<One>,
+    /// One is named: what is shown is that guest, and its console.
+    pub named: bool,
+    /// A terminal is packed for the console.
+    pub terminal: bool,
     /// Its links, a line each.
     pub links: Vec<String>,
     /// Its disks and what is made of them, a line each.
@@ -28,6 +45,17 @@ pub struct Shown {
     pub events: Vec<Event>,
     /// Whether whoever looks may start and stop guests.
     pub may_operate: bool,
+}
+
+/// A guest.
+#[derive(Debug)]
+pub struct One {
+    /// What it is and does.
+    pub guest: Guest,
+    /// The last lines of its console, if they are shown.
+    pub console: Option<String>,
+    /// What it did of late.
+    pub past: Vec<Sample>,
 }
 
 /// Text that says nothing but itself, in an element and in an attribute.
@@ -46,35 +74,61 @@ pub fn escaped(text: &str) -> String {
     safe
 }
 
-/// The page.
+/// The page. What a script is to replace when it is asked for anew stands in elements of the class `fresh`.
 pub fn page(shown: &Shown) -> String {
+    match &shown.guests[..] {
+        [one] if shown.named => of_guest(shown, one),
+        _ => of_all(shown),
+    }
+}
+
+fn of_all(shown: &Shown) -> String {
     let name = escaped(&shown.node.name);
     let mut main = host(shown);
     main.push_str("<h2>Guests</h2>\n<div class=\"guests\">\n");
-    for (guest, console) in &shown.guests {
-        main.push_str(&article(guest, console.as_deref(), shown.may_operate));
+    for one in &shown.guests {
+        main.push_str(&article(one, one.console.as_deref(), shown.may_operate));
     }
     main.push_str("</div>\n");
     main.push_str(&lines("Links", &shown.links));
     main.push_str(&lines("Storage", &shown.storage));
     main.push_str(&tasks(&shown.tasks));
     main.push_str(&events(&shown.events));
-    whole(&name, &main, true)
+    whole(&name, &format!("<div class=\"fresh\">\n{main}</div>\n"), &[SCRIPT])
+}
+
+fn of_guest(shown: &Shown, one: &One) -> String {
+    let name = escaped(&one.guest.name);
+    let host = escaped(&shown.node.name);
+    let mut main = format!("<nav><a href=\"/\">All of {host}</a></nav>\n<div class=\"fresh\">\n");
+    // Its console stands below.
+    main.push_str(&article(one, None, shown.may_operate));
+    main.push_str("</div>\n");
+    // Writing to a string does not fail.
+    let _ = write!(
+        main,
+        "<section id=\"console\" data-guest=\"{name}\" data-types=\"{}\">\n<h2>Console</h2>\n\
+         <p id=\"seat\" role=\"status\"></p>\n<div id=\"terminal\"></div>\n<div class=\"fresh\">{}</div>\n</section>\n",
+        shown.may_operate,
+        past(one.console.as_deref().unwrap_or("The guest is off."))
+    );
+    let _ = write!(main, "<div class=\"fresh\">\n{}{}</div>\n", tasks(&shown.tasks), events(&shown.events));
+    whole(&name, &main, if shown.terminal { &[SCRIPT, TERMINAL] } else { &[SCRIPT] })
 }
 
 /// A page that says why something was not done.
 pub fn refused(sentence: &str) -> String {
-    whole("Refused", &format!("<p id=\"problem\">{}</p>\n<p><a href=\"/\">Back</a></p>\n", escaped(sentence)), false)
+    whole("Refused", &format!("<p id=\"problem\">{}</p>\n<p><a href=\"/\">Back</a></p>\n", escaped(sentence)), &[])
 }
 
-fn whole(title: &str, main: &str, script: bool) -> String {
-    let script =
-        if script { "<p id=\"problem\" role=\"status\"></p>\n<script src=\"/page.js\" defer></script>\n" } else { "" };
+fn whole(title: &str, main: &str, scripts: &[&str]) -> String {
+    let problem = if scripts.is_empty() { "" } else { "<p id=\"problem\" role=\"status\"></p>\n" };
+    let scripts = scripts.concat();
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
-         <link rel=\"stylesheet\" href=\"/page.css\">\n</head>\n<body>\n<header><h1>{title}</h1></header>\n\
-         {script}<main>\n{main}</main>\n</body>\n</html>\n"
+         <link rel=\"stylesheet\" href=\"/page.css\">\n{scripts}</head>\n<body>\n<header><h1>{title}</h1></header>\n\
+         {problem}<main>\n{main}</main>\n</body>\n</html>\n"
     )
 }
 
@@ -84,7 +138,11 @@ fn host(shown: &Shown) -> String {
     let used = node.memory_mib.saturating_sub(node.memory_available_mib);
     let warm = node.temperatures.iter();
     let warm: Vec<String> = warm.map(|it| format!("{} {} {:.0} °C", it.chip, it.sensor, it.celsius)).collect();
+    let slot = shown
+        .slot
+        .map_or_else(|| "-".to_owned(), |it| format!("{}{}", it.slot, if it.trial { ", on trial" } else { "" }));
     let rows = [
+        ("Addresses", if shown.addresses.is_empty() { "-".to_owned() } else { shown.addresses.join(", ") }),
         ("Guests", format!("{}, {} run", node.guests, node.running)),
         ("Up", duration(node.uptime_s)),
         ("Load", format!("{load}, {} processors", node.cpus)),
@@ -92,13 +150,15 @@ fn host(shown: &Shown) -> String {
         ("Temperatures", if warm.is_empty() { "-".to_owned() } else { warm.join(", ") }),
         ("Processor", node.cpu_model.clone()),
         ("Kernel", node.kernel.clone()),
+        ("Slot", slot),
         ("Manifest", node.manifest.clone().unwrap_or_default().chars().take(12).collect()),
     ];
     let rows = rows.map(|(name, value)| format!("<dt>{name}</dt><dd>{}</dd>\n", escaped(&value))).concat();
     format!("<dl>\n{rows}</dl>\n")
 }
 
-fn article(guest: &Guest, console: Option<&str>, may_operate: bool) -> String {
+fn article(one: &One, console: Option<&str>, may_operate: bool) -> String {
+    let guest = &one.guest;
     let name = escaped(&guest.name);
     let class = match guest.state {
         State::Running => "running",
@@ -106,8 +166,9 @@ fn article(guest: &Guest, console: Option<&str>, may_operate: bool) -> String {
         _ => "between",
     };
     let mut text = format!(
-        "<article id=\"guest-{name}\"><header><h3><a href=\"/?guest={name}\">{name}</a></h3>\
+        "<article id=\"guest-{name}\" data-active=\"{}\"><header><h3><a href=\"/?guest={name}\">{name}</a></h3>\
          <span class=\"state {class}\">{}</span></header>\n",
+        !matches!(guest.state, State::Off | State::Starting),
         guest.state
     );
     let up = guest.uptime_s.map_or_else(|| "-".to_owned(), duration);
@@ -121,9 +182,8 @@ fn article(guest: &Guest, console: Option<&str>, may_operate: bool) -> String {
         guest.vcpus,
         guest.memory_mib
     );
-    if let Some(console) = console {
-        let _ = writeln!(text, "<pre>{}</pre>", escaped(console));
-    }
+    text.push_str(&curves::of(&one.past, guest.memory_mib));
+    text.push_str(&console.map(past).unwrap_or_default());
     if may_operate {
         for verb in offered(guest.state) {
             let (path, label) = (verb.name(), verb.name().replace('-', " "));
@@ -135,6 +195,10 @@ fn article(guest: &Guest, console: Option<&str>, may_operate: bool) -> String {
     }
     text.push_str("</article>\n");
     text
+}
+
+fn past(console: &str) -> String {
+    format!("<pre>{}</pre>\n", escaped(console))
 }
 
 /// What is of use in a state, and loses nothing.
@@ -215,9 +279,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use thimble_spec::api::node::Temperature;
+    use thimble_spec::slot::{Slot, VolumeId};
 
     /// A page of which everything says `text` that is not ours.
     fn saying(text: &str, may_operate: bool) -> String {
+        page(&shown(text, may_operate))
+    }
+
+    /// That of one guest.
+    fn of_one(text: &str, may_operate: bool) -> String {
+        let mut shown = shown(text, may_operate);
+        shown.guests.truncate(1);
+        page(&Shown { named: true, terminal: true, ..shown })
+    }
+
+    fn shown(text: &str, may_operate: bool) -> Shown {
         let own = || text.to_owned();
         let node = Node {
             name: own(),
@@ -258,9 +334,16 @@ mod tests {
             ended_ms: None,
         };
         let what = What::Guest { guest: own(), state: State::Off, reason: own() };
-        page(&Shown {
+        Shown {
             node,
-            guests: vec![(guest("web1", State::Running), Some(own())), (guest("web2", State::Off), None)],
+            named: false,
+            terminal: false,
+            addresses: vec![own()],
+            slot: Some(Origin { slot: Slot::B, volume: VolumeId(1), trial: true }),
+            guests: vec![
+                One { guest: guest("web1", State::Running), console: Some(own()), past: vec![Sample::default(); 2] },
+                One { guest: guest("web2", State::Off), console: None, past: Vec::new() },
+            ],
             links: vec![own()],
             storage: vec![own()],
             events: vec![
@@ -269,7 +352,7 @@ mod tests {
             ],
             tasks: vec![task],
             may_operate,
-        })
+        }
     }
 
     #[test]
@@ -277,6 +360,8 @@ mod tests {
         let page = saying("x", true);
         for wanted in [
             "1 d 1 h",
+            "<dd>b, on trial</dd>",
+            "<svg",
             "x x 41 °C",
             "1024 of 2048 MiB",
             "action=\"/v1/guests/web1/shutdown\"",
@@ -289,12 +374,35 @@ mod tests {
         assert!(!page.contains("<form") && !page.contains("<button"), "{page}");
     }
 
+    #[test]
+    fn the_page_of_a_guest_has_its_console_and_says_who_may_type() {
+        let page = of_one("x", true);
+        for wanted in [
+            "<title>web1</title>",
+            "data-guest=\"web1\" data-types=\"true\"",
+            "src=\"/console.js\"",
+            "<pre>x</pre>",
+            "href=\"/\"",
+            "action=\"/v1/guests/web1/shutdown\"",
+        ] {
+            assert!(page.contains(wanted), "{wanted}: {page}");
+        }
+        assert!(!page.contains("web2") && page.matches("<pre>").count() == 1, "{page}");
+        let page = of_one("x", false);
+        assert!(page.contains("data-types=\"false\"") && !page.contains("<form"), "{page}");
+        // Without a terminal, no script asks for one.
+        let mut shown = shown("x", true);
+        shown.guests.truncate(1);
+        assert!(!super::page(&Shown { named: true, ..shown }).contains("xterm"));
+    }
+
     proptest! {
         /// Whatever anybody writes, the page has the elements that it has.
         #[test]
         fn nothing_that_is_shown_is_markup(text in "[ -~]*|.*|[<>&\"'/a-z=]{0,40}") {
             let marks = |page: &str| page.matches(['<', '>', '"', '\'']).count();
             prop_assert_eq!(marks(&saying(&text, true)), marks(&saying("x", true)));
+            prop_assert_eq!(marks(&of_one(&text, true)), marks(&of_one("x", true)));
         }
     }
 }

@@ -1,17 +1,23 @@
 //! The status page: the node as a person sees it, rendered here. A script makes it stay true while it is looked at; without it
 //! the page shows the same.
 
+mod curves;
 mod html;
+pub mod terminal;
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::bail;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderValue, LOCATION};
 use hyper::{HeaderMap, Method, Response, StatusCode};
+use thimble_spec::cmdline::Cmdline;
 use thimble_spec::console::one_line;
-use thimble_spec::host::{Answer, NetworkVerb, Verb};
+use thimble_spec::host::{Answer, NetworkStatus, NetworkVerb, Verb};
 use thimble_spec::paths;
+use thimble_spec::slot::Origin;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -21,8 +27,8 @@ use crate::api::answer::{self, Content};
 use crate::api::call::{Call, Refusal};
 use crate::api::peer::Role;
 use crate::api::routes::{Gives, Route};
-use crate::host::Connection;
-use html::Shown;
+use crate::host::{self, Connection};
+use html::{One, Shown};
 
 /// Guests whose console's last lines are shown when none is named.
 const CONSOLES: usize = 8;
@@ -42,14 +48,14 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      frame-ancestors 'none'",
 );
 
-/// Its routes.
+/// Its routes; [`terminal`] has more.
 pub const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: "/",
         role: Role::Read,
         summary: "The status page",
-        query: &[("guest", "show the console of this guest, and more of it")],
+        query: &[("guest", "only this guest, with its console")],
         gives: Gives::Kind("text/html"),
         serve: |call| Box::pin(get(call)),
     },
@@ -103,19 +109,29 @@ async fn get(call: Call) -> Result<Response<Content>, Refusal> {
     if let Some(name) = &named {
         call.api.guest(name)?;
     }
+    let about = |guest: &str| named.as_deref().is_none_or(|name| name == guest);
     let api = &call.api;
     let (mut tasks, mut events) = (api.tasks.all(), api.events.after(api.events.oldest(), usize::MAX).events);
+    tasks.retain(|task| about(&task.guest));
     tasks.reverse();
     tasks.truncate(NEWEST);
+    events.retain(|event| event.what.guest().is_none_or(about));
     events.reverse();
     events.truncate(NEWEST);
     let consoles = consoles(api, named.as_deref());
-    let (links, storage, guests) = tokio::join!(lines(links), lines(storage), consoles);
+    let (network, storage, guests) = tokio::join!(asked(network), asked(storage), consoles);
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let addresses = network.iter().flat_map(|network| &network.links).flat_map(|link| &link.addresses);
+    let lines = |text: String| text.lines().map(str::to_owned).collect();
     let shown = Shown {
         node: node::node(api),
+        named: named.is_some(),
+        terminal: terminal::is_packed(),
+        addresses: addresses.map(|address| address.address.to_string()).collect(),
+        slot: Origin::of(&Cmdline::parse(&line)).ok().flatten(),
         guests,
-        links,
-        storage,
+        links: lines(network.as_ref().map(host::network_text).unwrap_or_default()),
+        storage: lines(storage.unwrap_or_default()),
         tasks,
         events: events.into_iter().map(Arc::unwrap_or_clone).collect(),
         may_operate: call.peer.may(Role::Operate).is_ok(),
@@ -123,19 +139,21 @@ async fn get(call: Call) -> Result<Response<Content>, Refusal> {
     Ok(guarded(answer::whole(StatusCode::OK, "text/html; charset=utf-8", html::page(&shown))))
 }
 
-/// The guests, with the last lines of the console of the one that is named, or of the first ones.
-async fn consoles(api: &Api, named: Option<&str>) -> Vec<(thimble_spec::api::guest::Guest, Option<String>)> {
+/// The one that is named, or all, with the last lines of the consoles of the first ones.
+async fn consoles(api: &Api, named: Option<&str>) -> Vec<One> {
     let mut shown = Vec::new();
-    let mut left = CONSOLES;
+    let (mut left, most) = if named.is_some() { (1, LINES_OF_ONE) } else { (CONSOLES, LINES) };
     for guest in guests::list(api).guests {
-        let wanted = guest.state.is_active() && named.map_or(left > 0, |name| name == guest.name);
+        if named.is_some_and(|name| name != guest.name) {
+            continue;
+        }
         let mut console = None;
-        if wanted {
+        if guest.state.is_active() && left > 0 {
             left -= 1;
-            let most = if named.is_some() { LINES_OF_ONE } else { LINES };
             console = console::newest(&guest.name).await.ok().map(|bytes| last_lines(&bytes, most));
         }
-        shown.push((guest, console));
+        let past = api.histories.of(&guest.name);
+        shown.push(One { guest, console, past });
     }
     shown
 }
@@ -154,16 +172,14 @@ fn last_lines(bytes: &[u8], most: usize) -> String {
 }
 
 /// What is asked elsewhere, and may take its time.
-async fn lines(ask: fn() -> anyhow::Result<String>) -> Vec<String> {
-    let asked = timeout(LIMIT, spawn_blocking(ask)).await;
-    let text = asked.ok().and_then(Result::ok).and_then(Result::ok).unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
+async fn asked<T: Send + 'static>(ask: fn() -> anyhow::Result<T>) -> Option<T> {
+    timeout(LIMIT, spawn_blocking(ask)).await.ok()?.ok()?.ok()
 }
 
-fn links() -> anyhow::Result<String> {
+fn network() -> anyhow::Result<NetworkStatus> {
     match Connection::open(Path::new(paths::HOST_CONTROL))?.ask(&Verb::Network(NetworkVerb::Show))? {
-        Answer::Network(status) => Ok(crate::host::network_text(&status)),
-        _ => Ok(String::new()),
+        Answer::Network(status) => Ok(status),
+        _ => bail!("PID 1 answers something else"),
     }
 }
 

@@ -1,5 +1,5 @@
 // The page stays true while it is looked at: when something happens, and now and then, the node renders it anew and what is
-// shown is replaced. Without this, the page is the same, and is loaded again by hand.
+// shown is replaced, but for what a person may be at. Without this, the page is the same, and is loaded again by hand.
 "use strict";
 
 const EVERY_MS = 15000;
@@ -14,8 +14,10 @@ async function refresh() {
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" } });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const fresh = page.querySelector("main");
-    if (answer.ok && fresh) document.querySelector("main").replaceWith(fresh);
+    const fresh = page.querySelectorAll(".fresh");
+    if (!answer.ok) return;
+    document.querySelectorAll(".fresh").forEach((old, index) => { if (fresh[index]) old.replaceWith(fresh[index]); });
+    dispatchEvent(new Event("fresh"));
   } catch {
     problem.textContent = "The node does not answer.";
   } finally {

@@ -1,5 +1,7 @@
 //! A guest's console: the connection becomes it (RFC 9110, 7.8). First comes what the VMM's ring holds, then what the guest
-//! writes. Several may look, one may type; what the others send is left unread.
+//! writes. Several may look, one may type; what the others send is left unread. Browsers have [`websocket`].
+
+pub mod websocket;
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -38,9 +40,19 @@ pub const ROUTES: &[Route] = &[
         path: "/v1/guests/{name}/console",
         role: Role::Read,
         summary: "Look at a guest's console",
-        query: &[],
+        query: &[
+            ("write", "true: type there too, unless somebody else does; of a WebSocket, for the role operate"),
+            ("force", "true: the same, and whoever types there may only look from now on"),
+        ],
         gives: Gives::Console,
-        serve: |call| Box::pin(open(call, false)),
+        serve: |call| {
+            Box::pin(async {
+                match websocket::is_asked(call.request.headers()) {
+                    true => websocket::open(call).await,
+                    false => open(call, false).await,
+                }
+            })
+        },
     },
     Route {
         method: Method::POST,
@@ -96,8 +108,7 @@ impl Consoles {
         }
         if writes && !force && lookers.writer.is_some() {
             let sentence = format!(
-                "somebody types on the console of {guest} already: thimblectl console {guest} --read-only looks on, --force \
-                 takes it over"
+                "somebody types on the console of {guest} already: look on (--read-only), or take it over (--force)"
             );
             return Err(Refusal::conflict(sentence));
         }
@@ -146,22 +157,34 @@ async fn open(mut call: Call, writes: bool) -> Result<Response<Content>, Refusal
     let force = call.query("force")?.unwrap_or(false);
     let seat = call.api.consoles.sit(&call.api.guest(call.name())?.name, writes, force)?;
     let console = connect(&call.api.guest(call.name())?.name).await?;
+    Ok(switch(&mut call, CONSOLE_PROTOCOL, |client| look(TokioIo::new(client), console, seat)))
+}
+
+/// The answer after which the connection speaks another protocol, as `speak` does.
+fn switch<F>(
+    call: &mut Call,
+    protocol: &'static str,
+    speak: impl FnOnce(Upgraded) -> F + Send + 'static,
+) -> Response<Content>
+where
+    F: Future<Output = ()> + Send,
+{
     let upgrade = hyper::upgrade::on(&mut call.request);
     tokio::spawn(async move {
         if let Ok(client) = upgrade.await {
-            look(client, console, seat).await;
+            speak(client).await;
         }
     });
     let mut response = Response::new(Content::Whole(None));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    response.headers_mut().insert(UPGRADE, HeaderValue::from_static(CONSOLE_PROTOCOL));
-    Ok(response)
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static(protocol));
+    response
 }
 
 /// Copies until either side ends.
-async fn look(client: Upgraded, console: BufReader<UnixStream>, mut seat: Seat) {
-    let (mut from_client, mut to_client) = split(TokioIo::new(client));
+async fn look(client: impl AsyncRead + AsyncWrite, console: BufReader<UnixStream>, mut seat: Seat) {
+    let (mut from_client, mut to_client) = split(client);
     let (mut from_guest, mut to_guest) = split(console);
     let output = async {
         let _ = copy(&mut from_guest, &mut to_client).await;
