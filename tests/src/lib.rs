@@ -1,6 +1,7 @@
 //! The harness of the whole-system tests: it boots the real artefacts with `thimble run`, reads the console, drives
 //! QEMU over QMP and talks to the guests over the network. A test reads as: boot this, expect that line.
 
+pub mod browser;
 pub mod clients;
 pub mod crowd;
 mod definition;
