@@ -157,9 +157,11 @@ impl Taking {
         let socket = Place::of(&self.entry.name).file(CONTROL_FILE);
         self.begun.progress("freezing its file system");
         let freeze = Freeze::ask(&socket).await;
+        let began = Instant::now();
         let copied = self.while_still(&freeze).await;
         // Asked for in any case: what was asked before may come about late.
         let went = self.entry.order(Wish::GoOn).await;
+        let still = began.elapsed().as_secs_f64();
         freeze.thaw().await;
         let (part, fault) = copied?;
         let now = self.entry.life.borrow().clone();
@@ -169,8 +171,10 @@ impl Taking {
         }
         self.finish(part).await?;
         Ok(match fault {
-            None => "made, its file system frozen".to_owned(),
-            Some(fault) => format!("made, as after a power cut: the guest's file system was not frozen, for {fault}"),
+            None => format!("made, its file system frozen, the guest still for {still:.2} s"),
+            Some(fault) => format!(
+                "made, as after a power cut, the guest still for {still:.2} s: its file system was not frozen, for {fault}"
+            ),
         })
     }
 
