@@ -62,9 +62,20 @@ pub fn execute(storage: &Storage, step: &Step) -> Result<()> {
             let paths = physical_volumes(members)?;
             lvm(&words(&["vgextend", "-y", name], &paths)).map(drop)
         }
-        // -K: snapshots of thin volumes, too.
-        Step::ActivateGroup { name } => lvm(&["vgchange", "-ay", "-K", name]).map(drop),
+        Step::ActivateGroup { name, volumes } => {
+            let paths: Vec<String> = volumes.iter().map(|volume| format!("{name}/{volume}")).collect();
+            // -K: snapshots of thin volumes, too.
+            lvm(&words(&["lvchange", "-ay", "-K"], &paths)).map(drop)
+        }
         Step::CreateVolume { group, volume } => create_volume(group, volume),
+        Step::CopyVolume { group, of, to, active } => {
+            let skip = if *active { "--setactivationskip=n" } else { "--setactivationskip=y" };
+            // By its type, as a declared snapshot.
+            let words = ["lvcreate", "-y", "--type=thin", skip, &format!("--name={to}"), &format!("{group}/{of}")];
+            lvm(&words).map(drop)
+        }
+        Step::RenameVolume { group, from, to } => lvm(&["lvrename", group, from, to]).map(drop),
+        Step::RemoveVolume { group, volume } => lvm(&["lvremove", "-y", &format!("{group}/{volume}")]).map(drop),
         Step::ClearVolume { group, target, volume } => {
             clear(target)?;
             lvm(&["lvchange", "-y", "--deltag", FRESH, &format!("{group}/{volume}")]).map(drop)

@@ -21,6 +21,7 @@
 //! | [`plan`](mod@plan) | what is to be done |
 //! | [`observe`] | reads sysfs, the devices, LVM |
 //! | [`execute`] | does a step, with the distribution's tools |
+//! | [`snapshots`] | thin volumes kept as they were |
 //! | [`apply`] | all of it, until nothing is left |
 //! | [`state`] | what may be used by now, for whoever waits for it |
 //! | [`repair`] | what administrators have done to an array |
@@ -36,6 +37,7 @@ pub mod observed;
 pub mod plan;
 pub mod repair;
 pub mod signature;
+pub mod snapshots;
 pub mod state;
 pub mod status;
 pub mod step;

@@ -28,6 +28,12 @@ impl State {
         self.ready.iter().any(|ready| ready == path)
     }
 
+    /// The same while a device is not to be used.
+    pub fn without(mut self, path: &str) -> Self {
+        self.ready.retain(|ready| ready != path);
+        self
+    }
+
     /// Reads it; nothing is ready where there is none.
     pub fn read(path: &Path) -> Self {
         fs::read(path).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
@@ -58,6 +64,7 @@ mod tests {
         state.write(&path).unwrap();
         assert_eq!(State::read(&path), state);
         assert!(State::read(&path).has("/dev/md/a") && !State::read(&path).has("/dev/md"));
+        assert!(!State::read(&path).without("/dev/md/a").has("/dev/md/a"));
         fs::write(&path, "{").unwrap();
         assert_eq!(State::read(&path), State::default());
     }

@@ -110,6 +110,8 @@ pub enum Step {
     ActivateGroup {
         /// Its name.
         name: String,
+        /// Those that have none.
+        volumes: Vec<String>,
     },
     /// Makes a volume.
     CreateVolume {
@@ -118,6 +120,33 @@ pub enum Step {
         /// What it is to be.
         #[serde(serialize_with = "volume_name")]
         volume: Volume,
+    },
+    /// Keeps a thin volume as it is now, as another one ([`crate::snapshots`]).
+    CopyVolume {
+        /// Their group.
+        group: String,
+        /// The volume.
+        of: String,
+        /// The other one's name.
+        to: String,
+        /// A device is made of that.
+        active: bool,
+    },
+    /// Gives a volume another name.
+    RenameVolume {
+        /// Its group.
+        group: String,
+        /// The name that it has.
+        from: String,
+        /// The name that it gets.
+        to: String,
+    },
+    /// Takes a volume away that is kept beside another one.
+    RemoveVolume {
+        /// Its group.
+        group: String,
+        /// Its name.
+        volume: String,
     },
     /// Zeroes the beginning and the end of a volume that was just made: what was in its extents before is nobody's.
     ClearVolume {
@@ -208,8 +237,11 @@ impl fmt::Display for Step {
             Self::AddMember { array, target, returns: false } => write!(f, "add {target} to {array}"),
             Self::CreateGroup { name, members } => write!(f, "make the volume group {name} on {}", list(members)),
             Self::ExtendGroup { name, members } => write!(f, "add {} to the volume group {name}", list(members)),
-            Self::ActivateGroup { name } => write!(f, "activate the volume group {name}"),
+            Self::ActivateGroup { name, .. } => write!(f, "activate the volume group {name}"),
             Self::CreateVolume { group, volume } => write!(f, "make the volume {group}/{}", volume.name),
+            Self::CopyVolume { group, of, to, .. } => write!(f, "keep the volume {group}/{of} as {to}"),
+            Self::RenameVolume { group, from, to } => write!(f, "rename the volume {group}/{from} to {to}"),
+            Self::RemoveVolume { group, volume } => write!(f, "remove the volume {group}/{volume}"),
             Self::ClearVolume { target, .. } => write!(f, "clear the new volume {target}"),
             Self::MakeFilesystem { target, filesystem } => {
                 write!(f, "make an {} file system on {target}", filesystem.kind.name())

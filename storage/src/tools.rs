@@ -15,11 +15,11 @@ const OUTPUT_MAX: u64 = 1 << 20;
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Settings of LVM for a host without udev: devices are made by LVM itself, and what it needs to remember is in memory. A new
-/// pool that is full says so, rather than let writes wait and fail a minute later.
+/// pool that is full says so, rather than let writes wait and fail a minute later. Times are seconds since 1970.
 const LVM: &str = "devices{use_devicesfile=0 obtain_device_list_from_udev=0 external_device_info_source=none dir=/dev \
                    scan=/dev global_filter=[\"a|.*|\"]} \
                    activation{udev_sync=0 udev_rules=0 monitoring=0 verify_udev_operations=0 error_when_full=1} \
-                   global{use_lvmpolld=0 use_lvmlockd=0 locking_dir=/run/thimble/lvm event_activation=0} \
+                   report{time_format=\"%s\"} global{use_lvmpolld=0 use_lvmlockd=0 locking_dir=/run/thimble/lvm event_activation=0} \
                    backup{backup=0 archive=0}";
 
 /// Runs a tool, and gives what it printed.

@@ -60,12 +60,16 @@ impl Storage {
         self.mounts().filter_map(of).max_by_key(|mount| mount.len())
     }
 
+    /// Whether a path is on an NFS server.
+    pub fn is_remote(&self, path: &str) -> bool {
+        self.under(path).is_some_and(|under| self.nfs.iter().any(|nfs| nfs.mount == under))
+    }
+
     /// Whether a path is a volume that takes from a pool what is written to it.
     pub fn is_thin(&self, path: &str) -> bool {
-        self.groups.iter().any(|group| {
-            let thin = |kind: &VolumeKind| matches!(kind, VolumeKind::Thin { .. } | VolumeKind::Snapshot { .. });
-            group.volumes.iter().any(|volume| thin(&volume.kind) && group.path(&volume.name) == path)
-        })
+        self.groups
+            .iter()
+            .any(|group| group.volumes.iter().any(|volume| volume.kind.is_thin() && group.path(&volume.name) == path))
     }
 
     /// Where declared file systems and exports are mounted.
@@ -280,6 +284,13 @@ pub enum VolumeKind {
         /// The other one.
         of: String,
     },
+}
+
+impl VolumeKind {
+    /// Whether it takes from a pool what is written to it.
+    pub fn is_thin(&self) -> bool {
+        matches!(self, Self::Thin { .. } | Self::Snapshot { .. })
+    }
 }
 
 /// How large a volume is.

@@ -3,8 +3,9 @@
 use thimble_spec::appliance::{VolumeGroup, VolumeKind};
 
 use super::{Device, Planner};
-use crate::observed::Group;
+use crate::observed::{Group, VolumeState};
 use crate::signature::Signature;
+use crate::snapshots::{is_beside, new, old};
 use crate::step::{Step, Target};
 
 impl<'a> Planner<'a> {
@@ -71,9 +72,15 @@ impl<'a> Planner<'a> {
             self.step(Step::ExtendGroup { name: group.name.clone(), members });
             return;
         }
+        if known.missing == 0 && !self.settle(group, known) {
+            return;
+        }
         let state = |name: &str| known.volumes.iter().find(|volume| volume.name == name);
-        if group.volumes.iter().any(|volume| state(&volume.name).is_some_and(|state| !state.active && !state.partial)) {
-            self.step(Step::ActivateGroup { name: group.name.clone() });
+        let sleeps = |state: &VolumeState| !state.active && !state.partial;
+        if group.volumes.iter().any(|volume| state(&volume.name).is_some_and(sleeps)) {
+            let sleeping = known.volumes.iter().filter(|state| sleeps(state) && !is_beside(&state.name));
+            let volumes = sleeping.map(|state| state.name.clone()).collect();
+            self.step(Step::ActivateGroup { name: group.name.clone(), volumes });
         }
         for volume in &group.volumes {
             let path = group.path(&volume.name);
@@ -103,5 +110,23 @@ impl<'a> Planner<'a> {
                 }
             }
         }
+    }
+
+    /// Ends what was begun with thin volumes and their snapshots ([`crate::snapshots`]): one that is about to be what it was is
+    /// that, and is not made anew. Says whether all declared ones have their names.
+    fn settle(&mut self, group: &VolumeGroup, known: &Group) -> bool {
+        let is_there = |name: &String| known.volumes.iter().any(|state| state.name == *name);
+        let mut complete = true;
+        for volume in group.volumes.iter().filter(|volume| volume.kind.is_thin()) {
+            let mut left = [new(&volume.name), old(&volume.name)].into_iter().filter(is_there);
+            let group = group.name.clone();
+            if is_there(&volume.name) {
+                left.for_each(|volume| self.step(Step::RemoveVolume { group: group.clone(), volume }));
+            } else if let Some(from) = left.next() {
+                complete = false;
+                self.step(Step::RenameVolume { group, from, to: volume.name.clone() });
+            }
+        }
+        complete
     }
 }

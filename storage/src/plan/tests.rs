@@ -3,16 +3,18 @@
 mod world;
 
 use proptest::prelude::*;
+use thimble_spec::api::snapshot::{Moment, Snapshot};
 use thimble_spec::definition;
 
 use super::*;
 use crate::signature::{Found, Md, Signature};
+use crate::snapshots;
 use world::World;
 
 const HEAD: &str = "[appliance]\nname = \"a\"\n[kernel.host]\npackage = \"linux\"\nhardware = []\n\
                     [kernel.guest]\nsource = \"linux\"\nfragments = []\n";
 
-pub(super) fn storage(text: &str) -> Storage {
+pub(crate) fn storage(text: &str) -> Storage {
     match definition::parse("a.toml", &format!("{HEAD}{text}")) {
         Ok(definition) => definition.appliance.storage,
         Err(mistakes) => panic!("{mistakes}"),
@@ -217,6 +219,81 @@ fn two_disks_that_answer_to_one_name_are_left_alone() {
     assert!(
         plan(&storage, &world.observe(), Patience::Over).problems[0].contains("storage.disks.a is both vda and vdb")
     );
+}
+
+/// A volume on which something is, of which a snapshot is made on which something else was.
+fn kept() -> (Storage, World, snapshots::Thin) {
+    let storage = everything([false; 6]);
+    let mut world = World::new(&SERIALS);
+    settle(&storage, &mut world);
+    let thin = snapshots::Thin::at(&storage, "/dev/vg/thin").unwrap();
+    *world.volume_content("vg", "thin") = foreign(3, "");
+    world.run(&storage, &thin.keep());
+    world.run(&storage, &thin.kept("a", Moment::Off));
+    *world.volume_content("vg", "thin") = foreign(2, "");
+    (storage, world, thin)
+}
+
+#[test]
+fn a_volume_is_what_it_was_wherever_that_is_cut_off() {
+    let (storage, world, thin) = kept();
+    let snapshot = Snapshot { name: "a".to_owned(), made_ms: 0, moment: Moment::Off, size: 1 << 30, allocated: None };
+    let begun = thin.revert(&snapshot);
+    // What the plan does after that, and nothing else.
+    let mut whole = world.clone();
+    begun.iter().for_each(|step| whole.run(&storage, step));
+    let rest = settle(&storage, &mut whole);
+    let text: Vec<String> = rest.iter().map(ToString::to_string).collect();
+    assert_eq!(text[..2], ["rename the volume vg/thin+new to thin", "remove the volume vg/thin+old"], "{text:#?}");
+    assert!(matches!(&rest[2..], [Step::Name { target }] if target.path == "/dev/vg/thin"), "{rest:#?}");
+    let steps: Vec<Step> = begun.into_iter().chain(rest).collect();
+    for (cut, reboots) in (0..=steps.len()).flat_map(|cut| [(cut, true), (cut, false)]) {
+        let mut world = world.clone();
+        steps[..cut].iter().for_each(|step| world.run(&storage, step));
+        if reboots {
+            world.reboot();
+        }
+        let after = settle(&storage, &mut world);
+        assert!(
+            after.iter().all(|step| !matches!(step, Step::CreateVolume { .. }) && step.destroys().is_empty()),
+            "{after:#?}"
+        );
+        // From the moment on in which it lost its name it is the other one.
+        let wanted = if cut < 2 { foreign(2, "") } else { foreign(3, "") };
+        assert_eq!(*world.volume_content("vg", "thin"), wanted, "{cut}");
+        assert_eq!(*world.volume_content("vg", "thin+a.off"), foreign(3, ""), "the snapshot stays");
+        let observed = world.observe();
+        assert!(observed.groups[0].volumes.iter().all(|it| !["thin+new", "thin+old"].contains(&it.name.as_str())));
+        assert_eq!(plan(&storage, &observed, Patience::Over), complete(&storage));
+    }
+}
+
+#[test]
+fn a_volume_that_has_lost_its_name_is_not_made_anew() {
+    let (storage, mut world, thin) = kept();
+    // Somebody has taken away what it was about to be.
+    world.run(&storage, &Step::RenameVolume { group: "vg".into(), from: "thin".into(), to: "thin+old".into() });
+    let text: Vec<String> = settle(&storage, &mut world).iter().map(ToString::to_string).collect();
+    assert_eq!(text[0], "rename the volume vg/thin+old to thin");
+    assert_eq!(*world.volume_content("vg", "thin"), foreign(2, ""));
+    // Nor as long as it cannot have it back.
+    world.run(&storage, &thin.keep());
+    world.run(&storage, &Step::RenameVolume { group: "vg".into(), from: "thin".into(), to: "other".into() });
+    let steps = plan(&storage, &world.observe(), Patience::Over).steps;
+    let text: Vec<String> = steps.iter().map(ToString::to_string).collect();
+    assert_eq!(text, ["rename the volume vg/thin+new to thin"]);
+}
+
+#[test]
+fn no_device_is_made_of_a_snapshot() {
+    let (storage, mut world, _) = kept();
+    world.reboot();
+    let steps = settle(&storage, &mut world);
+    let activated = steps.iter().find_map(|step| match step {
+        Step::ActivateGroup { volumes, .. } => Some(volumes),
+        _ => None,
+    });
+    assert_eq!(activated.unwrap(), &["files", "pool", "thin", "before"]);
 }
 
 proptest! {

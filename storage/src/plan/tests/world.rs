@@ -92,6 +92,12 @@ impl World {
         self.names.clear();
     }
 
+    /// What is on a volume.
+    pub fn volume_content(&mut self, group: &str, volume: &str) -> &mut Found {
+        let volumes = &mut self.groups.get_mut(group).unwrap().1;
+        volumes.iter_mut().find(|(known, ..)| known == volume).unwrap().2.as_mut().unwrap()
+    }
+
     /// What there is in the end, whatever way led there.
     pub fn shape(&self) -> String {
         let observed = self.observe();
@@ -176,7 +182,8 @@ impl World {
             let missing = members.len() - there.len();
             let active = self.active && missing == 0;
             let blocks = self.volume_blocks();
-            let volumes = volumes.iter().map(|(volume, fresh, found)| {
+            let there_are = volumes.iter().filter(|(volume, ..)| !volume.is_empty());
+            let volumes = there_are.map(|(volume, fresh, found)| {
                 let block = blocks.iter().find(|(_, group, known, _)| group == name && known == volume);
                 let block = block.map(|(block, ..)| block.clone()).filter(|_| active && found.is_some());
                 VolumeState { name: volume.clone(), block, active, partial: missing > 0, fresh: *fresh }
@@ -356,6 +363,24 @@ impl World {
                     _ => Some(Found::nothing()),
                 };
                 self.groups.get_mut(group).unwrap().1.push((volume.name.clone(), linear, found));
+            }
+            Step::CopyVolume { group, of, to, .. } => {
+                let volumes = &mut self.groups.get_mut(group).unwrap().1;
+                assert!(volumes.iter().all(|(known, ..)| known != to), "{step}");
+                let found = volumes.iter().find(|(known, ..)| known == of).unwrap().2.clone();
+                volumes.push((to.clone(), false, found));
+            }
+            Step::RenameVolume { group, from, to } => {
+                let volumes = &mut self.groups.get_mut(group).unwrap().1;
+                assert!(volumes.iter().all(|(known, ..)| known != to), "{step}");
+                volumes.iter_mut().find(|(known, ..)| known == from).unwrap().0.clone_from(to);
+                self.names.remove(&format!("/dev/{group}/{from}"));
+            }
+            Step::RemoveVolume { group, volume } => {
+                let volumes = &mut self.groups.get_mut(group).unwrap().1;
+                // The others keep their devices.
+                *volumes.iter_mut().find(|(known, ..)| known == volume).unwrap() = Volume::default();
+                self.names.remove(&format!("/dev/{group}/{volume}"));
             }
             Step::ClearVolume { group, target, volume } => {
                 self.set(target, Found::nothing());
