@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -13,12 +13,12 @@ use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Whence, lseek};
 use thimble_spec::units::{ByteSize, MIB};
 
-use crate::snapshots;
+use crate::snapshots::Files;
 
 /// The file of a disk in its guest's directory.
 pub const DISK: &str = "disk.raw";
 /// What follows the name of a file that is not whole yet.
-const PART: &str = ".part";
+pub const PART: &str = ".part";
 /// What is read and written at a time.
 const STEP: usize = 1 << 20;
 /// What a copy leaves free for the guests that run: one whose writes find no room is paused.
@@ -40,11 +40,18 @@ impl Part {
     /// # Errors
     /// Somebody makes it already, or it cannot be made.
     pub fn begin(whole: PathBuf) -> Result<Self> {
-        let directory = whole.parent().context("a file lies in a directory")?;
-        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         let mut part = whole.clone().into_os_string();
         part.push(PART);
-        let part = PathBuf::from(part);
+        Self::begin_as(whole, part.into())
+    }
+
+    /// The same, by another name as long as it is not whole.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn begin_as(whole: PathBuf, part: PathBuf) -> Result<Self> {
+        let directory = whole.parent().context("a file lies in a directory")?;
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         let file = OpenOptions::new().write(true).create_new(true).open(&part);
         let file = file.map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => anyhow::anyhow!("{} is being made already", whole.display()),
@@ -53,13 +60,16 @@ impl Part {
         Ok(Self { file, part, whole })
     }
 
-    /// Fills it with what `from` has. `goes_on` is asked before, and as often as a piece is copied, with the share that is done,
+    /// Fills it with what `from` has, which is whose that is. `goes_on` is asked before, and as often as a piece is copied, with the share that is done,
     /// of 100.
     ///
     /// # Errors
     /// There is no room; it was given up; it cannot be read or written.
     pub fn fill(&self, from: &File, goes_on: &dyn Fn(u64) -> bool) -> Result<()> {
         ensure!(goes_on(0), "given up");
+        let owner = from.metadata()?;
+        fchown(&self.file, Some(owner.uid()), Some(owner.gid()))?;
+        self.file.set_permissions(owner.permissions())?;
         if shares(from, &self.file) {
             return Ok(());
         }
@@ -145,7 +155,7 @@ fn new_disk(disks: &Path, guest: &str) -> Result<Part> {
 pub fn remove(disks: &Path, guest: &str) -> io::Result<()> {
     let directory = disks.join(guest);
     // Last: as long as it is there, it is on the list of disks.
-    snapshots::remove_all(disks, guest)?;
+    Files::made(disks, guest).remove_all()?;
     fs::remove_file(directory.join(DISK))?;
     // With something else in it, it stays.
     let _ = fs::remove_dir(&directory);

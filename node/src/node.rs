@@ -18,7 +18,7 @@ use crate::definitions::{Book, Store};
 use crate::guest::{Host, Keeper};
 use crate::objects::Objects;
 use crate::readiness::Signs;
-use crate::{audit, copy, heartbeat, hugepages, overcommit, say};
+use crate::{audit, heartbeat, hugepages, overcommit, say, snapshots};
 
 /// On the host's kernel command line: copy the guests' consoles to the host's. A guest can flood the console then, so
 /// it is for tests and for looking what is wrong.
@@ -46,9 +46,9 @@ pub async fn run(appliance: &Path) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
 
     let book = Book::open(Arc::clone(&appliance), Store::open());
-    copy::clear_up(&book.disks);
     let defined = book.guests();
     let guests: Vec<Guest> = defined.iter().map(|it| (*it.guest).clone()).collect();
+    snapshots::clear_up(&book, &guests);
     for note in [overcommit::note(&guests), hugepages::set_aside(&guests)].into_iter().flatten() {
         say::note(&note);
     }

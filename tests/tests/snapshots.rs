@@ -1,5 +1,5 @@
-//! Disks of guests that write without end, kept as they were and given back: while the guest runs, while it is off, and while the
-//! node daemon is killed.
+//! Disks of guests that write without end, kept as they were and given back: while the guest runs, while it is off, while the
+//! node daemon is killed, and when the power is cut.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,33 +10,90 @@ use thimble_tests::disks::{Disks, Plug, build};
 use thimble_tests::{BOOT_LIMIT, Machine, free_port, ssh};
 
 const LIMIT: Duration = Duration::from_secs(300);
-/// Kills in the middle of a snapshot.
-const KILLS: u32 = 2;
-/// Waits until the guest stands still for its snapshot, or that is made, and kills the daemon and not `thimblectl`, which is the
-/// same program.
-const KILL: &str = "while [ ! -e /run/thimble/guests/file/still ] && kill -0 $asker 2>/dev/null; do :; done; \
-    for p in /proc/[0-9]*; do read name < $p/comm; [ $name = thimble-node ] && kill -9 ${p#/proc/}; done 2>/dev/null; wait $asker";
+/// Kills the daemon, and the storage service, and not `thimblectl`, which is the same program; then waits for who asked.
+const KILL: &str = "for p in /proc/[0-9]*; do read name < $p/comm; [ $name = thimble-node ] && kill -9 ${p#/proc/}; done \
+    2>/dev/null; wait $asker";
+/// LVM as the host itself calls it.
+const LVM: &str = "LVM_SYSTEM_DIR=/run/thimble/lvm lvm";
+const LVM_SETTINGS: &str = "--config 'devices{use_devicesfile=0 obtain_device_list_from_udev=0 external_device_info_source=none \
+    dir=/dev scan=/dev} activation{udev_sync=0 udev_rules=0 monitoring=0 verify_udev_operations=0} \
+    global{use_lvmpolld=0 locking_dir=/run/thimble/lvm event_activation=0} backup{backup=0 archive=0}'";
 /// Where ext4's superblock says what a file system needs that reads it (Documentation/filesystems/ext4/super.rst).
 const INCOMPAT: u64 = 1024 + 0x60;
 /// Its bit for "the journal is to be read first".
 const RECOVER: u8 = 4;
 
 struct Host {
+    out: PathBuf,
+    disks: Disks,
     machine: Machine,
     port: u16,
     key: PathBuf,
+}
+
+/// An empty qcow2 image of 48 MiB over `base.raw` beside it (docs/interop/qcow2.rst): what is where in it.
+fn qcow2() -> Vec<(u64, Vec<u8>)> {
+    const CLUSTER: u64 = 64 << 10;
+    let backing = b"base.raw";
+    let mut header = b"QFI\xfb\0\0\0\x03".to_vec();
+    header.extend(128_u64.to_be_bytes());
+    header.extend((backing.len() as u32).to_be_bytes());
+    header.extend(16_u32.to_be_bytes());
+    header.extend((48_u64 << 20).to_be_bytes());
+    // No encryption; the first table of one entry, in the fourth cluster; that of reference counts in the second.
+    header.extend([0_u32, 1].map(u32::to_be_bytes).concat());
+    header.extend([3 * CLUSTER, CLUSTER].map(u64::to_be_bytes).concat());
+    header.extend([1_u32, 0].map(u32::to_be_bytes).concat());
+    header.extend([0_u64; 4].map(u64::to_be_bytes).concat());
+    // Counts of 16 bits; the header's length; an extension that says what the file below is, and the end of them.
+    header.extend([4_u32, 104, 0xe279_2aca, 3].map(u32::to_be_bytes).concat());
+    header.extend(b"raw\0\0\0\0\0\0\0\0\0\0\0\0\0");
+    header.extend(backing);
+    vec![
+        (0, header),
+        (CLUSTER, (2 * CLUSTER).to_be_bytes().to_vec()),
+        (2 * CLUSTER, [0, 1].repeat(4)),
+        (4 * CLUSTER, vec![]),
+    ]
 }
 
 impl Host {
     fn boot(directory: &Path) -> Self {
         let (key, public) = ssh::key(directory, "key");
         let out = build(directory, "snapshots", &[("KEY", public.as_str())]);
-        let disks = Disks::new(directory, &[("A", 512, Plug::Virtio), ("B", 256, Plug::Virtio)]);
-        let port = free_port();
+        let all = [("A", 512, Plug::Virtio), ("B", 256, Plug::Virtio), ("C", 256, Plug::Virtio)];
+        let (disks, port) = (Disks::new(directory, &all), free_port());
         let mut machine = disks.boot(&out, &[(port, "host:22")]);
         machine.wait_all(&["^\\[file\\] writer: 10$", "^\\[thin\\] writer: 10$"], BOOT_LIMIT);
         ssh::wait(port);
-        Self { machine, port, key }
+        Self { out, disks, machine, port, key }
+    }
+
+    /// Cuts the power, and boots again.
+    fn cut_power(&mut self) {
+        self.machine.cut_power();
+        self.machine = self.disks.boot(&self.out, &[(self.port, "host:22")]);
+    }
+
+    /// Makes the disk of the guest `cow`, with nothing on it.
+    fn make_qcow2(&self) {
+        let mut commands = "cd /data/images && busybox truncate -s 48M base.raw".to_owned();
+        for (at, bytes) in qcow2() {
+            let text: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
+            commands += &format!(" && busybox truncate -s {at} cow.qcow2 && busybox printf '{text}' >> cow.qcow2");
+        }
+        ssh::said(self.port, &self.key, &commands);
+    }
+
+    /// Kills the daemon in the middle of what is asked of it: as soon as `begun`, or when that is over.
+    fn killed(&self, words: &str, begun: &str) -> String {
+        let wait = format!("while ! {begun} && kill -0 $asker 2>/dev/null; do :; done");
+        let output = ssh::run(self.port, Some(&self.key), &format!("thimblectl {words} & asker=$!; {wait}; {KILL}"));
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned()
+    }
+
+    fn lvm(&self, verb: &str, words: &str) -> String {
+        ssh::said(self.port, &self.key, &format!("{LVM} {verb} {LVM_SETTINGS} {words}"))
     }
 
     fn says(&self, words: &str) -> String {
@@ -130,8 +187,17 @@ fn a_disk_is_kept_as_it_was_and_given_back() {
     let directory = TempDir::new().expect("a temporary directory");
     let mut host = Host::boot(directory.path());
     host.keeps("file");
-    // The other one has shown that it is there.
+    host.keeps("thin");
     host.says("destroy thin");
+    host.make_qcow2();
+    host.begins("cow");
+    host.keeps("cow");
+    // The file of an image is whole with what its VMM has in memory only when the guest has let it write that.
+    host.says("suspend cow");
+    let why = host.is_refused("snapshot-create cow cut");
+    assert!(why.contains("its disk is a qcow2 image, of which its VMM has a part in memory"), "{why}");
+    host.says("resume cow");
+    host.writes("cow");
 
     // On XFS a copy takes no room.
     host.says("shutdown file --wait");
@@ -160,17 +226,17 @@ fn a_disk_is_kept_as_it_was_and_given_back() {
     host.writes("file");
 
     // When the daemon is killed in the middle of it, a snapshot is made or there is none, and the guest goes on.
-    for kill in 1..=KILLS {
-        let commands = format!("thimblectl snapshot-create file kill{kill} & asker=$!; {KILL}");
-        let output = ssh::run(host.port, Some(&host.key), &commands);
-        println!("kill {kill}: {}", String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim());
-        host.machine.wait("^node: guest file adopted", LIMIT);
-        host.writes("file");
-        let whole = host.snapshots("file").len();
-        let files = ssh::said(host.port, &host.key, "ls /data/guests/file");
+    for (guest, disk) in [("file", "/data/guests/file/*"), ("cow", "/data/images/cow*")] {
+        let told = host
+            .killed(&format!("snapshot-create {guest} killed"), &format!("[ -e /run/thimble/guests/{guest}/still ]"));
+        host.machine.wait(&format!("^node: guest {guest} adopted"), LIMIT);
+        host.writes(guest);
+        let whole = host.snapshots(guest).len();
+        let files = ssh::said(host.port, &host.key, &format!("ls {disk}"));
+        println!("killed: {told}\n{files}");
         assert_eq!(files.lines().count(), 1 + whole, "{files}");
-        println!("kill {kill}: {files}");
     }
+    host.says("destroy cow --wait");
     let newest = host.snapshots("file").pop().expect("that of the guest that was suspended at least").0;
     host.says(&format!("shutdown file --wait && thimblectl snapshot-revert file {newest}"));
     host.begins("file");
@@ -189,5 +255,55 @@ fn a_disk_is_kept_as_it_was_and_given_back() {
     assert!(host.is_refused("vol-delete later").contains("guest later has this disk"));
     host.says("destroy later --wait && thimblectl undefine later && thimblectl vol-delete later");
     assert!(!ssh::said(host.port, &host.key, "ls /data/guests").contains("later"));
+    host.ends();
+}
+
+/// Wherever it is cut off that a volume becomes what it was, it is that or what it is, and is never made anew.
+#[test]
+fn a_volume_is_there_whatever_ends_its_revert() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let mut host = Host::boot(directory.path());
+    host.says("destroy file --wait");
+    host.says("snapshot-create thin before");
+    let first = host.writes("thin");
+    let mut last = host.writes("thin");
+    while last < first + 20 {
+        last = host.writes("thin");
+    }
+    host.says("shutdown thin --wait");
+    host.says("snapshot-create thin after");
+
+    // The daemon is killed when the volume has lost its name.
+    let told = host.killed("snapshot-revert thin before", "[ ! -e /dev/vg/thin ]");
+    println!("killed: {told}");
+    let began = host.begins("thin");
+    assert!(began < first + 10, "{began}, kept before {first}");
+    let names = host.lvm("lvs", "--noheadings -o lv_name vg");
+    let mut names: Vec<&str> = names.split_whitespace().collect();
+    names.sort_unstable();
+    assert_eq!(names, ["pool", "thin", "thin+after.off", "thin+before.frozen"]);
+    host.says("destroy thin --wait");
+
+    // The power is cut there.
+    host.lvm("lvcreate", "-y --type=thin --setactivationskip=n --name=thin+new vg/thin+after.off");
+    host.lvm("lvrename", "vg thin thin+old");
+    host.cut_power();
+    let renamed = host.machine.wait("^storage: rename the volume vg/thin", BOOT_LIMIT);
+    assert_eq!(renamed, "storage: rename the volume vg/thin+new to thin");
+    host.machine.wait("^storage: remove the volume vg/thin\\+old$", BOOT_LIMIT);
+    let line = host.machine.wait("^\\[thin\\] writer: begins after [0-9]+$", BOOT_LIMIT);
+    let began: u64 = line.rsplit(' ').next().and_then(|word| word.parse().ok()).expect("a number");
+    println!("kept after {first}, written to {last}, begins after {began}");
+    assert!(began >= last);
+    host.writes("thin");
+    assert!(!host.machine.seen().iter().any(|line| line.starts_with("storage: make the volume")));
+    ssh::wait(host.port);
+    assert_eq!(host.snapshots("thin").len(), 2);
+
+    // Before that, it is what it is; and nobody has a use for what it was to be.
+    host.says("shutdown thin --wait");
+    host.lvm("lvcreate", "-y --type=thin --setactivationskip=n --name=thin+new vg/thin+before.frozen");
+    assert!(host.says("snapshot-create thin third").contains("made, of a guest that is off"));
+    assert!(host.begins("thin") >= last);
     host.ends();
 }

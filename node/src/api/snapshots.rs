@@ -1,6 +1,5 @@
 //! Snapshots of guests' disks: made while the guest is off, or while it runs and stands still for a moment.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,19 +8,17 @@ use thimble_spec::api::audit::Who;
 use thimble_spec::api::guest::State as GuestState;
 use thimble_spec::api::snapshot::{Moment, Snapshot, Snapshots};
 use thimble_spec::api::task::{Job, Make, State, Task};
-use thimble_spec::appliance::{DiskSource, Guest};
 use thimble_spec::names::check_name;
-use thimble_spec::vmm::CONTROL_FILE;
+use thimble_spec::vmm::{CONTROL_FILE, DiskFormat};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::Api;
 use super::call::Refusal;
-use crate::copy::Part;
 use crate::freeze::Freeze;
 use crate::life::{Entry, Life, Loan, Wish};
 use crate::plan::Place;
-use crate::snapshots;
+use crate::snapshots::{Disk, Part};
 use crate::tasks::Begun;
 
 /// How long a guest may stand still while its disk is copied.
@@ -36,20 +33,19 @@ impl Api {
     /// There is no such guest, or none can be made of its disk.
     pub async fn snapshots(&self, guest: &str) -> Result<Snapshots, Refusal> {
         let entry = self.guest(guest)?;
-        is_ours(&entry.guest())?;
-        let (disks, guest) = (self.book.disks.clone(), guest.to_owned());
-        let listed = spawn_blocking(move || snapshots::list(&disks, &guest)).await;
-        Ok(Snapshots { snapshots: listed.map_err(|error| Refusal::broken(error.to_string()))? })
+        let disk = self.disk_of(&entry)?;
+        let snapshots = work(move || disk.list()).await.map_err(|error| Refusal::broken(format!("{error:#}")))?;
+        Ok(Snapshots { snapshots })
     }
 
     /// Begins to make one. It goes on, whether or not somebody waits for it.
     ///
     /// # Errors
-    /// There is one of this name; the guest has no disk that the node made; it is about to start or to end.
+    /// There is one of this name; none is made of the guest's disk; it is about to start or to end.
     pub async fn take_snapshot(self: &Arc<Self>, guest: &str, name: &str, who: &Who) -> Result<Task, Refusal> {
         check_name(name).map_err(|error| Refusal::wrong(format!("snapshot: {error}")))?;
         let entry = self.guest(guest)?;
-        is_ours(&entry.guest())?;
+        let disk = self.disk_of(&entry)?;
         let (loan, runs) = entry.share_disk().await.map_err(Refusal::conflict)?;
         let there = self.snapshots(guest).await?.snapshots;
         if there.iter().any(|other| other.name == name) {
@@ -62,7 +58,8 @@ impl Api {
         }
         let begun = self.begin_on(guest, Make::SnapshotCreate)?;
         let task = begun.task();
-        let taking = Taking { entry, disks: self.book.disks.clone(), name: name.to_owned(), begun: begun.clone() };
+        let qcow2 = entry.guest().disk.as_ref().is_some_and(|disk| disk.format == DiskFormat::Qcow2);
+        let taking = Taking { entry, disk, frozen_only: qcow2, name: name.to_owned(), begun: begun.clone() };
         let (api, who) = (Arc::clone(self), who.clone());
         tokio::spawn(async move {
             let taken = match runs {
@@ -84,13 +81,11 @@ impl Api {
         let loan = entry.borrow_disk().await.map_err(Refusal::conflict)?;
         self.snapshot(guest, name).await?;
         let begun = self.begin_on(guest, Make::SnapshotRevert)?;
-        let (task, disks, name) = (begun.task(), self.book.disks.clone(), name.to_owned());
+        let (task, disk, name) = (begun.task(), self.disk_of(&entry)?, name.to_owned());
         let (api, who) = (Arc::clone(self), who.clone());
         tokio::spawn(async move {
-            let (guest, snapshot, own) = (entry.name.to_string(), name.clone(), begun.clone());
-            let copied =
-                spawn_blocking(move || snapshots::revert(&disks, &guest, &snapshot, &|share| own.copies(share)));
-            let reverted = copied.await.map_err(anyhow::Error::from).and_then(|done| done);
+            let (snapshot, own) = (name.clone(), begun.clone());
+            let reverted = work(move || disk.revert(&snapshot, &|share| own.copies(share))).await;
             let done = format!("its disk is that of snapshot {name}");
             api.ended(&begun, &entry.name, &who, reverted.map(|()| (done, "done".to_owned())), loan);
         });
@@ -104,9 +99,8 @@ impl Api {
     pub async fn delete_snapshot(&self, guest: &str, name: &str, who: &Who) -> Result<Snapshot, Refusal> {
         let _turn = self.changes.lock().await;
         let found = self.snapshot(guest, name).await?;
-        let (disks, of, snapshot) = (self.book.disks.clone(), guest.to_owned(), name.to_owned());
-        let removed = spawn_blocking(move || snapshots::remove(&disks, &of, &snapshot)).await;
-        let removed = removed.map_err(anyhow::Error::from).and_then(|done| done);
+        let (disk, snapshot) = (self.disk_of(&self.guest(guest)?)?, name.to_owned());
+        let removed = work(move || disk.remove(&snapshot)).await;
         removed.map_err(|error| Refusal::broken(format!("{error:#}")))?;
         self.audited(who, guest, &format!("snapshot {name} is deleted"));
         Ok(found)
@@ -116,6 +110,10 @@ impl Api {
         let found = self.snapshots(guest).await?.snapshots.into_iter().find(|other| other.name == name);
         let none = || format!("guest {guest} has no snapshot of that name: thimblectl snapshot-list {guest}");
         found.ok_or_else(|| Refusal::missing(&none()))
+    }
+
+    fn disk_of(&self, entry: &Entry) -> Result<Disk, Refusal> {
+        Disk::of(&self.book, &entry.guest()).map_err(Refusal::conflict)
     }
 
     fn begin_on(&self, guest: &str, what: Make) -> Result<Begun, Refusal> {
@@ -139,7 +137,9 @@ impl Api {
 /// A snapshot that is being made.
 struct Taking {
     entry: Entry,
-    disks: PathBuf,
+    disk: Disk,
+    /// What is in the file is whole only when the guest has flushed it, and writes nothing.
+    frozen_only: bool,
     name: String,
     begun: Begun,
 }
@@ -147,26 +147,29 @@ struct Taking {
 impl Taking {
     async fn of_one_that_is_off(&self) -> Result<String> {
         let begun = self.begun.clone();
-        let part = self.copy(Moment::Off, move |share| begun.copies(share)).await?;
+        let part = fill(self.prepared().await?, Moment::Off, move |share| begun.copies(share)).await?;
         self.finish(part).await?;
         Ok("made, of a guest that is off".to_owned())
     }
 
     /// Frozen, if it can be; then still, and copied; then it goes on, and only then is it waited for the disk below.
     async fn of_one_that_runs(&self, before: &Life) -> Result<String> {
+        let part = self.prepared().await?;
         let socket = Place::of(&self.entry.name).file(CONTROL_FILE);
         self.begun.progress("freezing its file system");
         let freeze = Freeze::ask(&socket).await;
         let began = Instant::now();
-        let copied = self.while_still(&freeze).await;
+        let filled = self.while_still(part, &freeze).await;
         // Asked for in any case: what was asked before may come about late.
         let went = self.entry.order(Wish::GoOn).await;
         let still = began.elapsed().as_secs_f64();
         freeze.thaw().await;
-        let (part, fault) = copied?;
+        let (part, fault) = filled?;
         let now = self.entry.life.borrow().clone();
         // Killed, it has stood still for good.
         if now.starts != before.starts || (went.is_err() && now.state != GuestState::Off) {
+            // Taken away by one who may wait for it.
+            work(move || Ok(drop(part))).await?;
             bail!("the guest went on while its disk was copied: try again");
         }
         self.finish(part).await?;
@@ -178,11 +181,20 @@ impl Taking {
         })
     }
 
-    async fn while_still(&self, freeze: &Freeze) -> Result<(Part, Option<String>)> {
+    async fn while_still(&self, part: Part, freeze: &Freeze) -> Result<(Part, Option<String>)> {
         self.entry.order(Wish::Still).await.map_err(anyhow::Error::msg)?;
+        if let Some(fault) = freeze.fault()
+            && self.frozen_only
+        {
+            bail!(
+                "its disk is a qcow2 image, of which its VMM has a part in memory: it is kept with the guest's file system \
+                 frozen, which it was not, for {fault}, or when the guest is off: thimblectl shutdown {} --wait",
+                self.entry.name
+            );
+        }
         let (fault, begun, end) = (freeze.fault(), self.begun.clone(), Instant::now() + STILL_LIMIT);
         let moment = if fault.is_none() { Moment::Frozen } else { Moment::Crash };
-        let part = self.copy(moment, move |share| Instant::now() < end && begun.copies(share)).await;
+        let part = fill(part, moment, move |share| Instant::now() < end && begun.copies(share)).await;
         ensure!(
             part.is_ok() || Instant::now() < end,
             "copying its disk takes more than the {} s for which a guest that runs may stand still: thimblectl shutdown {} \
@@ -193,15 +205,28 @@ impl Taking {
         Ok((part?, fault))
     }
 
-    async fn copy(&self, moment: Moment, goes_on: impl Fn(u64) -> bool + Send + 'static) -> Result<Part> {
-        let (disks, guest, name) = (self.disks.clone(), self.entry.name.to_string(), self.name.clone());
-        spawn_blocking(move || snapshots::copy(&disks, &guest, &name, moment, &goes_on)).await?
+    async fn prepared(&self) -> Result<Part> {
+        let (disk, name, begun) = (self.disk.clone(), self.name.clone(), self.begun.clone());
+        work(move || disk.prepare(&name, &|| begun.goes_on())).await
     }
 
     async fn finish(&self, part: Part) -> Result<()> {
-        ensure!(self.begun.goes_on(), "given up");
-        spawn_blocking(|| part.finish()).await?
+        let begun = self.begun.clone();
+        work(move || {
+            ensure!(begun.goes_on(), "given up");
+            part.finish()
+        })
+        .await
     }
+}
+
+async fn fill(mut part: Part, moment: Moment, goes_on: impl Fn(u64) -> bool + Send + 'static) -> Result<Part> {
+    work(move || part.fill(moment, &goes_on).map(|()| part)).await
+}
+
+/// What waits for disks, or for LVM.
+async fn work<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    spawn_blocking(work).await?
 }
 
 impl Begun {
@@ -209,18 +234,6 @@ impl Begun {
     fn copies(&self, share: u64) -> bool {
         self.progress(&format!("copying, {share} %"));
         self.goes_on()
-    }
-}
-
-/// Whether a guest has a disk of which snapshots are made.
-fn is_ours(guest: &Guest) -> Result<(), Refusal> {
-    let name = &guest.name;
-    match guest.disk.as_ref().map(|disk| &disk.source) {
-        Some(DiskSource::Size(_)) => Ok(()),
-        Some(DiskSource::Device(path) | DiskSource::File(path)) => Err(Refusal::conflict(format!(
-            "the disk of guest {name} is {path}, which the node did not make: make snapshots where it is kept"
-        ))),
-        None => Err(Refusal::conflict(format!("guest {name} has no disk"))),
     }
 }
 

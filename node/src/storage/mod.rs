@@ -7,12 +7,14 @@
 //! | `watch` | what the kernel says of disks and arrays |
 //! | `exports` | exports of NFS servers |
 //! | `show` | what people are told |
+//! | `turn` | one turn of somebody else at it |
 //! | `wait` | guests whose disk is on it |
 
 mod exports;
 mod keep;
 mod show;
 mod system;
+mod turn;
 pub mod wait;
 mod watch;
 
@@ -28,6 +30,7 @@ use thimble_storage::{end, repair};
 
 use crate::cli::Options;
 use crate::say;
+pub use turn::{Turn, clear_up};
 
 /// What is asked, as the command line has it.
 #[derive(Clone, Debug, PartialEq, Eq)]

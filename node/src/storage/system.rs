@@ -67,11 +67,19 @@ pub fn note(text: &str) {
 /// # Errors
 /// It cannot be made.
 pub fn lock() -> Result<File> {
+    let file = lock_file()?;
+    file.lock().context("locking the host's storage")?;
+    Ok(file)
+}
+
+/// The file that is locked.
+///
+/// # Errors
+/// It cannot be made.
+pub fn lock_file() -> Result<File> {
     fs::create_dir_all(RUN_DIR).with_context(|| format!("making {RUN_DIR}"))?;
     let path = Path::new(RUN_DIR).join("storage.lock");
-    let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
-    file.lock().with_context(|| format!("locking {}", path.display()))?;
-    Ok(file)
+    File::create(&path).with_context(|| format!("making {}", path.display()))
 }
 
 /// Makes the storage what is declared, as far as it can be. `settled` is what programs are told meanwhile; afterwards it is.
@@ -81,6 +89,14 @@ pub fn lock() -> Result<File> {
 /// The host cannot be looked at.
 pub fn apply(storage: &Storage, settled: bool, each_look: &mut dyn FnMut()) -> Result<Outcome> {
     let _lock = lock()?;
+    apply_in_turn(storage, settled, each_look)
+}
+
+/// The same, of somebody who has locked it.
+///
+/// # Errors
+/// The host cannot be looked at.
+pub fn apply_in_turn(storage: &Storage, settled: bool, each_look: &mut dyn FnMut()) -> Result<Outcome> {
     let outcome = apply::apply(storage, &mut Host { storage, settled, each_look }, SETTLE)?;
     let path = Path::new(STORAGE_STATE);
     State { settled: true, ..State::read(path) }.write(path)?;

@@ -16,7 +16,8 @@ pub struct Snapshot {
     pub moment: Moment,
     /// How large the disk was, in bytes.
     pub size: u64,
-    /// What it takes of the host's storage, in bytes, where that is its own.
+    /// What it takes of the host's storage, in bytes, what it shares with the disk included; none of a thin volume, whose pool
+    /// knows what they take together.
     pub allocated: Option<u64>,
 }
 

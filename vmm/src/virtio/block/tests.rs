@@ -365,7 +365,7 @@ fn a_disk_belongs_to_one_guest() {
 
 #[test]
 fn a_qcow2_image_is_a_disk() {
-    let (description, _directory) = description(DiskFormat::Qcow2);
+    let (description, directory) = description(DiskFormat::Qcow2);
     let device = Block::open(&description, 0).unwrap();
     let handle = device.handle();
     let mut driver = Driver::new(device);
@@ -386,8 +386,17 @@ fn a_qcow2_image_is_a_disk() {
     driver.put(BUFFER, &[5; 512]);
     assert_eq!(request(&mut driver, 1, 2047, &[(BUFFER, 512, 0)]), (S_OK, 1));
     assert_eq!(request(&mut driver, 4, 0, &[]), (S_OK, 1));
+    // So it is in a copy of the file that somebody makes meanwhile.
+    let copy = Disk { path: directory.path().join("copy"), ..description.clone() };
+    std::fs::copy(&description.path, &copy.path).unwrap();
     drop(driver);
     drop(handle);
+    let mut copied = Driver::new(Block::open(&copy, 0).unwrap());
+    copied.start(0);
+    for (sector, byte) in [(2047, 5), (3, 7), (2, 0)] {
+        assert_eq!(request(&mut copied, 0, sector, &[(BUFFER, 512, WRITE)]), (S_OK, 513));
+        assert_eq!(copied.bytes(BUFFER, 512), [byte; 512], "{sector}");
+    }
     let mut driver = Driver::new(Block::open(&description, 0).unwrap());
     driver.start(0);
     for (sector, byte) in [(2047, 5), (3, 7), (2, 0)] {
