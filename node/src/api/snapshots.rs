@@ -169,7 +169,11 @@ impl Taking {
         // Killed, it has stood still for good.
         if now.starts != before.starts || (went.is_err() && now.state != GuestState::Off) {
             // Taken away by one who may wait for it.
-            work(move || Ok(drop(part))).await?;
+            work(move || {
+                drop(part);
+                Ok(())
+            })
+            .await?;
             bail!("the guest went on while its disk was copied: try again");
         }
         self.finish(part).await?;

@@ -16,7 +16,7 @@ use crate::copy::{BLOCK, DISK, PART, Part};
 
 /// What their files' names end with.
 const KIND: &str = ".snapshot";
-/// What a named file is about to be, between its name and the ends of a snapshot's that is not whole.
+/// What a disk is about to be, between what names begin with and the ends of a snapshot's that is not whole.
 const REVERT: &str = "revert";
 /// The beginning of a qcow2 image: what it is, and where the size of the disk in it is (docs/interop/qcow2.rst).
 const QCOW2: (&[u8], usize) = (b"QFI\xfb", 24);
@@ -100,12 +100,8 @@ impl Files {
     pub fn revert(&self, name: &str, goes_on: &dyn Fn(u64) -> bool) -> Result<()> {
         let path = self.find(name)?;
         let from = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
-        let part = if self.prefix.is_empty() {
-            Part::begin(self.disk.clone())?
-        } else {
-            // Beside what is somebody else's, its name is one that nobody else gives.
-            Part::begin_as(self.disk.clone(), self.beside(&format!("{REVERT}{KIND}{PART}")))?
-        };
+        // By a name that nobody else gives.
+        let part = Part::begin_as(self.disk.clone(), self.beside(&format!("{REVERT}{KIND}{PART}")))?;
         part.fill(&from, goes_on).and_then(|()| part.finish()).with_context(|| format!("copying {}", path.display()))
     }
 
@@ -126,7 +122,7 @@ impl Files {
         self.files().into_iter().try_for_each(|(path, _)| fs::remove_file(path))
     }
 
-    /// Takes away what a daemon that was killed has left half made.
+    /// Takes away what was left half made: nobody else makes anything of the disk.
     pub fn clear_up(&self) {
         for entry in fs::read_dir(self.directory()).into_iter().flatten().flatten() {
             let name = entry.file_name();

@@ -73,7 +73,11 @@ impl Disk {
     /// There is no room; somebody else changes the host's storage; it was given up.
     pub fn prepare(&self, name: &str, goes_on: &dyn Fn() -> bool) -> Result<Part> {
         match self {
-            Self::File(files) => Ok(Part::File(files.clone(), name.to_owned(), None)),
+            Self::File(files) => {
+                // The file system may not have been there yet when the daemon started.
+                files.clear_up();
+                Ok(Part::File(files.clone(), name.to_owned(), None))
+            }
             Self::Volume(volume) => Ok(Part::Volume(volume.prepare(name, goes_on)?)),
         }
     }
@@ -84,7 +88,10 @@ impl Disk {
     /// There is no room; it was given up. The disk is as it is now then.
     pub fn revert(&self, name: &str, goes_on: &dyn Fn(u64) -> bool) -> Result<()> {
         match self {
-            Self::File(files) => files.revert(name, goes_on),
+            Self::File(files) => {
+                files.clear_up();
+                files.revert(name, goes_on)
+            }
             Self::Volume(volume) => volume.revert(name, &|| goes_on(0)),
         }
     }
