@@ -136,7 +136,7 @@ fn parameter(name: &str) -> Value {
         "name" | "snapshot" | "guest" | "of" => json!({ "type": "string", "pattern": NAME }),
         "id" => json!({ "type": "string", "pattern": "^[!-.0-~]{1,64}$" }),
         "after" => json!({ "type": "string" }),
-        "force" => json!({ "type": "boolean" }),
+        "force" | "write" => json!({ "type": "boolean" }),
         "size" => json!({ "$ref": "#/components/schemas/ByteSize" }),
         "from" | "wait_s" => json!({ "type": "integer", "minimum": 0 }),
         other => panic!("{other}: nobody has said here what it looks like"),
