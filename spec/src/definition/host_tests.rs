@@ -83,7 +83,7 @@ after = ["collect"]
     assert_eq!((collect.restart, collect.ready.clone()), (Restart::OnFailure, Some(Ready::Port(9100))));
     assert_eq!((report.kind, report.restart, report.user.clone()), (ServiceKind::Once, Restart::Always, None));
     let features: Vec<&str> = feature::wanted(&appliance).collect();
-    assert_eq!(features, ["collect", "ntp", "shell", "ssh", "watchdog"]);
+    assert_eq!(features, ["collect", "ntp", "shell", "ssh", "terminal", "watchdog"]);
     let json = serde_json::to_vec(&appliance).unwrap();
     assert_eq!(serde_json::from_slice::<crate::appliance::Appliance>(&json).unwrap(), appliance);
 }
