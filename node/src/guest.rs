@@ -33,6 +33,7 @@ use crate::definitions::Defined;
 use crate::launch::{self, Start};
 use crate::life::{Order, Post, Wish};
 use crate::objects::Objects;
+use crate::overcommit::Limits;
 use crate::plan::{self, Place};
 use crate::policy::{Next, Policy};
 use crate::readiness::Signs;
@@ -73,6 +74,8 @@ pub struct Host {
     pub storage: Arc<Storage>,
     /// What the guests share.
     pub objects: Objects,
+    /// What they may have together.
+    pub limits: Limits,
     /// By which PID 1 knows that they are ready.
     pub signs: Signs,
     /// Whether the guests' consoles are copied to the host's.
@@ -155,6 +158,14 @@ impl Keeper {
         if *self.stopping.borrow() {
             return false;
         }
+        let _claim = match self.host.limits.take(&self.guest, self.runs()) {
+            Ok(claim) => claim,
+            Err(sentence) => {
+                say::error(&format!("guest {} is not started: {sentence}", self.guest.name));
+                self.post.is(State::Off, &sentence);
+                return false;
+            }
+        };
         let began = Instant::now();
         let exit = match self.live().await {
             Ok(exit) => exit,

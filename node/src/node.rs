@@ -57,7 +57,8 @@ pub async fn run(appliance: &Path) -> Result<()> {
     let signs = Signs::of(of_image);
     signs.look();
     let objects = Objects::open(&cmdline);
-    let host = Host { network, storage: Arc::new(appliance.storage.clone()), objects, signs, copy_console };
+    let (storage, limits) = (Arc::new(appliance.storage.clone()), overcommit::Limits::of(&appliance));
+    let host = Host { network, storage, objects, limits, signs, copy_console };
     let (api, mut posts) = Api::of(book, defined, audit::Log::open());
     let mut keepers = JoinSet::new();
     let keep = |post| Keeper::new(post, host.clone(), stopping.clone()).keep();

@@ -85,7 +85,7 @@ impl Check<'_> {
         if let Some(node) = self.beside.appliance.node_memory {
             let beside = self.beside.others.iter().filter(|other| guest.autostart && other.autostart);
             let before = beside.fold(0u64, |sum, other| sum.saturating_add(other.memory.bytes()));
-            self.expect(rules::fits(guest.memory, before, node), "memory");
+            self.expect(rules::fits(guest.memory, before, node, self.beside.appliance.overcommit), "memory");
         }
         if let Some(balloon) = guest.balloon {
             let target = ByteSize(u64::from(balloon.target_mib) * MIB);

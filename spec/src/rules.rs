@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use crate::appliance::{Guest, Network};
+use crate::appliance::{Guest, Network, Overcommit};
 use crate::ip::IpNet;
 use crate::names::{Ipv4Net, check_name};
 use crate::parameters::Parameters;
@@ -57,6 +57,8 @@ const SSH_KEYS: [&str; 7] = [
 const SSH_KEY_MAX: usize = 4096;
 /// The longest word that names an identity: a UUID has 36 characters.
 const IDENTITY_MAX: usize = 64;
+/// The most that guests may have together, in percent.
+const OVERCOMMIT_MAX: u32 = 10_000;
 /// The longest that a host waits before it starts a guest, in seconds.
 const START_DELAY_MAX_S: u16 = 3600;
 
@@ -118,13 +120,26 @@ pub fn memory(size: ByteSize, pages: Pages) -> Rule {
 
 /// Guests that start by themselves must fit beside the host; each of the others must fit alone. `before` is what those that
 /// start by themselves take already.
-pub fn fits(memory: ByteSize, before: u64, node: ByteSize) -> Rule {
-    let room = node.bytes().saturating_sub(HOST_MEMORY.bytes());
-    holds(before.saturating_add(memory.bytes()) <= room, || {
+pub fn fits(memory: ByteSize, before: u64, node: ByteSize, overcommit: Overcommit) -> Rule {
+    holds(before.saturating_add(memory.bytes()) <= room(node, overcommit), || {
         let beside =
             if before > 0 { format!(" after {} of guests before it", ByteSize(before)) } else { String::new() };
-        format!("{memory} does not fit{beside}: the node has {node}, of which the host keeps {HOST_MEMORY}")
+        let more = overcommit
+            .memory_percent
+            .map_or_else(String::new, |percent| format!(", and guests {percent} % of the rest"));
+        format!("{memory} does not fit{beside}: the node has {node}, of which the host keeps {HOST_MEMORY}{more}")
     })
+}
+
+/// Bytes that a node's guests may have together.
+pub fn room(node: ByteSize, overcommit: Overcommit) -> u64 {
+    let rest = node.bytes().saturating_sub(HOST_MEMORY.bytes());
+    u64::try_from(u128::from(rest) * u128::from(overcommit.memory_percent.unwrap_or(100)) / 100).unwrap_or(u64::MAX)
+}
+
+/// How much guests may have together, in percent.
+pub fn overcommit(percent: u32) -> Rule {
+    holds((1..=OVERCOMMIT_MAX).contains(&percent), || format!("use 1 to {OVERCOMMIT_MAX} percent"))
 }
 
 /// What a balloon takes from the start.

@@ -14,7 +14,7 @@ pub fn name(number: u32) -> String {
 }
 
 /// Builds a host for them, which starts the first so many by itself and lets root in with a key; gives its artefacts. The last
-/// guest is not started again when it fails.
+/// guest is not started again when it fails; and there is one, `late`, that is more than may run.
 ///
 /// # Panics
 /// It is refused.
@@ -37,5 +37,8 @@ pub fn build(directory: &Path, public: &str, autostart: u32) -> PathBuf {
         ("address = \"dhcp\"", "address = \"10.1.1.2/24\"\ngateway = \"10.1.1.1\""),
         ("memory = \"768MiB\"", "memory = \"2GiB\""),
     ]);
-    definition.and(&guests).build(directory, ["--format", "netboot"])
+    // As many vCPUs as they have, on the two processors of a machine of `thimble run`; one more has no place.
+    let limit = format!("[node.overcommit]\nvcpus-percent = {}\n", GUESTS * 100 / 2);
+    let late = "[[guest]]\nname = \"late\"\nimage = \"page\"\nmemory = \"40MiB\"\nautostart = false\n";
+    definition.and(&guests).and(late).and(&limit).build(directory, ["--format", "netboot"])
 }

@@ -36,6 +36,10 @@ fn twenty_guests_of_one_host_all_answer() {
     let again =
         machine.seen().iter().filter(|line| line.ends_with(" running") && line.starts_with("thimble: guest")).count();
     assert_eq!(again, GUESTS as usize);
+    // One more than may run is not started, and says why.
+    let output = ssh::run(port, Some(&key), "thimblectl start late --wait");
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && why.contains("21 vCPUs, and [node.overcommit] allows 20"), "{output:?}");
     // When the processes of the last two are killed, one is started again, and one is not to be.
     let [again, never] = [GUESTS - 1, GUESTS].map(name);
     let kill = format!(
@@ -48,6 +52,8 @@ fn twenty_guests_of_one_host_all_answer() {
     let state = ssh::said(port, &key, &format!("thimblectl domstate --reason {never}"));
     assert!(state.starts_with("shut off") || state.starts_with("off"), "{state}");
     println!("{never}: {state}");
+    // Its place is free.
+    ssh::said(port, &key, "thimblectl start late --wait");
     ssh::run(port, Some(&key), "thimble-node power off");
     assert!(machine.end(START_LIMIT).success());
 }

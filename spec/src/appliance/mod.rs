@@ -34,6 +34,9 @@ pub struct Appliance {
     pub budget: ByteSize,
     /// Memory of the machine, where the definition says it.
     pub node_memory: Option<ByteSize>,
+    /// What its guests may have together.
+    #[serde(default, skip_serializing_if = "Overcommit::is_empty")]
+    pub overcommit: Overcommit,
     /// The host's kernel.
     pub host_kernel: HostKernel,
     /// The guests' kernel.
@@ -53,6 +56,21 @@ pub struct Appliance {
     pub host: HostSettings,
     /// Guests, in the order of the file.
     pub guests: Vec<Guest>,
+}
+
+/// What guests that run at the same time may have together, in percent of what the host has for them; none is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overcommit {
+    /// Of its memory.
+    pub memory_percent: Option<u32>,
+    /// Of its processors.
+    pub vcpus_percent: Option<u32>,
+}
+
+impl Overcommit {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How a running appliance is replaced by a newer one.

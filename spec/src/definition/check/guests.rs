@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::super::source;
 use super::parameters::Told;
 use super::{Checker, Devices, Once, User};
-use crate::appliance::{BridgeMode, Guest, GuestNetwork, Network, Plug};
+use crate::appliance::{BridgeMode, Guest, GuestNetwork, Network, Overcommit, Plug};
 use crate::ip::IpNet;
 use crate::names::{Mac, check_name};
 use crate::rules;
@@ -212,13 +212,32 @@ impl Checker<'_> {
         plug
     }
 
+    /// How much guests may have together.
+    pub(super) fn overcommit(&mut self, overcommit: source::Overcommit) -> Overcommit {
+        let mut checked = |percent: Option<Spanned<u32>>, key: &str| {
+            let percent = percent?;
+            self.expect(rules::overcommit(*percent.get_ref()), percent.span(), &format!("node.overcommit.{key}"));
+            Some(percent.into_inner())
+        };
+        Overcommit {
+            memory_percent: checked(overcommit.memory_percent, "memory-percent"),
+            vcpus_percent: checked(overcommit.vcpus_percent, "vcpus-percent"),
+        }
+    }
+
     /// Guests that start by themselves must fit beside the host; each of the others must fit alone.
-    pub(super) fn memory(&mut self, node: &Spanned<ByteSize>, guests: &[(Guest, Range<usize>)]) {
+    pub(super) fn memory(
+        &mut self,
+        node: &Spanned<ByteSize>,
+        overcommit: Overcommit,
+        guests: &[(Guest, Range<usize>)],
+    ) {
         let node = *node.get_ref();
         let mut used = 0u64;
         for (index, (guest, place)) in guests.iter().enumerate() {
             let before = if guest.autostart { used } else { 0 };
-            self.expect(rules::fits(guest.memory, before, node), place.clone(), &format!("guest[{index}].memory"));
+            let fits = rules::fits(guest.memory, before, node, overcommit);
+            self.expect(fits, place.clone(), &format!("guest[{index}].memory"));
             if guest.autostart {
                 used = before.saturating_add(guest.memory.bytes());
             }

@@ -131,8 +131,9 @@ impl Checker<'_> {
         let mut devices = Devices::new(&source.storage);
         let storage = self.storage(source.storage, &mut devices);
         let guests = self.guests(name.get_ref(), source.guest, &network, &mut devices);
+        let overcommit = self.overcommit(source.node.overcommit);
         if let Some(memory) = &source.node.memory {
-            self.memory(memory, &guests);
+            self.memory(memory, overcommit, &guests);
         }
         let guests: Vec<_> = guests.into_iter().map(|(guest, _)| guest).collect();
         self.port_vlans(&mut network, &unfiltered, &guests);
@@ -151,6 +152,7 @@ impl Checker<'_> {
             name: name.into_inner(),
             budget,
             node_memory: source.node.memory.map(Spanned::into_inner),
+            overcommit,
             host_kernel,
             guest_kernel,
             network,

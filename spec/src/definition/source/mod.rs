@@ -95,6 +95,18 @@ pub(in crate::definition) struct SecureBoot {
 pub(in crate::definition) struct Node {
     #[serde(default)]
     pub memory: Option<Spanned<ByteSize>>,
+    #[serde(default)]
+    pub overcommit: Overcommit,
+}
+
+/// In percent; a hundred is what the host has.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(in crate::definition) struct Overcommit {
+    #[serde(default)]
+    pub memory_percent: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub vcpus_percent: Option<Spanned<u32>>,
 }
 
 #[derive(Debug, Deserialize)]

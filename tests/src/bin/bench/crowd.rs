@@ -10,6 +10,10 @@ use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, ssh};
 const LIMIT: Duration = Duration::from_secs(300);
 /// How long the host is left alone before it is asked.
 const REST: Duration = Duration::from_secs(3);
+/// How long the daemon is watched.
+const IDLE: Duration = Duration::from_secs(60);
+/// Ticks of a second (`USER_HZ`).
+const TICKS: f64 = 100.0;
 
 /// The memory that the host has left, before and after its second, tenth and twentieth guest.
 pub fn marginal() -> Result<()> {
@@ -38,7 +42,27 @@ pub fn marginal() -> Result<()> {
     }
     let all = first - available(port, &key)?;
     println!("  guests 2 to {GUESTS}: {all:.1}, {:.1} each", all / f64::from(GUESTS - 1));
+    let (_, ticks) = daemon(port, &key)?;
+    std::thread::sleep(IDLE);
+    let (pss, later) = daemon(port, &key)?;
+    let share = (later - ticks) / TICKS / IDLE.as_secs_f64() * 100.0;
+    println!(
+        "  the daemon, idle beside {GUESTS}: {pss:.1} MiB of proportional set size, {share:.2} % of a processor (emulated)"
+    );
     Ok(())
+}
+
+/// The daemon's proportional set size in MiB, and what it has had of processors, in ticks (proc(5)).
+fn daemon(port: u16, key: &Path) -> Result<(f64, f64)> {
+    let command = "for p in /proc/[0-9]*; do read name < $p/comm; [ $name = thimble-node ] && cat $p/smaps_rollup $p/stat; done \
+                   2>/dev/null; true";
+    let text = ssh::said(port, key, command);
+    let pss = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("there is a daemon")?;
+    let kib: f64 = pss.trim().trim_end_matches(" kB").parse()?;
+    let stat = text.lines().find_map(|line| line.split_once("(thimble-node) ")).context("it has counts")?.1;
+    // The first behind the name is the third of all; 14 and 15 are those of the program and of the kernel for it.
+    let ticks: Result<Vec<f64>, _> = stat.split(' ').skip(11).take(2).map(str::parse).collect();
+    Ok((kib / 1024.0, ticks?.iter().sum()))
 }
 
 /// What the host's kernel could give to somebody else, in MiB.
