@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use thimble_spec::api::identity::PORT;
 use thimble_spec::slot::Slot;
 use thimble_tests::update::{Workshop, check_disk, manifest_of};
-use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, get};
+use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, get, thimble};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const READY: &str = "^thimble: guest web1 ready";
@@ -51,7 +52,8 @@ fn a_release_that_works_stays_and_one_that_does_not_goes_and_nothing_else_is_tak
     let build =
         |name: &str, changes: &[(&str, &str)], key: &str, more: &[&str]| workshop.build(name, changes, key, more);
     // Given a node, a release with more modules for it,
-    let one = build("one", &[], "node.key", &[]);
+    let api = ("[[guest]]", "[api]\nnames = [\"127.0.0.1\"]\n\n[[guest]]");
+    let one = build("one", &[api], "node.key", &[]);
     let more_modules = ("hardware = [\"virtio\"]", "hardware = [\"virtio\", \"usb\"]");
     let two = build("two", &[more_modules], "node.key", &[]);
     // one of those with another initramfs for guests and nothing else new,
@@ -73,7 +75,7 @@ fn a_release_that_works_stays_and_one_that_does_not_goes_and_nothing_else_is_tak
     let unsigned = file(&workshop, "unsigned", &unsigned);
 
     let disk = workshop.path("disk.img");
-    let port = free_port();
+    let (port, asked) = (free_port(), free_port());
     let attached = [
         &two.join("thimble.update"),
         &guests.join("thimble.update"),
@@ -83,7 +85,8 @@ fn a_release_that_works_stays_and_one_that_does_not_goes_and_nothing_else_is_tak
         &half,
         &unsigned,
     ];
-    let mut machine = boot(&one, &disk, &[(port, "web1:80")], &attached.map(PathBuf::as_path));
+    let mut machine =
+        boot(&one, &disk, &[(port, "web1:80"), (asked, &format!("host:{PORT}"))], &attached.map(PathBuf::as_path));
     machine.wait(READY, BOOT_LIMIT);
     assert_eq!(starts(port), 1);
 
@@ -103,10 +106,27 @@ fn a_release_that_works_stays_and_one_that_does_not_goes_and_nothing_else_is_tak
     let hash = manifest_of(&one);
     machine.wait_all(&[&format!("^slot a: good, running, starts next, .*manifest {hash}$"), "^slot b: empty"], LIMIT);
 
-    // When it takes the release with more modules,
-    machine.type_line("update /dev/vdb --reboot");
-    machine.wait("^update: wrote .*modules.cpio.zst", LIMIT);
-    machine.wait("^update: shared .*vmlinuz", LIMIT);
+    // When a workstation sends it half of a release, or somebody else's, it is told why not;
+    let send = |path: &Path, words: &[&str]| {
+        let mut command = thimble();
+        command.args(["update", "--host", &format!("127.0.0.1:{asked}"), "--keys"]);
+        command.arg(workshop.path("one.tls/clients/admin")).arg(path).args(words);
+        let output = command.output().expect("thimble starts");
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        (output.status.code(), text.concat())
+    };
+    for (path, why) in [(&half, "it is truncated"), (&foreign, "it is for the appliance rack")] {
+        let (code, told) = send(path, &[]);
+        assert!(code == Some(1) && told.contains(why), "{code:?}: {told}");
+    }
+    // when it sends the release with more modules, that is taken.
+    let (code, told) = send(&two, &["--reboot"]);
+    println!("{told}");
+    assert_eq!(code, Some(0), "{told}");
+    for wanted in ["update: wrote ", "modules.cpio.zst", "update: shared ", "vmlinuz", "update: rebooting into slot b"]
+    {
+        assert!(told.contains(wanted), "{wanted}: {told}");
+    }
     machine.wait("^thimble: guest web1 exited power-off$", LIMIT);
     // then that is what comes up, it is confirmed, and the guest's data are there.
     let hash = manifest_of(&two);

@@ -1,9 +1,11 @@
-//! `thimble update`: a newer release into the other slot of a disk.
+//! `thimble update`: a newer release into the other slot of a disk, or of a host that runs.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::ops::ControlFlow;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde::Serialize;
 use thimble_spec::release::{Part, Release};
@@ -11,6 +13,7 @@ use thimble_store::update::{Report, apply, check, holds};
 use thimble_store::{Device, Envelope, Error as StoreError, Key, Partition, Step, Store};
 
 use crate::build::output::UPDATE;
+use crate::build::programs::Programs;
 use crate::error::{Error, Result};
 use crate::flash::read;
 use crate::interrupt;
@@ -23,15 +26,26 @@ use crate::progress::{self, Progress};
 /// The disk's own release says whose signature an update must have. Whatever goes wrong, and when, the disk starts what it
 /// started before, and the same command can be given again.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "A machine that runs from the disk must be down: a running one updates itself.\n\
-    Exit codes: 0 done or nothing to do, 1 refused or failed, 2 wrong usage, 130 interrupted.")]
+#[command(
+    after_help = "A machine that runs from the disk must be down: one that runs is asked with --host, or updates itself.\n\
+    Exit codes: 0 done or nothing to do, 1 refused or failed, 2 wrong usage, 4 no host answers, 130 interrupted."
+)]
 pub struct Args {
     /// A flash.img, or the device of a whole disk that has one; nothing of it may be mounted
     #[arg(value_name = "IMAGE|DISK")]
     target: PathBuf,
     /// A thimble.update, or the directory of a build with one
-    #[arg(value_name = "FILE|DIR")]
-    update: PathBuf,
+    #[arg(value_name = "FILE|DIR", required_unless_present = "host", conflicts_with = "host")]
+    update: Option<PathBuf>,
+    /// Install an update on a host that runs, by its API: `thimble update --host NAME FILE|DIR`
+    #[arg(long, value_name = "NAME[:PORT]", conflicts_with = "dry_run")]
+    host: Option<String>,
+    /// Directory with ca.pem, cert.pem and key.pem for that host [default: as thimblectl has it]
+    #[arg(long, value_name = "DIR", requires = "host")]
+    keys: Option<PathBuf>,
+    /// Have that host shut its guests down and start it now
+    #[arg(long, requires = "host")]
+    reboot: bool,
     /// Check the update, say what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -58,33 +72,54 @@ struct Outcome<'a> {
 /// # Errors
 /// The update or the disk is not what it should be, is in use or too small; the user interrupts.
 pub fn run(args: Args) -> Result<()> {
-    let source = if args.update.is_dir() { args.update.join(UPDATE) } else { args.update.clone() };
+    // For a host, what is named is the update.
+    let update = args.update.as_ref().unwrap_or(&args.target);
+    let source = if update.is_dir() { update.join(UPDATE) } else { update.clone() };
     if !source.is_file() {
         let shown = source.display();
         return Err(Error::Usage(format!("{shown}: there is no such file: `thimble build --sign KEY` makes one")));
     }
-    let (start, bytes) = read::boot_partition(&args.target)?;
-    let told = |error: StoreError| told(&args.target, error);
+    match &args.host {
+        Some(host) => Err(onto_host(&args, host, &source)?),
+        None => onto_disk(&args, &args.target, &source),
+    }
+}
+
+/// Becomes `thimblectl`, which is the daemon's program by another name; gives why it does not.
+fn onto_host(args: &Args, host: &str, source: &Path) -> Result<Error> {
+    let program = Programs::find(None)?.node;
+    let mut command = Command::new(&program);
+    command.arg0("thimblectl").args(["update", "--host", host]).arg(source);
+    if let Some(keys) = &args.keys {
+        command.arg("--keys").arg(keys);
+    }
+    command.args(args.reboot.then_some("--reboot")).args(args.json.then_some("--json"));
+    Ok(Error::io("run", &program)(command.exec()))
+}
+
+fn onto_disk(args: &Args, target: &Path, source: &Path) -> Result<()> {
+    let (start, bytes) = read::boot_partition(target)?;
+    let told = |error: StoreError| told(target, error);
     let progress = Progress::new(args.quiet);
     let step = progress.step("update");
     let (appliance, report) = if args.dry_run {
-        let file = File::open(&args.target).map_err(Error::io("read", &args.target))?;
+        let file = File::open(target).map_err(Error::io("read", target))?;
         let store = Store::open(Partition::of_file(file, start, bytes)).map_err(told)?;
-        let (envelope, _, appliance) = checked(&store, &args.target, &source)?;
+        let (envelope, _, appliance) = checked(&store, target, source)?;
         (appliance, dry(&store, envelope.release(), &step).map_err(told)?)
     } else {
-        let partition = Partition::open_part(&args.target, start, bytes).map_err(|error| busy(&args.target, error))?;
+        let partition = Partition::open_part(target, start, bytes).map_err(|error| busy(target, error))?;
         let mut store = Store::open(partition).map_err(told)?;
-        let (_, key, appliance) = checked(&store, &args.target, &source)?;
-        let file = open(&source)?;
+        let (_, key, appliance) = checked(&store, target, source)?;
+        let file = open(source)?;
         (appliance.clone(), apply(&mut store, file, &key, &appliance, &mut |now| show(&step, now)).map_err(told)?)
     };
     step.done();
     let text = if args.json {
-        let outcome = Outcome { target: &args.target, appliance: &appliance, dry_run: args.dry_run, report: &report };
+        let outcome = Outcome { target, appliance: &appliance, dry_run: args.dry_run, report: &report };
         serde_json::to_string_pretty(&outcome).map_err(|error| Error::environment(error.to_string()))? + "\n"
     } else {
-        summary(&args, &appliance, &report)
+        summary(args, target, &appliance, &report)
     };
     std::io::stdout().write_all(text.as_bytes()).map_err(Error::io("write to", "standard output"))
 }
@@ -172,8 +207,8 @@ fn busy(target: &Path, error: std::io::Error) -> Error {
     }
 }
 
-fn summary(args: &Args, appliance: &str, report: &Report) -> String {
-    let (target, slot) = (args.target.display(), report.slot);
+fn summary(args: &Args, target: &Path, appliance: &str, report: &Report) -> String {
+    let (target, slot) = (target.display(), report.slot);
     let manifest = &report.manifest[..report.manifest.len().min(12)];
     let Some(plan) = &report.plan else {
         return format!("{target}: slot {slot} is {appliance} {manifest} already, and is started next\n");

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::{Body, Incoming};
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 use thimble_spec::api::Problem;
@@ -72,9 +73,8 @@ impl Call {
         }
         let read = async {
             let mut all = Vec::new();
-            while let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
-                let frame = frame.map_err(|error| Refusal::wrong(format!("the body does not come: {error}")))?;
-                all.extend_from_slice(frame.data_ref().map_or(&[][..], |bytes| bytes));
+            while let Some(bytes) = piece(body).await {
+                all.extend(bytes.map_err(|error| Refusal::wrong(format!("the body does not come: {error}")))?);
                 if all.len() > most {
                     return Err(large());
                 }
@@ -91,6 +91,19 @@ impl Call {
     /// It cannot be read.
     pub fn query<T: FromStr>(&self, key: &str) -> Result<Option<T>, Refusal> {
         query(self.request.uri().query().unwrap_or_default(), key)
+    }
+}
+
+/// The next piece of a body; none at its end.
+pub async fn piece(body: &mut Incoming) -> Option<Result<Bytes, hyper::Error>> {
+    loop {
+        let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await?;
+        match frame.map(Frame::into_data) {
+            Ok(Ok(bytes)) => return Some(Ok(bytes)),
+            // Trailers are nobody's business.
+            Ok(Err(_)) => {}
+            Err(error) => return Some(Err(error)),
+        }
     }
 }
 

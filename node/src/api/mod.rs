@@ -94,6 +94,8 @@ pub struct Api {
     pub audit: audit::Log,
     /// Who looks at which console.
     pub consoles: Consoles,
+    /// Whoever installs a release has this.
+    pub updates: Arc<tokio::sync::Mutex<()>>,
     /// What the guests did of late.
     pub histories: Histories,
 }
@@ -106,8 +108,8 @@ impl Api {
         let tasks = Tasks::new(epoch, events.clone());
         let (keepers, posts) = mpsc::unbounded_channel();
         let (list, changes, consoles) = (Mutex::default(), tokio::sync::Mutex::default(), Consoles::default());
-        let histories = Histories::default();
-        let api = Self { book, guests: list, keepers, changes, events, tasks, audit, consoles, histories };
+        let (updates, histories) = (Arc::default(), Histories::default());
+        let api = Self { book, guests: list, keepers, changes, events, tasks, audit, consoles, updates, histories };
         for guest in guests {
             api.keep(guest, false);
         }

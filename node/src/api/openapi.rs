@@ -49,7 +49,7 @@ fn document() -> Value {
             "version": "1",
             "description": "HTTP/1.1 at /run/thimble/node.sock of a host, for root; and over TLS 1.3, at the port of [api] in the appliance's \
                             definition, to clients with a certificate of its authority, whose role says what they may. \
-                            Only what is put has a body: JSON, of 64 KiB at most.",
+                            Only what is put has a body: a definition of 64 KiB at most, or a release.",
         },
         "paths": paths,
         "components": { "schemas": schemas },
@@ -124,7 +124,10 @@ fn operation(route: &Route, schemas: &Map<String, Value>) -> Value {
         "responses": { status: success, "default": problem },
     });
     if route.method == Method::PUT {
-        let body = content("application/json", reference("GuestDefinition"));
+        let body = match route.path {
+            "/v1/node/update" => content("application/octet-stream", json!({ "type": "string", "format": "binary" })),
+            _ => content("application/json", reference("GuestDefinition")),
+        };
         operation["requestBody"] = json!({ "required": true, "content": body });
     }
     operation
@@ -136,7 +139,7 @@ fn parameter(name: &str) -> Value {
         "name" | "snapshot" | "guest" | "of" => json!({ "type": "string", "pattern": NAME }),
         "id" => json!({ "type": "string", "pattern": "^[!-.0-~]{1,64}$" }),
         "after" => json!({ "type": "string" }),
-        "force" | "write" => json!({ "type": "boolean" }),
+        "force" | "json" | "live" | "reboot" | "write" => json!({ "type": "boolean" }),
         "size" => json!({ "$ref": "#/components/schemas/ByteSize" }),
         "from" | "wait_s" => json!({ "type": "integer", "minimum": 0 }),
         other => panic!("{other}: nobody has said here what it looks like"),

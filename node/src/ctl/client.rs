@@ -129,13 +129,27 @@ impl Client {
         headers: &[(&str, &str)],
         body: Option<Vec<u8>>,
     ) -> Result<Response<Incoming>, Failure> {
+        self.send(method, path, headers, Content::Whole(body.map(Bytes::from))).await
+    }
+
+    /// The same with a body that is yet to come.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Content,
+    ) -> Result<Response<Incoming>, Failure> {
         let mut sender = self.connect().await?;
         let host = self.authority().unwrap_or("node");
         let mut request = Request::builder().method(method).uri(path).header("host", host);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Content::Whole(body.map(Bytes::from)));
+        let request = request.body(body);
         let request = request.map_err(|error| Failure::usage(format!("this cannot be asked: {error}")))?;
         let response = sender.send_request(request).await.map_err(|error| self.gone(&error))?;
         let status = response.status();

@@ -20,6 +20,7 @@ mod snapshots;
 mod table;
 mod task;
 mod top;
+mod update;
 mod volumes;
 pub mod words;
 
@@ -77,6 +78,16 @@ async fn carry_out(cli: &Cli) -> Result<(), Failure> {
         Word::Clone(of) => clone::run(&client, of, limit, cli.json).await,
         word @ (Word::SnapshotCreate { .. } | Word::SnapshotRevert { .. }) => {
             snapshots::make(&client, word, limit, cli.json).await
+        }
+        // A line may be slow.
+        Word::Update { file, reboot, live } => {
+            let sent = update::run(&client, file, [("reboot", *reboot), ("live", *live), ("json", cli.json)]);
+            match limit {
+                Some(limit) => {
+                    timeout(limit, sent).await.unwrap_or_else(|_| Err(Failure::late("the update was given up")))
+                }
+                None => sent.await,
+            }
         }
         // These go on until they are ended: a limit ends them as it was wanted to.
         Word::Event { after, count } => within(limit, event::run(&client, after.as_deref(), *count, cli.json)).await,

@@ -24,7 +24,7 @@ pub struct Cli {
     /// Print JSON, as the node's API has it
     #[arg(long, global = true)]
     pub json: bool,
-    /// Wait so long at most [default: 60; clone, snapshots, event, top and console: for ever]
+    /// Wait so long at most [default: 60; clone, snapshots, update, event, top and console: for ever]
     #[arg(long, global = true, value_name = "SECONDS")]
     pub timeout: Option<u64>,
     /// Which node.
@@ -177,6 +177,8 @@ pub enum Word {
     Audit,
     /// All that it tells.
     Report { output: Option<PathBuf> },
+    /// A newer release for it.
+    Update { file: PathBuf, reboot: bool, live: bool },
     /// For a shell.
     Completion { shell: Shell },
 }
@@ -495,6 +497,17 @@ enum Typed {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Install a release, a thimble.update, into the slot of the host's flash disk that is not in use
+    Update {
+        /// The thimble.update
+        file: PathBuf,
+        /// Shut the guests down and start it now; else the host's next boot does
+        #[arg(long, conflicts_with = "live")]
+        reboot: bool,
+        /// Guests have its kernel and initramfs from their next start on, if nothing else in it is new
+        #[arg(long)]
+        live: bool,
+    },
     /// Print what a shell needs to complete these words
     Completion {
         /// The shell
@@ -557,6 +570,7 @@ impl From<Typed> for Word {
             Typed::Tasks { cancel } => Self::Tasks { cancel },
             Typed::Audit => Self::Audit,
             Typed::Report { output } => Self::Report { output },
+            Typed::Update { file, reboot, live } => Self::Update { file, reboot, live },
             Typed::Completion { shell } => Self::Completion { shell },
         }
     }

@@ -16,6 +16,7 @@ pub mod page;
 mod snapshots;
 pub mod stats;
 mod tasks;
+mod update;
 mod volumes;
 
 use super::routes::Route;
@@ -35,6 +36,7 @@ pub const ALL: &[&[Route]] = &[
     console::ROUTES,
     events::ROUTES,
     tasks::ROUTES,
+    update::ROUTES,
     audit::ROUTES,
     metrics::ROUTES,
     page::ROUTES,
