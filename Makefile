@@ -37,8 +37,7 @@ unit: programs
 
 # Each of these machines keeps one processor busy and a little of the next.
 system: build
-	@scripts/debian-tree >/dev/null
-	@scripts/foreign-tree >/dev/null
+	@scripts/debian-tree >/dev/null & other=$$!; scripts/foreign-tree >/dev/null && wait $$other
 	@scripts/with-qemu scripts/tests --lanes 2 --package thimble-tests -- --test-threads=1
 
 host-kernel-test: build ## compile a kernel for the host and boot it: 10 minutes and more the first time

@@ -162,7 +162,7 @@ impl Keeper {
             Ok(claim) => claim,
             Err(sentence) => {
                 say::error(&format!("guest {} is not started: {sentence}", self.guest.name));
-                self.post.is(State::Off, &sentence);
+                self.post.refused(&sentence);
                 return false;
             }
         };
@@ -216,7 +216,7 @@ impl Keeper {
                 return false;
             }
             if !self.wait_for_needs().await {
-                self.post.is(State::Off, "called off");
+                self.post.refused("called off");
                 return false;
             }
             if !self.renew() {

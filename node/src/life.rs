@@ -35,7 +35,7 @@ pub struct Life {
     pub ready_s: Option<f64>,
     /// Starts since this daemon runs.
     pub starts: u64,
-    /// Times that it ended, or could not start, and was to be started again.
+    /// Times that it ended and was to be started again, or could not start.
     pub failures: u64,
 }
 
@@ -251,6 +251,12 @@ impl Post {
     pub fn failed(&self, reason: &str) {
         self.change(|life| life.failures += 1);
         self.is(State::Starting, reason);
+    }
+
+    /// It could not start, and stays off.
+    pub fn refused(&self, reason: &str) {
+        self.change(|life| life.failures += 1);
+        self.is(State::Off, reason);
     }
 
     /// A VMM is about to be started.

@@ -166,7 +166,7 @@ fn power_cuts_at_any_time_and_arrays_from_elsewhere() {
     let mut machine = loop {
         let mut machine = disks.boot(&out, &forward);
         // Another step and another moment in it each time.
-        if cuts == 8 || !cut_at(&mut machine, 1 + cuts % 3, [0, 40, 150, 15, 400][cuts % 5]) {
+        if cuts == 5 || !cut_at(&mut machine, 1 + cuts % 3, [0, 40, 150, 15, 400][cuts % 5]) {
             break machine;
         }
         cuts += 1;

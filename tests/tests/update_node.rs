@@ -14,9 +14,9 @@ use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, get, thimble};
 const LIMIT: Duration = Duration::from_secs(120);
 const READY: &str = "^thimble: guest web1 ready";
 /// Cuts, if nobody says how many.
-const CUTS: u32 = 5;
+const CUTS: u32 = 3;
 /// Each cut of this number is followed by a boot.
-const BOOTED: u32 = 5;
+const BOOTED: u32 = 3;
 
 /// How often the guest was started, as its page says.
 fn starts(port: u16) -> u32 {
