@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::BOOT_LIMIT;
+
 /// How long a login may take in an emulated machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -30,7 +32,7 @@ pub fn key(directory: &Path, name: &str) -> (PathBuf, String) {
 pub fn wait(port: u16) {
     let began = Instant::now();
     let mut said = [0; 4];
-    while began.elapsed() < LIMIT {
+    while began.elapsed() < BOOT_LIMIT {
         let read = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| stream.read_exact(&mut said));
         if read.is_ok() && said == *b"SSH-" {
             return;
