@@ -235,7 +235,9 @@ impl Keeper {
                 say::note(&format!("guest {}: {error:#}", self.guest.name));
             }
         }
-        if self.post.life().starts == 0 {
+        // One that was not let start has its reason.
+        let life = self.post.life();
+        if life.starts == 0 && life.failures == 0 {
             let reason = exit.map_or_else(|| "not started".to_owned(), |exit| exit.reason.to_string());
             self.post.is(State::Off, self.defined.fault.as_ref().unwrap_or(&reason));
         }
