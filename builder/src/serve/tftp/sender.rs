@@ -60,6 +60,11 @@ impl Sender {
         self.sent == self.last()
     }
 
+    /// Everything was sent, and nothing but the acknowledgement of the last window has not come.
+    pub fn lacks_the_last_word(&self) -> bool {
+        self.all_sent() && self.has > 0 && self.last() - self.has <= self.window
+    }
+
     /// The next block that may be sent now.
     pub fn next_block(&mut self) -> Option<Block> {
         if self.sent == self.last() || self.sent - self.has >= self.window {
@@ -132,6 +137,21 @@ mod tests {
         sender.again();
         assert_eq!(std::iter::from_fn(|| sender.next_block()).next().unwrap().number, 3);
         assert_eq!(sender.acknowledged(9), Step::Wait, "it was never sent");
+    }
+
+    #[test]
+    fn only_the_last_acknowledgement_may_be_lost() {
+        let mut sender = Sender::new(2000, 1000, 1);
+        assert_eq!(sender.next_block().unwrap().number, 1);
+        assert!(!sender.lacks_the_last_word(), "it never answered");
+        sender.acknowledged(1);
+        assert_eq!(sender.next_block().unwrap().number, 2);
+        assert!(!sender.lacks_the_last_word(), "there is one more");
+        sender.acknowledged(2);
+        assert_eq!(sender.next_block().unwrap().length, 0);
+        assert!(sender.lacks_the_last_word());
+        sender.again();
+        assert!(!sender.lacks_the_last_word(), "it is not sent again yet");
     }
 
     #[test]
