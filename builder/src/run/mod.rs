@@ -6,6 +6,7 @@
 //! | [`accel`] | KVM or translation |
 //! | [`net`], [`forward`] | the user network and its forwarded ports |
 //! | [`medium`] | what it boots from, if not the flash disk |
+//! | [`unpacked`] | kernel and initramfs for a QEMU that translates |
 //! | [`qemu`] | the command line |
 //! | [`process`], [`qmp`] | QEMU as our child, and its power button |
 //! | [`session`], [`console`], [`keys`], [`terminal`] | the machine and its user |
@@ -22,6 +23,7 @@ pub mod qemu;
 pub mod qmp;
 pub mod session;
 pub mod terminal;
+pub mod unpacked;
 
 use std::fs;
 use std::io;
@@ -35,6 +37,7 @@ use thimble_spec::appliance::Appliance;
 use thimble_spec::format::Format;
 use thimble_spec::units::{ByteSize, MIB};
 
+use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::serve::boot::{GRUB_UEFI, IPXE_SCRIPT};
@@ -65,7 +68,7 @@ pub enum Boot {
     FlashBios,
     /// flash.img, by UEFI.
     FlashUefi,
-    /// netboot/vmlinuz and netboot/initrd, loaded by QEMU itself.
+    /// netboot/vmlinuz and netboot/initrd, loaded by QEMU itself; unpacked before, where QEMU translates.
     Direct,
     /// nfs/vmlinuz and nfs/initrd, loaded by QEMU itself; --append thimble.nfs=SERVER:/PATH says where nfs/ is exported.
     Nfs,
@@ -190,7 +193,7 @@ pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Resu
         forwards = net.default_forwards(appliance, FIRST_PORT, GUEST_PORT);
     }
     let medium = Medium::of(artefacts, request.boot)?;
-    let machine = Machine {
+    let mut machine = Machine {
         name: appliance.name.clone(),
         firmware: match request.secure_boot {
             Some(vars) => Firmware::SecureUefi(vars),
@@ -215,11 +218,29 @@ pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Resu
         accel: accelerate(request.accel, progress),
     };
     let sink = Sink::open(request.serial.as_deref())?;
+    let _unpacked = unpack(&mut machine)?;
     let running = Running::start(&machine)?;
     match request.until {
         Some((pattern, limit)) => session::until(running, &pattern, limit, sink),
         None => session::interactive(running, &forwards, sink),
     }
+}
+
+/// Gives a machine whose code is translated its kernel and initramfs unpacked, where it has the memory for both; what is in
+/// the file that it returns is the machine's as long as that is kept.
+fn unpack(machine: &mut Machine) -> Result<Option<NamedTempFile>> {
+    let Firmware::Direct { kernel, initrd, .. } = &mut machine.firmware else { return Ok(None) };
+    if machine.accel == Accel::Kvm || machine.memory_mib * MIB < MEMORY_MIN {
+        return Ok(None);
+    }
+    // Who has no place for a cache waits longer.
+    let Ok(cache) = Cache::open() else { return Ok(None) };
+    if let Some(unpacked) = unpacked::kernel(&cache, kernel)? {
+        *kernel = unpacked;
+    }
+    let unpacked = unpacked::initrd(&cache, initrd)?;
+    *initrd = unpacked.path().to_owned();
+    Ok(Some(unpacked))
 }
 
 fn accelerate(wish: Wish, progress: &Progress) -> Accel {
