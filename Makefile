@@ -29,15 +29,15 @@ test: lint unit build system fuzz ## run every test: what CI runs
 
 lint: programs
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --quiet --workspace --all-targets --features thimble-tests/host-kernel -- -D warnings
-	$(CARGO) clippy --quiet --package thimble-init --no-default-features --all-targets -- -D warnings
+	$(CARGO) clippy --release --quiet --workspace --all-targets --features thimble-tests/host-kernel -- -D warnings
+	$(CARGO) clippy --release --quiet --package thimble-init --no-default-features --all-targets -- -D warnings
 
 unit: programs
 	@scripts/tests --workspace --exclude thimble-tests -- --quiet
 
-# Each of these machines keeps one processor busy and a little of the next.
+# Each of these machines keeps one processor busy and a little of the next. What they need is made once, all at a time.
 system: build
-	@scripts/debian-tree >/dev/null & other=$$!; scripts/foreign-tree >/dev/null && wait $$other
+	@scripts/debian-tree >/dev/null & tree=$$!; scripts/qemu >/dev/null & scripts/foreign-tree >/dev/null && wait $$tree && wait
 	@scripts/with-qemu scripts/tests --lanes 2 --package thimble-tests -- --test-threads=1
 
 host-kernel-test: build ## compile a kernel for the host and boot it: 10 minutes and more the first time
