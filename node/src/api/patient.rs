@@ -1,6 +1,7 @@
-//! A connection whose other end must take what it asked for.
+//! A connection whose other end must take what it asked for, and has the time to.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,19 +11,26 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// How long a client may take nothing.
 pub const STILL: Duration = Duration::from_secs(60);
+/// How long a client that is still sending when it has its answer may take to see that, and to close. If the connection were
+/// closed before, the kernel would reset it for what nobody has read (RFC 1122, section 4.2.2.13), and the answer with it.
+const LINGER: Duration = Duration::from_secs(5);
+/// What is thrown away at a time.
+const THROWN: usize = 16 << 10;
 
-/// The connection: a write that waits for [`STILL`] fails.
+/// The connection: a write that waits for [`STILL`] fails, and its end waits for the other end's for [`LINGER`].
 #[derive(Debug)]
 pub struct Patient<S> {
     stream: S,
     /// Since a write waits.
     limit: Option<Pin<Box<Sleep>>>,
+    /// Since nothing more is written.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
     /// Of this stream.
     pub fn new(stream: S) -> Self {
-        Self { stream, limit: None }
+        Self { stream, limit: None, linger: None }
     }
 
     fn hold<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -47,7 +55,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.hold(context, written)
@@ -58,7 +66,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        }
+        let Self { stream, linger, .. } = &mut *self;
+        let linger = linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        while linger.as_mut().poll(context).is_pending() {
+            let mut thrown = [MaybeUninit::uninit(); THROWN];
+            let mut thrown = ReadBuf::uninit(&mut thrown);
+            match ready!(Pin::new(&mut *stream).poll_read(context, &mut thrown)) {
+                Ok(()) if !thrown.filled().is_empty() => {}
+                // It has closed, or is gone.
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -82,5 +104,32 @@ mod tests {
         assert!(!writing.is_finished());
         let (_ours, kind) = writing.await.unwrap();
         assert_eq!(kind, io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_still_sends_has_its_answer_before_the_end() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut ours = Patient::new(ours);
+        let ending = tokio::spawn(async move {
+            ours.write_all(b"no").await.unwrap();
+            ours.shutdown().await.unwrap();
+        });
+        // Far more than the sockets hold.
+        theirs.write_all(&vec![0; 4 << 20]).await.unwrap();
+        let mut answer = Vec::new();
+        theirs.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"no");
+        assert!(!ending.is_finished());
+        drop(theirs);
+        ending.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_closes_is_left() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let begun = Instant::now();
+        Patient::new(ours).shutdown().await.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), LINGER.as_secs());
+        drop(theirs);
     }
 }

@@ -39,7 +39,10 @@ pub async fn run(client: &Client, file: &Path, flags: [(&str, bool); 3]) -> Resu
     let mut answer = client.send(Method::PUT, &path, &headers, Content::Stream(pieces)).await?.into_body();
     let mut text = Vec::new();
     let mut code = None;
-    while let Some(bytes) = client::next(&mut answer).await? {
+    // With the code all is said.
+    while code.is_none()
+        && let Some(bytes) = client::next(&mut answer).await?
+    {
         text.extend_from_slice(&bytes);
         while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = text.drain(..=end).collect();
