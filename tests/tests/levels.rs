@@ -43,8 +43,8 @@ fn every_level_outlives_its_disks() {
             "^storage: make the RAID 0 array /dev/md/fast",
             "^storage: make the RAID 6 array /dev/md/safe",
             "^storage: make the RAID 10 array /dev/md/tens",
-            "^\\[safe\\] writer: 10$",
-            "^\\[tens\\] writer: 10$",
+            "^\\[safe\\] writer: 4$",
+            "^\\[tens\\] writer: 4$",
         ],
         BOOT_LIMIT,
     );

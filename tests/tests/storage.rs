@@ -61,9 +61,9 @@ fn blank_disks_become_what_is_declared_and_stay_so() {
             "^storage: make the volume vg/first",
             "^storage: wipe /dev/thimble/h ",
             "^thimble: host disks up",
-            "^\\[array\\] writer: 10$",
-            "^\\[thin\\] writer: 10$",
-            "^\\[file\\] writer: 10$",
+            "^\\[array\\] writer: 4$",
+            "^\\[thin\\] writer: 4$",
+            "^\\[file\\] writer: 4$",
             "^thimble: error guest held waits for /data/foreign",
         ],
         BOOT_LIMIT,
@@ -247,12 +247,12 @@ fn a_guest_outlives_the_server_that_its_disk_is_on() {
     machine.wait("^thimble: error guest remote waits for /data/filer", BOOT_LIMIT);
     // when it comes, the guest starts;
     server.start();
-    machine.wait("^\\[remote\\] writer: 10$", BOOT_LIMIT);
+    machine.wait("^\\[remote\\] writer: 4$", BOOT_LIMIT);
     // when it goes, the guest waits, and goes on when it is back.
     server.stop();
     sleep(Duration::from_secs(15));
     server.start();
-    machine.wait("^\\[remote\\] writer: 40$", LIMIT);
+    machine.wait("^\\[remote\\] writer: 16$", LIMIT);
     // The host ends in bounded time although it is away.
     server.stop();
     machine.type_line("poweroff");

@@ -251,6 +251,9 @@ impl Guest {
         if self.ready_s.is_none() {
             return Err("this guest is not ready, and hears nothing yet".to_owned());
         }
+        if self.paused {
+            return Err("this guest is paused, and hears nothing now".to_owned());
+        }
         let number = self.freeze.0.wrapping_add(1);
         self.freeze = (number, true);
         self.tell(&format!("{AGENT_FREEZE} {number}"));
