@@ -20,6 +20,8 @@ use crate::{lines, qemu, qmp, stall};
 
 /// How long a machine may be silent before it is asked whether it stands still.
 const SILENCE: Duration = Duration::from_secs(45);
+/// How often one is started again that never said a word.
+const RESETS: u32 = 2;
 /// How many lines of the host a failed test shows, and how many of each guest, whose lines begin with its name in brackets.
 const SHOWN_LINES: usize = 50;
 const SHOWN_GUEST_LINES: usize = 3;
@@ -54,6 +56,7 @@ pub struct Machine {
     seen: Vec<String>,
     directory: TempDir,
     ended: bool,
+    resets: u32,
 }
 
 impl Machine {
@@ -102,7 +105,7 @@ impl Machine {
             lines::send(pipe, sender.clone());
         }
         let input = process.stdin.take();
-        Self { process, input, console, seen: Vec::new(), directory, ended: false }
+        Self { process, input, console, seen: Vec::new(), directory, ended: false, resets: 0 }
     }
 
     /// Waits for a line that matches, from where the last wait ended, and gives it.
@@ -124,6 +127,12 @@ impl Machine {
         while found.iter().any(Option::is_none) {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.console.recv_timeout(left.min(SILENCE)) {
+                // One that fell asleep before its first word is started again, as by its reset button.
+                Err(RecvTimeoutError::Timeout) if left > SILENCE && self.fell_asleep() => {
+                    self.resets += 1;
+                    eprintln!("the emulator let the machine sleep before its first word: reset number {}", self.resets);
+                    self.qmp("system_reset", json!({}));
+                }
                 // One that hangs in the emulator is not waited for.
                 Err(RecvTimeoutError::Timeout) if left > SILENCE && stall::note(&self.qmp_socket()).is_empty() => {}
                 Ok(line) => {
@@ -234,6 +243,12 @@ impl Machine {
         }
     }
 
+    /// Whether it has said nothing yet, and never will.
+    fn fell_asleep(&self) -> bool {
+        let ours = |line: &String| line.starts_with("thimble: warning") || line.contains(": 127.0.0.1:");
+        self.resets < RESETS && self.seen.iter().all(ours) && stall::sleeps(&self.qmp_socket())
+    }
+
     fn qmp_socket(&self) -> PathBuf {
         self.directory.path().join("qmp")
     }
@@ -253,7 +268,8 @@ impl Machine {
             }
         }
         shown.reverse();
-        format!("{}\n{}", shown.join("\n"), stall::note(&self.qmp_socket()))
+        let socket = self.qmp_socket();
+        format!("{}\n{}\n{}", shown.join("\n"), stall::places(&socket), stall::note(&socket))
     }
 
     /// Writes all lines to a file that stays, and says where.
