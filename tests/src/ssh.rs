@@ -1,10 +1,12 @@
 //! Logging in to a host.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,10 @@ use crate::BOOT_LIMIT;
 
 /// How long a login may take in an emulated machine.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long a connection stays for the next command: a login takes an emulated machine longer than most commands.
+const PERSIST: Duration = Duration::from_secs(60);
+/// Where commands find the connections that stay, each with the port that it leads to.
+static CONNECTIONS: Mutex<Vec<(u16, PathBuf)>> = Mutex::new(Vec::new());
 
 /// A new key; gives the private one's file and the public one's line.
 ///
@@ -25,11 +31,18 @@ pub fn key(directory: &Path, name: &str) -> (PathBuf, String) {
     (path, public.trim().to_owned())
 }
 
-/// Waits until somebody answers as an SSH server (RFC 4253, 4.2): QEMU accepts for a machine before it listens.
+/// Waits until somebody answers as an SSH server (RFC 4253, 4.2): QEMU accepts for a machine before it listens. Connections to
+/// the machine as it was before are not used any more.
 ///
 /// # Panics
 /// Nobody does.
 pub fn wait(port: u16) {
+    let mut connections = CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    for (_, connection) in connections.extract_if(.., |(to, _)| *to == port) {
+        // One that has ended has removed it.
+        let _ = fs::remove_file(connection);
+    }
+    drop(connections);
     let began = Instant::now();
     let mut said = [0; 4];
     while began.elapsed() < BOOT_LIMIT {
@@ -54,7 +67,12 @@ pub fn run(port: u16, key: Option<&Path>, command: &str) -> Output {
     // A machine that is gone, or starts again, does not hold the caller.
     ssh.args(["-o", "ServerAliveInterval=5", "-o", &format!("ServerAliveCountMax={}", LIMIT.as_secs() / 5)]);
     if let Some(key) = key {
-        ssh.arg("-i").arg(key);
+        let connection = key.with_extension(port.to_string());
+        let mut path = OsString::from("ControlPath=");
+        path.push(&connection);
+        ssh.arg("-i").arg(key).args(["-o", "ControlMaster=auto", "-o"]).arg(path);
+        ssh.args(["-o", &format!("ControlPersist={}", PERSIST.as_secs())]);
+        CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner).push((port, connection));
     }
     ssh.args(["root@127.0.0.1", command]).stdin(Stdio::null()).output().expect("ssh starts")
 }
