@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 fn twenty_guests_of_one_host_all_answer() {
     let directory = TempDir::new().expect("a temporary directory");
     let (key, public) = ssh::key(directory.path(), "key");
-    let out = build(directory.path(), &public, GUESTS);
+    let out = build(directory.path(), &public, GUESTS, GUESTS);
     let port = free_port();
     let guests: Vec<(u16, String)> = (1..=GUESTS).map(|number| (free_port(), format!("{}:80", name(number)))).collect();
     let mut forward: Vec<(u16, &str)> = guests.iter().map(|(port, to)| (*port, to.as_str())).collect();

@@ -10,6 +10,12 @@ use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, ssh};
 const LIMIT: Duration = Duration::from_secs(300);
 /// How long the host is left alone before it is asked.
 const REST: Duration = Duration::from_secs(3);
+/// So many guests, how long they may take to start, and how long until none is busy any more.
+const HUNDRED: u32 = 100;
+/// See [`HUNDRED`].
+const HUNDRED_LIMIT: Duration = Duration::from_secs(3600);
+/// See [`HUNDRED`].
+const SETTLE: Duration = Duration::from_secs(30);
 /// How long the daemon is watched.
 const IDLE: Duration = Duration::from_secs(60);
 /// Ticks of a second (`USER_HZ`).
@@ -20,7 +26,7 @@ pub fn marginal() -> Result<()> {
     println!("one more guest: what a host has less when an idle guest of 40 MiB (nginx) is there too, in MiB");
     let directory = tempfile::tempdir()?;
     let (key, public) = ssh::key(directory.path(), "key");
-    let out = crowd::build(directory.path(), &public, 1);
+    let out = crowd::build(directory.path(), &public, GUESTS, 1);
     let port = free_port();
     let mut machine = Machine::boot(&Boot { forward: &[(port, "host:22")], ..Boot::new(&out, "direct") });
     machine.wait("^thimble: guest g1 ready", BOOT_LIMIT);
@@ -42,12 +48,33 @@ pub fn marginal() -> Result<()> {
     }
     let all = first - available(port, &key)?;
     println!("  guests 2 to {GUESTS}: {all:.1}, {:.1} each", all / f64::from(GUESTS - 1));
-    let (_, ticks) = daemon(port, &key)?;
+    beside(port, &key, GUESTS)
+}
+
+/// What the daemon takes that has a hundred idle guests to look after.
+pub fn hundred() -> Result<()> {
+    println!("a hundred idle guests of 40 MiB (nginx) on one host");
+    let directory = tempfile::tempdir()?;
+    let (key, public) = ssh::key(directory.path(), "key");
+    let out = crowd::build(directory.path(), &public, HUNDRED, HUNDRED);
+    let port = free_port();
+    let mut machine = Machine::boot(&Boot { forward: &[(port, "host:22")], ..Boot::new(&out, "direct") });
+    let ready: Vec<String> =
+        (1..=HUNDRED).map(|number| format!("^thimble: guest {} ready", crowd::name(number))).collect();
+    machine.wait_all(&ready.iter().map(String::as_str).collect::<Vec<_>>(), HUNDRED_LIMIT);
+    ssh::wait(port);
+    std::thread::sleep(SETTLE);
+    beside(port, &key, HUNDRED)
+}
+
+/// Prints what the daemon takes in a time when nobody asks it for anything, beside so many guests.
+fn beside(port: u16, key: &Path, guests: u32) -> Result<()> {
+    let (_, ticks) = daemon(port, key)?;
     std::thread::sleep(IDLE);
-    let (pss, later) = daemon(port, &key)?;
+    let (pss, later) = daemon(port, key)?;
     let share = (later - ticks) / TICKS / IDLE.as_secs_f64() * 100.0;
     println!(
-        "  the daemon, idle beside {GUESTS}: {pss:.1} MiB of proportional set size, {share:.2} % of a processor (emulated)"
+        "  the daemon, idle beside {guests}: {pss:.1} MiB of proportional set size, {share:.2} % of a processor (emulated)"
     );
     Ok(())
 }

@@ -25,6 +25,7 @@ fn main() -> Result<()> {
         ("start", vmm::start),
         ("memory", vmm::memory),
         ("crowd", crowd::marginal),
+        ("hundred", crowd::hundred),
     ];
     let names = parts.map(|(name, _)| name);
     let wanted: Vec<String> = std::env::args().skip(1).collect();
