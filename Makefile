@@ -69,4 +69,4 @@ doctor: programs ## say what this machine lacks
 	@$(THIMBLE) doctor
 
 clean: ## remove what was built here; the cache of kernels and packages stays
-	rm -rf target builder/fuzz/target storage/fuzz/target store/fuzz/target vmm/fuzz/target
+	rm -rf target

@@ -24,6 +24,8 @@ use tokio::time::timeout;
 
 use crate::bid::Bid;
 use crate::{plan, say};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use store::read;
 pub use store::{Kept, SLOTS, Store};
 pub use text::{TEXT_MAX, differences, parse, revision, value, without_secrets};
 

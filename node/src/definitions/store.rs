@@ -175,7 +175,7 @@ fn text(path: &Path) -> Result<Vec<u8>, (anyhow::Error, bool)> {
 }
 
 /// What the file says; or why not, and whether another release could read it.
-fn read(path: &Path, text: &[u8]) -> Result<Kept, (anyhow::Error, bool)> {
+pub fn read(path: &Path, text: &[u8]) -> Result<Kept, (anyhow::Error, bool)> {
     let read = || {
         ensure!(text.len() as u64 <= FILE_MAX, "it has more than {FILE_MAX} bytes");
         let content: Value = serde_json::from_slice(text)?;
