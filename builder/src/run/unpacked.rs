@@ -1,8 +1,7 @@
 //! Kernel and initramfs unpacked here, for a QEMU that translates: the decoders that they bring along are the longest part of
 //! such a machine's boot. What the machine has then is the same, byte for byte.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use object::Endianness;
@@ -29,8 +28,19 @@ const PVH: (&[u8], NoteType) = (b"Xen", NoteType(18));
 const XZ: &[u8] = b"\xfd7zXZ\0";
 /// See [`XZ`].
 const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
-/// To what the archives of an initramfs are aligned (Documentation/driver-api/early-userspace/buffer-format.rst).
+/// To what the archives of an initramfs, and their entries, are aligned
+/// (Documentation/driver-api/early-userspace/buffer-format.rst, as what follows).
 const ALIGNMENT: usize = 4;
+/// How an entry of one that is not packed begins,
+const CPIO: &[u8] = b"070701";
+/// the bytes of its header,
+const HEADER: usize = 110;
+/// where in that, in eight hexadecimal digits, the bytes of its content are,
+const FILE_SIZE: usize = 54;
+/// and those of its name;
+const NAME_SIZE: usize = 94;
+/// and the name of the last one.
+const LAST: &[u8] = b"TRAILER!!!\0";
 
 /// The kernel, unpacked, from the cache; `None` if it is packed in a way that is not known here, or could not be entered by
 /// QEMU without what it brings along.
@@ -84,30 +94,50 @@ fn has_entry(kernel: &[u8]) -> bool {
 pub fn initrd(cache: &Cache, packed: &Path) -> Result<NamedTempFile> {
     let directory = cache.temp_dir();
     let file = NamedTempFile::new_in(&directory).map_err(Error::io("create a file in", &directory))?;
-    let from = BufReader::new(File::open(packed).map_err(Error::io("read", packed))?);
-    archives(from, BufWriter::new(file.as_file())).map_err(Error::io("unpack", packed))?;
+    archives(&files::read(packed)?, BufWriter::new(file.as_file())).map_err(Error::io("unpack", packed))?;
     Ok(file)
 }
 
-/// Unpacks one archive after the other, up to one that is not packed: from there on none is, in what a build writes, and what
-/// is written otherwise the kernel unpacks itself.
-fn archives(mut from: impl BufRead, mut to: impl Write) -> io::Result<()> {
+/// Unpacks one archive after the other; what is none, or packed otherwise, is left to the kernel with all that is behind it.
+fn archives(mut from: &[u8], mut to: impl Write) -> io::Result<()> {
     loop {
-        let ahead = from.fill_buf()?;
-        let zeros = ahead.iter().take_while(|byte| **byte == 0).count();
-        let copied = if zeros > 0 {
-            from.consume(zeros);
-            0
-        } else if ahead.starts_with(ZSTD) {
+        let zeros = from.iter().take_while(|byte| **byte == 0).count();
+        from.consume(zeros);
+        let written = if from.starts_with(ZSTD) {
             io::copy(&mut zstd::Decoder::with_buffer(&mut from)?.single_frame(), &mut to)?
-        } else if ahead.starts_with(XZ) {
+        } else if from.starts_with(XZ) {
             io::copy(&mut liblzma::bufread::XzDecoder::new(&mut from), &mut to)?
         } else {
-            io::copy(&mut from, &mut to)?;
-            return to.flush();
+            let plain = archive(from).unwrap_or(from.len());
+            to.write_all(&from[..plain])?;
+            from.consume(plain);
+            if from.is_empty() {
+                return to.flush();
+            }
+            plain as u64
         };
-        let short = copied.next_multiple_of(ALIGNMENT as u64) - copied;
+        let short = written.next_multiple_of(ALIGNMENT as u64) - written;
         to.write_all(&[0; ALIGNMENT][..short as usize])?;
+    }
+}
+
+/// The bytes of an archive that is not packed, with its last entry; `None` if there is none, or not all of it.
+fn archive(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let header = bytes.get(at..)?.get(..HEADER)?;
+        let number = |field: usize| {
+            let digits = str::from_utf8(&header[field..field + 8]).ok()?;
+            usize::from_str_radix(digits, 16).ok()
+        };
+        let (content, name) = (number(FILE_SIZE)?, number(NAME_SIZE)?);
+        let begin = at + HEADER;
+        let is_last = header.starts_with(CPIO).then(|| bytes.get(begin..)?.get(..name))?? == LAST;
+        at = (begin + name).next_multiple_of(ALIGNMENT);
+        at = (at + content).next_multiple_of(ALIGNMENT);
+        if is_last {
+            return (at <= bytes.len()).then_some(at);
+        }
     }
 }
 
@@ -121,22 +151,30 @@ mod tests {
         packed
     }
 
+    /// An archive with one file.
+    fn cpio(content: &[u8]) -> Vec<u8> {
+        let mut archive = cpio::newc::Builder::new("file").write(Vec::new(), content.len() as u32);
+        archive.write_all(content).unwrap();
+        cpio::newc::trailer(archive.finish().unwrap()).unwrap()
+    }
+
     #[test]
-    fn archives_come_out_one_after_the_other_and_what_is_not_packed_as_it_is() {
+    fn archives_come_out_one_after_the_other_and_what_is_none_as_it_is() {
         let mut packed = zstd::encode_all(&b"first"[..], 1).unwrap();
         packed.resize(packed.len().next_multiple_of(4), 0);
         packed.extend(xz(b"two!"));
         packed.extend([0; 8]);
-        packed.extend(b"070701 is not packed");
+        let third = cpio(&xz(b"is a file"));
+        packed.extend(&third);
+        packed.extend(xz(b"fourth"));
+        packed.extend(b"070701 is none");
         let mut plain = Vec::new();
-        archives(&*packed, &mut plain).unwrap();
-        assert_eq!(plain, b"first\0\0\0two!070701 is not packed");
-        // However little is read at once.
-        let mut slowly = Vec::new();
-        archives(BufReader::with_capacity(8, &*packed), &mut slowly).unwrap();
-        assert_eq!(slowly, plain);
+        archives(&packed, &mut plain).unwrap();
+        assert_eq!(plain, [b"first\0\0\0two!", &third[..], b"fourth\0\0", b"070701 is none"].concat());
         // One that is cut off is not taken for whole.
         assert!(archives(&packed[..packed.len() - 40], &mut Vec::new()).is_err());
+        assert_eq!(archive(&third), Some(third.len()));
+        assert!((0..third.len()).all(|end| archive(&third[..end]).is_none()));
     }
 
     /// An image with one sector of setup, and this packed in it.
