@@ -20,8 +20,6 @@ use crate::{lines, qemu, qmp, stall};
 
 /// How long a machine may be silent before it is asked whether it stands still.
 const SILENCE: Duration = Duration::from_secs(45);
-/// How often one is started again that never said a word.
-const RESETS: u32 = 2;
 /// How many lines of the host a failed test shows, and how many of each guest, whose lines begin with its name in brackets.
 const SHOWN_LINES: usize = 50;
 const SHOWN_GUEST_LINES: usize = 3;
@@ -56,7 +54,6 @@ pub struct Machine {
     seen: Vec<String>,
     directory: TempDir,
     ended: bool,
-    resets: u32,
 }
 
 impl Machine {
@@ -105,7 +102,7 @@ impl Machine {
             lines::send(pipe, sender.clone());
         }
         let input = process.stdin.take();
-        Self { process, input, console, seen: Vec::new(), directory, ended: false, resets: 0 }
+        Self { process, input, console, seen: Vec::new(), directory, ended: false }
     }
 
     /// Waits for a line that matches, from where the last wait ended, and gives it.
@@ -127,12 +124,6 @@ impl Machine {
         while found.iter().any(Option::is_none) {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.console.recv_timeout(left.min(SILENCE)) {
-                // One that fell asleep before its first word is started again, as by its reset button.
-                Err(RecvTimeoutError::Timeout) if left > SILENCE && self.fell_asleep() => {
-                    self.resets += 1;
-                    eprintln!("the emulator let the machine sleep before its first word: reset number {}", self.resets);
-                    self.qmp("system_reset", json!({}));
-                }
                 // One that hangs in the emulator is not waited for.
                 Err(RecvTimeoutError::Timeout) if left > SILENCE && stall::note(&self.qmp_socket()).is_empty() => {}
                 Ok(line) => {
@@ -241,12 +232,6 @@ impl Machine {
             assert!(Instant::now() < deadline, "the machine does not end; its last lines:\n{}", self.tail());
             thread::sleep(Duration::from_millis(50));
         }
-    }
-
-    /// Whether it has said nothing yet, and never will.
-    fn fell_asleep(&self) -> bool {
-        let ours = |line: &String| line.starts_with("thimble: warning") || line.contains(": 127.0.0.1:");
-        self.resets < RESETS && self.seen.iter().all(ours) && stall::sleeps(&self.qmp_socket())
     }
 
     fn qmp_socket(&self) -> PathBuf {

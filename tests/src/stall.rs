@@ -31,18 +31,6 @@ pub fn note(socket: &Path) -> &'static str {
     if hangs { NOTE } else { "" }
 }
 
-/// Whether every processor sleeps, each time that it is looked. Of a machine whose kernel has not said a word, that is a second
-/// fault of the translator's: with other work beside it, one boot of a hundred loses the timer interrupt of its second processor,
-/// and PID 1 waits for ever in a system call (the first one that waits for all processors: it mounts the control groups).
-pub fn sleeps(socket: &Path) -> bool {
-    (0..LOOKS).all(|_| {
-        sleep(PAUSE);
-        let registers = registers(socket);
-        let count = |word: &str| registers.matches(word).count();
-        count("HLT=1") > 0 && count("HLT=0") == 0
-    })
-}
-
 /// Where each processor is, a line each: for whoever reads of a machine that says nothing.
 pub fn places(socket: &Path) -> String {
     let registers = registers(socket);
