@@ -20,6 +20,8 @@ use crate::{lines, qemu, qmp, stall};
 
 /// How long a machine may be silent before it is asked whether it stands still.
 const SILENCE: Duration = Duration::from_secs(45);
+/// How long a machine may take to let a device go.
+const UNPLUG_LIMIT: Duration = Duration::from_secs(60);
 /// How many lines of the host a failed test shows, and how many of each guest, whose lines begin with its name in brackets.
 const SHOWN_LINES: usize = 50;
 const SHOWN_GUEST_LINES: usize = 3;
@@ -174,6 +176,25 @@ impl Machine {
     /// Runs a QMP command.
     pub fn qmp(&self, command: &str, arguments: Value) -> Value {
         qmp::execute(&self.qmp_socket(), command, arguments).expect("QEMU obeys")
+    }
+
+    /// Pulls a device out of its slot, and waits until it is gone: QEMU asks the machine for it.
+    ///
+    /// # Panics
+    /// The machine does not let it go.
+    pub fn unplug(&self, id: &str) {
+        self.qmp("device_del", json!({ "id": id }));
+        let began = Instant::now();
+        let is_there = || {
+            let Value::Array(devices) = self.qmp("qom-list", json!({ "path": "/machine/peripheral" })) else {
+                return false;
+            };
+            devices.iter().any(|device| device["name"] == id)
+        };
+        while is_there() {
+            assert!(began.elapsed() < UNPLUG_LIMIT, "the machine does not let {id} go");
+            thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// Presses Ctrl-Alt-Del on the machine's keyboard.

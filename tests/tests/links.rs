@@ -116,7 +116,7 @@ fn cables_and_cards_come_and_go() {
         }
     };
     until(Some("br1"));
-    machine.qmp("device_del", json!({ "id": "card2" }));
+    machine.unplug("card2");
     until(None);
     machine.qmp("netdev_add", json!({ "type": "hubport", "id": "port4", "hubid": 2 }));
     let card = json!({ "driver": "virtio-net-pci", "netdev": "port4", "id": "card4", "bus": "hot" });

@@ -32,7 +32,8 @@ fn web1(machine: &mut Machine) -> String {
 }
 
 fn boot(out: &Path, disk: &Path, forward: &[(u16, &str)], attached: &[&Path]) -> Machine {
-    let mut more = vec!["--disk", disk.to_str().expect("a path of text")];
+    // See `Disks::boot`.
+    let mut more = vec!["--cpus", "1", "--disk", disk.to_str().expect("a path of text")];
     for file in attached {
         more.extend(["--attach", file.to_str().expect("a path of text")]);
     }
