@@ -44,7 +44,7 @@ host-kernel-test: build ## compile a kernel for the host and boot it: 10 minutes
 	scripts/with-qemu $(CARGO) test --release --package thimble-tests --features host-kernel --test host_kernel -- --test-threads=1 --nocapture
 
 # How long each target runs, in seconds.
-FUZZ    ?= 10
+FUZZ    ?= 5
 
 # Power cuts in the middle of an update, each with a machine of its own: about half a minute.
 CUTS    ?= 50
@@ -55,7 +55,7 @@ soak: build ## the long loops: CUTS=50 power cuts in the middle of an update, KI
 	THIMBLE_KILLS=$(KILLS) scripts/with-qemu $(CARGO) test --release --package thimble-tests --test kills -- --nocapture
 	THIMBLE_CUTS=$(CUTS) scripts/with-qemu $(CARGO) test --release --package thimble-tests --test update_node -- --nocapture power_cut
 
-fuzz: setup ## run all fuzz targets, FUZZ=10 seconds each
+fuzz: setup ## run all fuzz targets, FUZZ=5 seconds each
 	@scripts/fuzz $(FUZZ)
 
 bench: build ## print sizes and boot times
