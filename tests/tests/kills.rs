@@ -1,4 +1,4 @@
-//! The node daemon killed with -9 in the middle of whatever it is asked for, again and again: a dozen times, or as often as
+//! The node daemon killed with -9 in the middle of whatever it is asked for, again and again: eight times, or as often as
 //! `make soak KILLS=100` says.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use thimble_tests::{BOOT_LIMIT, Boot, Definition, Machine, free_port, ssh};
 
 const LIMIT: Duration = Duration::from_secs(120);
 /// Kills where nothing is said.
-const KILLS: u64 = 12;
+const KILLS: u64 = 8;
 /// The longest that the daemon has, in milliseconds, from the moment in which it is asked.
 const LIFE_MS: u64 = 300;
 /// Kills the daemon, and not `thimblectl`, which is the same program.
@@ -192,7 +192,7 @@ fn a_daemon_that_is_killed_at_any_time_loses_nothing_and_doubles_nothing() {
     let out = build(directory.path(), &public);
     let port = free_port();
     let disk = directory.path().join("disk.img");
-    let more = ["--disk", disk.to_str().expect("a path of text")];
+    let more = ["--cpus", "2", "--disk", disk.to_str().expect("a path of text")];
     let mut machine = Machine::boot(&Boot { forward: &[(port, "host:22")], more: &more, ..Boot::new(&out, "direct") });
     machine.wait("^thimble: guest web1 ready", BOOT_LIMIT);
     ssh::wait(port);

@@ -14,9 +14,9 @@ use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, get, thimble};
 const LIMIT: Duration = Duration::from_secs(120);
 const READY: &str = "^thimble: guest web1 ready";
 /// Cuts, if nobody says how many.
-const CUTS: u32 = 3;
+const CUTS: u32 = 2;
 /// Each cut of this number is followed by a boot.
-const BOOTED: u32 = 3;
+const BOOTED: u32 = 2;
 
 /// How often the guest was started, as its page says.
 fn starts(port: u16) -> u32 {
@@ -32,8 +32,7 @@ fn web1(machine: &mut Machine) -> String {
 }
 
 fn boot(out: &Path, disk: &Path, forward: &[(u16, &str)], attached: &[&Path]) -> Machine {
-    // See `Disks::boot`.
-    let mut more = vec!["--cpus", "1", "--disk", disk.to_str().expect("a path of text")];
+    let mut more = vec!["--disk", disk.to_str().expect("a path of text")];
     for file in attached {
         more.extend(["--attach", file.to_str().expect("a path of text")]);
     }
