@@ -87,14 +87,13 @@ impl Disks {
         words
     }
 
-    /// Boots `out` with these disks, and one processor: two that are emulated wait for each other more than they work where
-    /// the tests run two machines at once on as many.
+    /// Boots `out` with these disks.
     ///
     /// # Panics
     /// As [`Machine::boot`].
     pub fn boot(&self, out: &Path, forward: &[(u16, &str)]) -> Machine {
         let words = self.words();
-        let more: Vec<&str> = ["--cpus", "1", "--"].into_iter().chain(words.iter().map(String::as_str)).collect();
+        let more: Vec<&str> = ["--"].into_iter().chain(words.iter().map(String::as_str)).collect();
         let append = "thimble.guest-consoles";
         Machine::boot(&Boot { forward, append, more: &more, ..Boot::new(out, "direct") })
     }

@@ -37,7 +37,8 @@ pub struct Boot<'a> {
     pub forward: &'a [(u16, &'a str)],
     /// Words for the host's kernel command line; only `direct` and `nfs` take them.
     pub append: &'a str,
-    /// More arguments of `thimble run`.
+    /// More arguments of `thimble run`. Unless they say otherwise the machine has one processor: two that are emulated wait
+    /// for each other more than they work where the tests run two machines at once on as many.
     pub more: &'a [&'a str],
 }
 
@@ -71,6 +72,9 @@ impl Machine {
         if !boot.append.is_empty() {
             command.arg("--append").arg(boot.append);
         }
+        if !boot.more.contains(&"--cpus") {
+            command.args(["--cpus", "1"]);
+        }
         command.args(boot.more);
         Self::start(command, directory)
     }
@@ -84,7 +88,7 @@ impl Machine {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-M", "q35", "-m", "768"]);
-        // One processor: there are two such machines on two cores, and one alone never hangs in the translator (see `stall`).
+        // One processor, as in `Boot::more`.
         command.args(["-accel", "tcg,thread=multi,tb-size=1024", "-cpu", qemu::cpu(), "-smp", "1"]);
         command.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", directory.path().join("qmp").display()));

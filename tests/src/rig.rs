@@ -43,7 +43,7 @@ PS1= PS2= exec setsid -c bash --norc --noediting -s
 /// What QEMU is told besides disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// Two processors, as fast as they go.
+    /// One processor, as fast as it goes.
     Wall,
     /// One processor, one instruction a nanosecond: times in it are the same at every run.
     Instructions,
@@ -111,7 +111,7 @@ impl Rig {
 
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-M", "q35", "-m", "3072", "-display", "none", "-no-reboot", "-nodefaults"]);
-        let wall = ["-cpu", qemu::cpu(), "-accel", "tcg,thread=multi,tb-size=1024", "-smp", "2"];
+        let wall = ["-cpu", qemu::cpu(), "-accel", "tcg,thread=multi,tb-size=1024", "-smp", "1"];
         command.args(match clock {
             Clock::Wall => &wall[..],
             Clock::Instructions => &[

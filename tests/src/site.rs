@@ -111,7 +111,7 @@ impl Site {
     /// QEMU does not start.
     pub fn machine(&self, firmware: Firmware) -> Node {
         let mut command = self.command("qemu-system-x86_64");
-        command.args(["-M", "q35", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", qemu::cpu(), "-smp", "2"]);
+        command.args(["-M", "q35", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", qemu::cpu(), "-smp", "1"]);
         command.args(["-m", "768", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
         command.args(["-netdev", "tap,id=net0,ifname=card,script=no,downscript=no"]);
         // An empty ROM file: OVMF's own driver and PXE, not the iPXE that is the card's.

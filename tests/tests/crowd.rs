@@ -19,7 +19,7 @@ fn twenty_guests_of_one_host_all_answer() {
     let guests: Vec<(u16, String)> = (1..=GUESTS).map(|number| (free_port(), format!("{}:80", name(number)))).collect();
     let mut forward: Vec<(u16, &str)> = guests.iter().map(|(port, to)| (*port, to.as_str())).collect();
     forward.push((port, "host:22"));
-    let mut machine = Machine::boot(&Boot { forward: &forward, ..Boot::new(&out, "direct") });
+    let mut machine = Machine::boot(&Boot { forward: &forward, more: &["--cpus", "2"], ..Boot::new(&out, "direct") });
     let ready: Vec<String> = (1..=GUESTS).map(|number| format!("^thimble: guest {} ready", name(number))).collect();
     machine.wait_all(&ready.iter().map(String::as_str).collect::<Vec<_>>(), START_LIMIT);
     for (port, to) in &guests {

@@ -26,7 +26,8 @@ fn by_bios_two_guests_answer_and_remember_across_a_reboot_of_the_host() {
     // Given the flash disk in a machine with a BIOS,
     let (web1, web2) = (free_port(), free_port());
     let forward = [(web1, "web1:80"), (web2, "web2:80")];
-    let mut machine = Machine::boot(&Boot { forward: &forward, ..Boot::new(demo(), "flash-bios") });
+    let mut machine =
+        Machine::boot(&Boot { forward: &forward, more: &["--cpus", "2"], ..Boot::new(demo(), "flash-bios") });
     // when both guests are ready,
     machine.wait_all(&READY, BOOT_LIMIT);
     // then each serves its own page, fetched through the bridge,

@@ -19,7 +19,7 @@ fn reboot_and_power_off_end_as_themselves_and_a_guest_is_what_its_definition_say
         .arg(&out)
         .status();
     assert!(built.expect("thimble starts").success());
-    let mut machine = Machine::boot(&Boot::new(&out, "flash-bios"));
+    let mut machine = Machine::boot(&Boot::new(&out, "direct"));
     // then each end is told by its name,
     machine.wait_all(
         &[

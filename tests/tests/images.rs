@@ -44,7 +44,7 @@ fn build(directory: &Path, public: &str) -> PathBuf {
         let image = image.expect("a recipe");
         symlink(image.path(), library.join("images").join(image.file_name())).expect("a link");
     }
-    Definition::read("tests/library/images.toml").library(library).build(directory, ["--format", "flash"])
+    Definition::read("tests/library/images.toml").library(library).build(directory, ["--format", "flash,netboot"])
 }
 
 /// What the flash holds of the objects whose names end so, from the manifest.
@@ -96,7 +96,7 @@ fn a_guest_of_each_recipe_does_what_its_recipe_says() {
     assert!(size <= GUEST_BYTES, "the guests' kernel and initramfs have {size} bytes, {GUEST_BYTES} are wanted");
     let (web, login, database, php, closed) = (free_port(), free_port(), free_port(), free_port(), free_port());
     let forward = [(web, "web:80"), (login, "web:22"), (database, "web:3306"), (php, "php:80"), (closed, "ssh:22")];
-    let mut machine = Machine::boot(&Boot { forward: &forward, ..Boot::new(&out, "flash-bios") });
+    let mut machine = Machine::boot(&Boot { forward: &forward, ..Boot::new(&out, "direct") });
     machine.wait_all(&READY, BOOT_LIMIT);
 
     // then PHP renders a row of MariaDB's,

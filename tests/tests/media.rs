@@ -44,13 +44,8 @@ fn the_iso_boots_from_a_cd_by_bios() {
 }
 
 #[test]
-fn the_iso_boots_from_a_usb_stick_by_uefi() {
-    boots_to_ready("usb-uefi");
-}
-
-#[test]
-fn the_iso_is_a_stick_for_a_bios_and_a_cd_for_uefi_as_well() {
-    for by in ["usb-bios", "iso-uefi"] {
+fn the_iso_is_a_stick_as_well_and_for_uefi_too() {
+    for by in ["usb-bios", "usb-uefi", "iso-uefi"] {
         let mut machine = boot(media(), by);
         machine.wait("^thimble: host demo up ", BOOT_LIMIT);
         same_manifest(&machine, media());

@@ -45,12 +45,12 @@ fn a_host_keeps_its_services_and_lets_in_who_has_the_key() {
     let (server, keys) = (loghost.port, loghost.keys.display());
     let syslog = format!("tls://10.1.1.1:{server}\"\ntls-keys = \"{keys}\"\ntls-name = \"{}", loghost::NAME);
     let changes = [("KEY", public.as_str()), ("udp://10.1.1.1:514", syslog.as_str())];
-    let out = build(directory.path(), &changes, &crashing, "flash");
+    let out = build(directory.path(), &changes, &crashing, "netboot");
     let port = free_port();
     let mut machine = Machine::boot(&Boot {
         forward: &[(port, "host:22")],
         more: &["--watchdog", "--internet"],
-        ..Boot::new(&out, "flash-bios")
+        ..Boot::new(&out, "direct")
     });
     machine.wait("^thimble: host node up", BOOT_LIMIT);
     let up = Instant::now();
