@@ -25,7 +25,10 @@ build: programs ## build the demonstration, configs/demo.toml, into target/demo
 run: build ## boot the demonstration in QEMU; Ctrl-C powers it off, Ctrl-A x quits
 	@$(THIMBLE) run target/demo
 
-test: lint unit build system fuzz ## run every test: what CI runs
+# What whole systems need is fetched and made beside what is compiled: each waits for the network now and then.
+test: setup ## run every test: what CI runs
+	@scripts/trees & trees=$$!; trap 'kill $$trees 2>/dev/null' EXIT; \
+		$(MAKE) --no-print-directory lint unit build && wait $$trees && $(MAKE) --no-print-directory system fuzz
 
 lint: programs
 	$(CARGO) fmt --all --check
@@ -35,9 +38,9 @@ lint: programs
 unit: programs
 	@scripts/tests --workspace --exclude thimble-tests -- --quiet
 
-# Each of these machines keeps one processor busy and a little of the next. What they need is made once, all at a time.
+# Each of these machines keeps one processor busy.
 system: build
-	@scripts/debian-tree >/dev/null & tree=$$!; scripts/qemu >/dev/null & scripts/foreign-tree >/dev/null && wait $$tree && wait
+	@scripts/trees
 	@scripts/with-qemu scripts/tests --lanes 2 --package thimble-tests -- --test-threads=1
 
 host-kernel-test: build ## compile a kernel for the host and boot it: 10 minutes and more the first time
