@@ -7,7 +7,7 @@ use thimble_tests::guests::add_small_guest;
 use thimble_tests::rig::{Clock, Rig};
 
 /// Guests, one after the other, that each go on where the one before was killed.
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 2;
 /// Bytes of a record of the guest's journal.
 const RECORD: u64 = 4096;
 /// Records that the disk has room for.
