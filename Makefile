@@ -28,7 +28,7 @@ run: build ## boot the demonstration in QEMU; Ctrl-C powers it off, Ctrl-A x qui
 # What whole systems need is fetched and made beside what is compiled: each waits for the network now and then.
 test: setup ## run every test: what CI runs
 	@scripts/trees & trees=$$!; trap 'kill $$trees 2>/dev/null' EXIT; \
-		$(MAKE) --no-print-directory lint unit build && wait $$trees && $(MAKE) --no-print-directory system fuzz
+		$(MAKE) --no-print-directory lint unit build && wait $$trees && trap - EXIT && $(MAKE) --no-print-directory system fuzz
 
 lint: programs
 	$(CARGO) fmt --all --check
