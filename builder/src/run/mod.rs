@@ -189,23 +189,28 @@ pub fn run(artefacts: &Artefacts, request: Request, progress: &Progress) -> Resu
     let appliance = &artefacts.appliance;
     let net = UserNet::plan(appliance).map_err(Error::Usage)?;
     let mut forwards = request.forwards;
-    if forwards.is_empty() && request.until.is_none() {
-        forwards = net.default_forwards(appliance, FIRST_PORT, GUEST_PORT);
-    }
+    let mut reached = targets(&net, appliance, &forwards)?;
     let medium = Medium::of(artefacts, request.boot)?;
+    let firmware = match request.secure_boot {
+        Some(vars) => Firmware::SecureUefi(vars),
+        None => firmware(artefacts, request.boot, &request.append)?,
+    };
+    let disk = disk(artefacts, request.boot, request.disk.as_deref())?;
+    if forwards.is_empty() && request.until.is_none() {
+        // Last: a machine that starts at the same time looks for free ports, too.
+        forwards = net.default_forwards(appliance, FIRST_PORT, GUEST_PORT);
+        reached = targets(&net, appliance, &forwards)?;
+    }
     let mut machine = Machine {
         name: appliance.name.clone(),
-        firmware: match request.secure_boot {
-            Some(vars) => Firmware::SecureUefi(vars),
-            None => firmware(artefacts, request.boot, &request.append)?,
-        },
+        firmware,
         medium: medium.as_ref().map(Medium::device),
         cpus: request.cpus,
         memory_mib: request.memory.unwrap_or_else(|| memory(appliance)).bytes().div_ceil(MIB),
-        disk: disk(artefacts, request.boot, request.disk.as_deref())?,
+        disk,
         keep: request.disk.is_some(),
         attached: attached(request.attach)?,
-        forwards: targets(&net, appliance, &forwards)?,
+        forwards: reached,
         net,
         internet: request.internet,
         // Who waits for a line has no use for a machine that starts again and again.
