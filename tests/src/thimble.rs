@@ -49,8 +49,9 @@ pub fn small() -> &'static Path {
 /// Builds the demonstration into `target/NAME`.
 fn build(name: &str, more: &[&str]) -> PathBuf {
     let out = repository().join("target").join(name);
-    let status = thimble().args(["build", "configs/demo.toml", "--quiet", "--out"]).arg(&out).args(more).status();
-    assert!(status.expect("thimble starts").success(), "the demonstration builds");
+    let built = thimble().args(["build", "configs/demo.toml", "--quiet", "--out"]).arg(&out).args(more).output();
+    let built = built.expect("thimble starts");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     out
 }
 
