@@ -11,7 +11,6 @@ use thimble_spec::vmm::{EXIT_FILE, Exit, ExitReason};
 use crate::launch;
 use crate::plan::Place;
 use crate::policy::{Next, Policy};
-use crate::shared;
 
 /// The file.
 pub const BID_FILE: &str = "bid";
@@ -83,7 +82,7 @@ pub fn after(bid: Option<Bid>, reason: &ExitReason, policy: impl FnOnce() -> Nex
 
 /// Whether it is the host that starts a guest, and not its last end that leads to a start or an administrator.
 pub fn is_of_the_host(place: &Place) -> bool {
-    last_exit(place).is_none() && Bid::read(place).is_none() && shared::started_with(place).is_none()
+    last_exit(place).is_none() && Bid::read(place).is_none() && !launch::was_started(place)
 }
 
 /// How the last life of the guest ended, if it is known.
@@ -102,7 +101,7 @@ pub fn wanted(place: &Place, guest: &Guest) -> bool {
         }
         None if bid == Some(Bid::Off) => false,
         // It was about to start, or its VMM vanished; or that is what is wanted; or it never ran.
-        None => shared::started_with(place).is_some() || bid == Some(Bid::Again) || guest.autostart,
+        None => launch::was_started(place) || bid == Some(Bid::Again) || guest.autostart,
     }
 }
 

@@ -452,14 +452,12 @@ impl Keeper {
                         VmmState::ShuttingDown => (State::ShuttingDown, "asked to power off"),
                     };
                     self.post.is(state, reason);
-                }
-                Ok(Some(Event::Ready { seconds })) => {
-                    self.post.ready(seconds);
-                    if self.host.signs.ready(&name) {
-                        let after = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-                        say::line(&Line::GuestReady { name: &name, after });
+                    // Nothing of ours is in it that could say more.
+                    if state == State::Running && self.guest.boot.is_some() {
+                        self.is_ready(0.0);
                     }
                 }
+                Ok(Some(Event::Ready { seconds })) => self.is_ready(seconds),
                 // For whoever has asked the guest.
                 Ok(Some(Event::Frozen { .. })) => {}
                 Ok(Some(Event::Exited { exit })) => return Some(exit),
@@ -470,6 +468,15 @@ impl Keeper {
                     return None;
                 }
             }
+        }
+    }
+
+    /// Its services are ready, so long after its start.
+    fn is_ready(&self, seconds: f64) {
+        self.post.ready(seconds);
+        if self.host.signs.ready(&self.guest.name) {
+            let after = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+            say::line(&Line::GuestReady { name: &self.guest.name, after });
         }
     }
 

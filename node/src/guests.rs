@@ -28,6 +28,8 @@ struct Shown {
     runs: Option<Hashes>,
     /// What its next start takes.
     next: Option<Hashes>,
+    /// Whether its kernel is none of those that guests share.
+    own_kernel: bool,
 }
 
 /// Shows them.
@@ -42,9 +44,11 @@ pub async fn run(json: bool) -> Result<()> {
     for guest in book.guests_as_found().into_iter().map(|it| Arc::unwrap_or_clone(it.guest)) {
         let place = Place::of(&guest.name);
         let status = status(&place).await;
-        let (state, ready) = status.map_or((None, false), |(state, ready)| (Some(state), ready));
+        let own_kernel = guest.boot.is_some();
+        let (state, ready) = status.map_or((None, false), |(state, ready)| (Some(state), ready || own_kernel));
+        let next = next.clone().filter(|_| !own_kernel);
         let runs = state.and_then(|_| shared::started_with(&place));
-        guests.push(Shown { name: guest.name, state, ready, autostart: guest.autostart, runs, next: next.clone() });
+        guests.push(Shown { name: guest.name, state, ready, autostart: guest.autostart, runs, next, own_kernel });
     }
     if json {
         println!("{}", serde_json::to_string(&guests)?);
@@ -75,6 +79,10 @@ fn text(guests: &[Shown]) -> String {
         };
         // Writing to a string does not fail.
         let _ = write!(text, "guest {}: {state}", guest.name);
+        if guest.own_kernel {
+            text.push_str(", has a kernel of its own\n");
+            continue;
+        }
         if guest.state.is_some() {
             let _ = write!(text, ", runs {}", shown(guest.runs.as_ref()));
         }
@@ -107,18 +115,21 @@ mod tests {
             autostart: true,
             runs,
             next: hashes("b"),
+            own_kernel: false,
         };
         let guests = [
             guest("web1", Some(State::Running), true, hashes("b")),
             guest("web2", Some(State::Running), false, hashes("a")),
             guest("web3", None, false, None),
+            Shown { own_kernel: true, ..guest("debian", Some(State::Running), true, None) },
         ];
         assert_eq!(
             text(&guests),
             "guest web1: ready, runs kernel bbbbbbbbbbbb initrd eeeeeeeeeeee\n\
              guest web2: starting, runs kernel aaaaaaaaaaaa initrd eeeeeeeeeeee, next start takes kernel bbbbbbbbbbbb \
              initrd eeeeeeeeeeee\n\
-             guest web3: off, next start takes kernel bbbbbbbbbbbb initrd eeeeeeeeeeee\n"
+             guest web3: off, next start takes kernel bbbbbbbbbbbb initrd eeeeeeeeeeee\n\
+             guest debian: ready, has a kernel of its own\n"
         );
     }
 }

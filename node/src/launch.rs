@@ -69,7 +69,7 @@ pub async fn start(guest: &Guest, defined: &Defined, handle: &Handle) -> Result<
         fs::set_permissions(&vsock, Permissions::from_mode(0o755))?;
     }
     let version = Shared::default().next();
-    shared::record(&place, &version)?;
+    shared::record(&place, version.hashes.as_ref().filter(|_| guest.boot.is_none()))?;
     runs_by(&place, &defined.guest)?;
     let (config, parameters) = plan::config(guest, &version, jail)?;
     let config = serde_json::to_vec_pretty(&config)?;
@@ -111,6 +111,11 @@ pub fn runs_by(place: &Place, guest: &Guest) -> Result<()> {
 /// The definition that the guest was started by, with what it took on while it ran, if it is known.
 pub fn started_by(place: &Place) -> Option<Guest> {
     Guest::from_json(&fs::read(place.file(DEFINITION_FILE)).ok()?).ok()
+}
+
+/// Whether the guest was started on this host, since the host was.
+pub fn was_started(place: &Place) -> bool {
+    place.file(DEFINITION_FILE).exists()
 }
 
 /// Whether this life of the guest sees `what` for the first time; from then on it doesn't, whichever daemon asks.

@@ -38,6 +38,7 @@ mod proc;
 mod readiness;
 mod room;
 mod say;
+mod seed;
 mod shared;
 mod snapshots;
 mod still;

@@ -1,14 +1,20 @@
 //! From the definition of a guest to what its VMM is told. No file is touched here.
+//!
+//! A guest with a kernel of its own is a machine as a distribution knows it: it finds its devices by ACPI, and the disk behind
+//! its own is the seed of cloud-init ([`crate::seed`]). All others share a kernel, and are told of everything by its command
+//! line.
 
 use std::path::{Path, PathBuf};
 
-use thimble_spec::appliance::{Guest, GuestDisk, GuestNetwork};
-use thimble_spec::cmdline::{Cmdline, DEFAULT_IMAGE, GuestParams, PlaceError};
+use anyhow::{Context, Result};
+use thimble_spec::appliance::{Guest, GuestBoot, GuestDisk, GuestNetwork};
+use thimble_spec::cmdline::{Cmdline, DEFAULT_IMAGE, GuestParams};
 use thimble_spec::names::tap_name;
 use thimble_spec::parameters::DISK_SERIAL;
 use thimble_spec::paths;
 use thimble_spec::vmm::{DISK_WORKERS, Discovery, Disk, DiskEngine, GuestConfig, Jail, Net, NetBackend, Pages, Vsock};
 
+use crate::seed;
 use crate::shared::Version;
 
 /// Where a guest's own block device is in the guest: behind the shared image.
@@ -78,15 +84,77 @@ pub fn threads(guest: &Guest) -> u64 {
     u64::from(guest.vcpus) + u64::from(disk) * (1 + u64::from(DISK_WORKERS)) + u64::from(net) * 2
 }
 
-/// In a guest's run directory: its configuration device ([`thimble_spec::parameters`]), if it has one.
+/// In a guest's run directory: its configuration device ([`thimble_spec::parameters`]) or its seed ([`crate::seed`]), if it has
+/// one.
 pub const PARAMETERS_FILE: &str = "parameters";
 
-/// What the guest's VMM is told, and what is on the guest's configuration device, if it needs one: at
+/// What a guest's kernel is, and what it is told.
+struct Kernel {
+    file: PathBuf,
+    initrd: Option<PathBuf>,
+    cmdline: String,
+    discovery: Discovery,
+    /// What is told by a disk: its serial number and its content.
+    disk: Option<(&'static str, Vec<u8>)>,
+}
+
+/// What the guest's VMM is told, and what is on the disk by which the guest is told the rest, if it needs one: at
 /// [`PARAMETERS_FILE`].
 ///
 /// # Errors
 /// What the guest is told cannot be told.
-pub fn config(guest: &Guest, version: &Version, jail: Jail) -> Result<(GuestConfig, Option<Vec<u8>>), PlaceError> {
+pub fn config(guest: &Guest, version: &Version, jail: Jail) -> Result<(GuestConfig, Option<Vec<u8>>)> {
+    let kernel = match &guest.boot {
+        Some(boot) => own_kernel(guest, boot)?,
+        None => shared_kernel(guest, version)?,
+    };
+    let image = image(guest).map(|path| Disk { path, read_only: true, ..Disk::default() });
+    let own = own_disk(guest).zip(guest.disk.as_ref()).map(|(path, described)| disk(path, described));
+    let socket = || Place::of(&guest.name).file(VSOCK_DIR).join(VSOCK_FILE);
+    let more = kernel.disk.as_ref().map(|(serial, _)| Disk {
+        path: Place::of(&guest.name).file(PARAMETERS_FILE),
+        serial: Some((*serial).to_owned()),
+        read_only: true,
+        engine: DiskEngine::Sync,
+        ..Disk::default()
+    });
+    let network = guest.network.as_ref();
+    let config = GuestConfig {
+        name: guest.name.clone(),
+        vcpus: guest.vcpus,
+        // The definition allows whole MiB only, and no more than fit.
+        memory_mib: u32::try_from(guest.memory.bytes() >> 20).unwrap_or(u32::MAX),
+        kernel: kernel.file,
+        initrd: kernel.initrd,
+        cmdline: kernel.cmdline,
+        discovery: kernel.discovery,
+        cpu: guest.cpu.clone(),
+        memory: guest.memory_kind,
+        disks: [image, own, more].into_iter().flatten().collect(),
+        nets: network.map(|network| net(tap_name(&guest.name), network)).into_iter().collect(),
+        virtio_console: guest.virtio_console,
+        balloon: guest.balloon,
+        vsock: guest.vsock.map(|cid| Vsock { cid, path: socket() }),
+        jail: Some(jail),
+    };
+    Ok((config, kernel.disk.map(|(_, content)| content)))
+}
+
+/// The guest's own.
+fn own_kernel(guest: &Guest, boot: &GuestBoot) -> Result<Kernel> {
+    let mut words = Cmdline::parse(KERNEL_WORDS);
+    words.extend(Cmdline::parse(&boot.cmdline));
+    Ok(Kernel {
+        file: boot.kernel.clone().into(),
+        initrd: boot.initrd.as_ref().map(PathBuf::from),
+        cmdline: words.render()?,
+        discovery: Discovery::Acpi,
+        disk: Some((seed::SERIAL, seed::of(guest, boot).context("making its seed")?)),
+    })
+}
+
+/// The one that guests share.
+fn shared_kernel(guest: &Guest, version: &Version) -> Result<Kernel> {
     let network = guest.network.as_ref();
     // A disk that the guest cannot write to is not for its changes: it finds the disk there, and mounts it itself.
     let keeps_changes = guest.disk.as_ref().is_some_and(|disk| !disk.read_only);
@@ -109,35 +177,13 @@ pub fn config(guest: &Guest, version: &Version, jail: Jail) -> Result<(GuestConf
         parameters: guest.parameters.clone(),
     };
     let (cmdline, parameters) = told.place(words)?;
-    let image = image(guest).map(|path| Disk { path, read_only: true, ..Disk::default() });
-    let own = own_disk(guest).zip(guest.disk.as_ref()).map(|(path, described)| disk(path, described));
-    let socket = || Place::of(&guest.name).file(VSOCK_DIR).join(VSOCK_FILE);
-    let more = parameters.as_ref().map(|_| Disk {
-        path: Place::of(&guest.name).file(PARAMETERS_FILE),
-        serial: Some(DISK_SERIAL.to_owned()),
-        read_only: true,
-        engine: DiskEngine::Sync,
-        ..Disk::default()
-    });
-    let config = GuestConfig {
-        name: guest.name.clone(),
-        vcpus: guest.vcpus,
-        // The definition allows whole MiB only, and no more than fit.
-        memory_mib: u32::try_from(guest.memory.bytes() >> 20).unwrap_or(u32::MAX),
-        kernel: version.kernel.clone(),
+    Ok(Kernel {
+        file: version.kernel.clone(),
         initrd: Some(version.initrd.clone()),
         cmdline,
         discovery: Discovery::Cmdline,
-        cpu: guest.cpu.clone(),
-        memory: guest.memory_kind,
-        disks: [image, own, more].into_iter().flatten().collect(),
-        nets: network.map(|network| net(tap_name(&guest.name), network)).into_iter().collect(),
-        virtio_console: guest.virtio_console,
-        balloon: guest.balloon,
-        vsock: guest.vsock.map(|cid| Vsock { cid, path: socket() }),
-        jail: Some(jail),
-    };
-    Ok((config, parameters))
+        disk: parameters.map(|content| (DISK_SERIAL, content)),
+    })
 }
 
 /// 256 KiB; where the host has huge pages it takes nothing smaller, or would lose them by taking it: 2 MiB then.
@@ -181,12 +227,12 @@ mod tests {
     use thimble_spec::names::Mac;
     use thimble_spec::vmm::{Balloon, CpuModel, DiskEngine, DiskFormat, Limits, Rate};
 
-    fn placed(guest: &Guest, jail: Jail) -> Result<(GuestConfig, Option<Vec<u8>>), PlaceError> {
+    fn placed(guest: &Guest, jail: Jail) -> Result<(GuestConfig, Option<Vec<u8>>)> {
         let version = Version { kernel: paths::GUEST_KERNEL.into(), initrd: paths::GUEST_INITRD.into(), hashes: None };
         super::config(guest, &version, jail)
     }
 
-    fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig, PlaceError> {
+    fn config(guest: &Guest, jail: Jail) -> Result<GuestConfig> {
         placed(guest, jail).map(|(config, _)| config)
     }
 
@@ -232,6 +278,25 @@ mod tests {
         assert_eq!((words.get("thimble.root"), words.get("thimble.image")), (Some("/dev/vda"), None));
         assert_eq!((words.get("thimble.disk"), words.get("systemd.hostname")), (None, Some("web1")));
         assert_eq!((own_disk_index(&web1()), own_disk_index(&Guest { image: None, ..web1() })), (1, 0));
+    }
+
+    #[test]
+    fn a_guest_with_a_kernel_of_its_own_is_told_by_its_seed() {
+        let boot = GuestBoot {
+            kernel: "/data/files/vmlinuz".to_owned(),
+            initrd: Some("/data/files/initrd.img".to_owned()),
+            cmdline: "root=\"LABEL=my root\" ro".to_owned(),
+            user_data: None,
+        };
+        let guest = Guest { image: None, boot: Some(boot), ..web1() };
+        let (config, seed) = placed(&guest, jail(0, None)).unwrap();
+        assert_eq!((config.kernel.to_str(), config.discovery), (Some("/data/files/vmlinuz"), Discovery::Acpi));
+        assert_eq!(config.initrd, Some("/data/files/initrd.img".into()));
+        assert_eq!(config.cmdline, format!("{KERNEL_WORDS} root=\"LABEL=my root\" ro"));
+        let disks: Vec<_> = config.disks.iter().map(|disk| (disk.serial.as_deref(), disk.read_only)).collect();
+        assert_eq!(disks, [(None, false), (Some("cidata"), true)]);
+        assert_eq!(own_disk_index(&guest), 0);
+        assert!(seed.is_some_and(|seed| seed.len().is_multiple_of(512)));
     }
 
     #[test]

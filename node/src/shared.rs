@@ -170,13 +170,13 @@ fn remove(directory: &Path) -> Result<()> {
     }
 }
 
-/// Writes down which version a guest is started with.
+/// Writes down which version a guest is started with; none is one that is not known, or a kernel of the guest's own.
 ///
 /// # Errors
 /// The run directory cannot be written.
-pub fn record(place: &Place, version: &Version) -> Result<()> {
+pub fn record(place: &Place, hashes: Option<&Hashes>) -> Result<()> {
     let path = place.file(STARTED_FILE);
-    match &version.hashes {
+    match hashes {
         Some(hashes) => crate::launch::write_whole(&path, &serde_json::to_vec(hashes)?),
         None => match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
@@ -234,9 +234,9 @@ mod tests {
 
         let place = Place { run: dir.path().to_owned() };
         assert_eq!(started_with(&place), None);
-        record(&place, &shared.next()).unwrap();
+        record(&place, shared.next().hashes.as_ref()).unwrap();
         assert_eq!(started_with(&place), Some(hashes("a")));
-        record(&place, &Version { hashes: None, ..shared.next() }).unwrap();
+        record(&place, None).unwrap();
         assert_eq!(started_with(&place), None);
     }
 }

@@ -99,6 +99,15 @@ impl Check<'_> {
         }
         self.expect(rules::start_order(guest, &all), "start_after");
         self.expect(rules::start_delay(guest.start_delay_s), "start_delay_s");
+        if let Some(boot) = &guest.boot {
+            if self.of_image.and_then(|other| other.boot.as_ref()) != Some(boot) {
+                for file in boot.files() {
+                    self.declared(file, false, "boot");
+                }
+            }
+            self.expect(rules::kernel_words(&boot.cmdline), "boot.cmdline");
+            self.expect(boot.user_data.as_deref().map_or(Ok(()), rules::user_data), "boot.user_data");
+        }
         if let Some(cid) = guest.vsock {
             self.expect(rules::cid(cid), "vsock");
             self.once("vsock", &cid.to_string(), |other| other.vsock == Some(cid));

@@ -1,6 +1,7 @@
 #![cfg(feature = "toml")]
 
 use super::*;
+use crate::appliance::GuestBoot;
 use proptest::prelude::*;
 
 const TEXT: &str = r#"
@@ -70,6 +71,25 @@ fn a_guest_like_the_others_is_let_in() {
     for path in ["/data/files/x.raw", "/data/files/a b/-x"] {
         assert_eq!(refused(TEXT, source(DiskSource::File(path.to_owned()))), [""; 0], "{path}");
     }
+}
+
+#[test]
+fn a_kernel_of_its_own_lies_where_the_image_declares_a_file_system() {
+    let boot = |kernel: &str| {
+        let boot = GuestBoot { kernel: kernel.to_owned(), initrd: None, cmdline: String::new(), user_data: None };
+        move |guest: &mut Guest| (guest.image, guest.boot) = (None, Some(boot))
+    };
+    assert_eq!(refused(TEXT, boot("/data/files/vmlinuz")), [""; 0]);
+    for path in ["/etc/shadow", "/data/files/../x", "/data/vmlinuz", "vmlinuz"] {
+        let found = refused(TEXT, boot(path));
+        assert!(found.len() == 1 && found[0].starts_with(&format!("boot: `{path}` lies on none of the")), "{found:?}");
+    }
+    let found = refused(TEXT, |guest| {
+        boot("/data/files/vmlinuz")(guest);
+        let boot = guest.boot.as_mut().unwrap();
+        (boot.cmdline, boot.user_data) = ("a=\"b\"c\"".to_owned(), Some("x".to_owned()));
+    });
+    assert!(found.len() == 2 && found[0].starts_with("boot.cmdline: ") && found[1].starts_with("boot.user_data: "));
 }
 
 #[test]

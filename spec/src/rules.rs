@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use crate::appliance::{Guest, Network, Overcommit};
+use crate::cmdline::Cmdline;
 use crate::ip::IpNet;
 use crate::names::{Ipv4Net, check_name};
 use crate::parameters::Parameters;
@@ -55,6 +56,10 @@ const SSH_KEYS: [&str; 7] = [
 ];
 /// The longest key: one of RSA with 16384 bits has 2.8 KB.
 const SSH_KEY_MAX: usize = 4096;
+/// The most that a guest's own kernel is told besides what the node says to it.
+const KERNEL_WORDS_MAX: usize = 1024;
+/// The most that cloud-init is told.
+const USER_DATA_MAX: usize = 32 << 10;
 /// The longest word that names an identity: a UUID has 36 characters.
 const IDENTITY_MAX: usize = 64;
 /// The most that guests may have together, in percent.
@@ -69,22 +74,44 @@ fn holds(good: bool, sentence: impl FnOnce() -> String) -> Rule {
 /// What a guest's root is: its image, or its own disk.
 pub fn root(guest: &Guest) -> Rule {
     if guest.image.is_some() {
-        return Ok(());
+        return holds(guest.boot.is_none(), || {
+            "an image runs on the guests' kernel: leave out `image`, or `boot`".to_owned()
+        });
     }
     let Parameters { ssh_keys: _, role, environment, identity } = &guest.parameters;
-    if guest.disk.as_ref().is_none_or(|disk| disk.read_only) {
+    // What a kernel of its own finds, or has no need of, is its own matter; and cloud-init knows identities.
+    let own_kernel = guest.boot.is_some();
+    if !own_kernel && guest.disk.as_ref().is_none_or(|disk| disk.read_only) {
         return Err(
             "a guest without an image has its root on its disk: give it an image, or a disk that it can write to"
                 .to_owned(),
         );
     }
-    if role.is_some() || !environment.is_empty() || identity.is_some() {
+    if role.is_some() || !environment.is_empty() || (identity.is_some() && !own_kernel) {
         return Err(
             "role, environment and identity are for an image's services: leave them out, or give the guest an image"
                 .to_owned(),
         );
     }
     Ok(())
+}
+
+/// Words for a guest's own kernel.
+pub fn kernel_words(words: &str) -> Rule {
+    holds(words.len() <= KERNEL_WORDS_MAX, || format!("use {KERNEL_WORDS_MAX} bytes at most"))?;
+    holds(!words.chars().any(char::is_control), || "write them in one line, without control characters".to_owned())?;
+    // As they are read, they can be written: an odd quote, or one within a value, cannot.
+    Cmdline::parse(words).render().map(drop).map_err(|error| error.to_string())
+}
+
+/// What cloud-init is told. It knows what that is by how it begins
+/// (<https://cloudinit.readthedocs.io/en/latest/explanation/format.html>).
+pub fn user_data(text: &str) -> Rule {
+    holds(text.len() <= USER_DATA_MAX, || format!("use {} at most", ByteSize(USER_DATA_MAX as u64)))?;
+    let begins = ["#", "Content-Type:", "MIME-Version:", "From nobody"];
+    holds(begins.iter().any(|begin| text.starts_with(begin)), || {
+        "begin with what cloud-init knows: `#cloud-config`, `#!/bin/sh`, or another of its headers".to_owned()
+    })
 }
 
 /// Names of files in `configs/` and `images/`: never a way out of those directories.

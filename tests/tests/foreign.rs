@@ -1,4 +1,5 @@
-//! A distribution of its own in a guest: a Debian that debootstrap has made, with its own systemd, on the guests' kernel.
+//! A distribution of its own in a guest: a Debian that debootstrap has made, with its own systemd, on the guests' kernel and on
+//! its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use thimble_tests::disks::{Disks, Plug, build};
 use thimble_tests::{BOOT_LIMIT, free_port, get, repository};
 
 const LIMIT: Duration = Duration::from_secs(180);
+/// How long a distribution's kernel and cloud-init may take, nested in a machine that is emulated itself.
+const OWN_LIMIT: Duration = Duration::from_secs(500);
 
 /// What somebody has on this Debian: a service that says who it is, on port 80. It counts its starts on the disk.
 const SERVICE: &str = "[Service]\nType=exec\nExecStart=/usr/bin/perl /srv/who.pl\n";
@@ -30,6 +33,10 @@ while (my $client = $server->accept) {
         . "state=" . `systemctl is-system-running`
         . "failed=" . `systemctl list-units --failed --plain --no-legend | tr '\\n' ' '` . "\n"
         . "networkd=" . `cat /run/systemd/netif/links/* | grep -e ^ADMIN_STATE -e ^NETWORK_FILE | tr '\\n' ' '` . "\n"
+        . "kernel=" . `uname -r`
+        . "told=" . `cat /srv/told 2>&1` . "\n"
+        . "cloud=" . `tr -d '\\n' </run/cloud-init/result.json 2>&1` . "\n"
+        . "keys=" . `cat /home/*/.ssh/authorized_keys 2>&1`
         . "address=" . `ip -4 -br address show eth0`
         . "route=" . `ip route show default`
         . `cat /etc/resolv.conf`;
@@ -38,12 +45,16 @@ while (my $client = $server->accept) {
 }
 "#;
 
-/// The Debian of `scripts/foreign-tree`, copied to a disk, with the service on it.
-fn install(directory: &Path, disk: &Path) {
+/// What `scripts/foreign-tree` makes: the disk.
+fn debian() -> PathBuf {
     let made = Command::new(repository().join("scripts/foreign-tree")).output().expect("the script starts");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let source = PathBuf::from(String::from_utf8_lossy(&made.stdout).trim());
-    let copied = Command::new("cp").arg("--sparse=always").arg(&source).arg(disk).status().expect("cp starts");
+    PathBuf::from(String::from_utf8_lossy(&made.stdout).trim())
+}
+
+/// That, copied to a disk, with the service on it.
+fn install(directory: &Path, disk: &Path) {
+    let copied = Command::new("cp").arg("--sparse=always").arg(debian()).arg(disk).status().expect("cp starts");
     assert!(copied.success());
     let file = |name: &str, text: &str| {
         let path = directory.join(name);
@@ -66,7 +77,7 @@ fn a_debian_runs_with_its_own_systemd() {
     // Given a raw disk with a Debian, which is told nothing but its block device and its network,
     let directory = TempDir::new().expect("a temporary directory");
     let out = build(directory.path(), "foreign", &[]);
-    let disks = Disks::new(directory.path(), &[("D", 1024, Plug::Virtio)]);
+    let disks = Disks::new(directory.path(), &[("D", 2048, Plug::Virtio)]);
     install(directory.path(), &disks.file("D"));
     let port = free_port();
     let forward = [(port, "debian:80")];
@@ -84,10 +95,7 @@ fn a_debian_runs_with_its_own_systemd() {
             }
             sleep(Duration::from_secs(1));
         };
-        let value = |key: &str| {
-            let line = page.lines().find_map(|line| line.strip_prefix(&format!("{key}=")));
-            line.unwrap_or_else(|| panic!("{key}: {page}")).split_whitespace().collect::<Vec<_>>().join(" ")
-        };
+        let value = |key: &str| value(&page, key);
         println!("{page}");
         assert_eq!(value("starts"), starts);
         assert_eq!(value("pid1"), "/usr/lib/systemd/systemd");
@@ -107,6 +115,79 @@ fn a_debian_runs_with_its_own_systemd() {
         assert!(errors.is_empty(), "{errors:?}");
     }
     // What it wrote is whole.
+    let check = Command::new("e2fsck").arg("-fn").arg(disks.file("D")).output().expect("e2fsck starts");
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+}
+
+/// What stands behind `KEY=` on the page, in one line.
+fn value(page: &str, key: &str) -> String {
+    let line = page.lines().find_map(|line| line.strip_prefix(&format!("{key}=")));
+    line.unwrap_or_else(|| panic!("{key}: {page}")).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_debian_runs_with_its_own_kernel_and_is_told_by_cloud_init() {
+    // Given the same disk, a file system of the host's with that Debian's kernel and initramfs, and a definition that names them,
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNobG9lY2hsb2VjaGxvZWNobG9lY2hsb2VjaGxvZWNo me";
+    let directory = TempDir::new().expect("a temporary directory");
+    // This Debian has no locales but one, and no server for ssh.
+    let user_data = "#cloud-config\\nlocale: false\\nssh_genkeytypes: []\\n\
+                     write_files:\\n- path: /srv/told\\n  content: by cloud-init\\n";
+    let guest = format!(
+        "memory = \"512MiB\"\nidentity = \"7f3c\"\nssh-keys = [\"{KEY}\"]\n[guest.boot]\n\
+         kernel = \"/data/files/vmlinuz\"\ninitrd = \"/data/files/initrd\"\ncmdline = \"root=/dev/vda rw\"\n\
+         user-data = \"{user_data}\"\n[guest.disk]"
+    );
+    let disk = "match = { serial = \"D\" }\n";
+    let files = "[storage.disks.files]\nmatch = { serial = \"F\" }\n\
+                 [[storage.filesystem]]\ndevice = \"files\"\nkind = \"ext4\"\nmount = \"/data/files\"\n";
+    let changes = [
+        ("memory = \"768MiB\"", "memory = \"1GiB\""),
+        (disk, &format!("{disk}{files}")),
+        ("memory = \"192MiB\"\ndisk = { device = \"debian\" }", &format!("{guest}\ndevice = \"debian\"")),
+    ];
+    let out = build(directory.path(), "foreign", &changes);
+    let disks = Disks::new(directory.path(), &[("D", 2048, Plug::Virtio), ("F", 256, Plug::Virtio)]);
+    install(directory.path(), &disks.file("D"));
+    let boot = directory.path().join("boot");
+    fs::create_dir(&boot).expect("a directory");
+    for name in ["vmlinuz", "initrd"] {
+        fs::copy(debian().with_file_name(name), boot.join(name)).expect("it is beside the disk");
+    }
+    let made = Command::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(&boot).arg(disks.file("F")).status();
+    assert!(made.expect("mke2fs starts").success());
+    let port = free_port();
+    // when the host starts it,
+    let mut machine = disks.boot(&out, &[(port, "debian:80")]);
+    // then it is ready as soon as it runs, for nothing of ours is in it,
+    machine.wait("^thimble: guest debian ready 0[.]00$", BOOT_LIMIT);
+    // and that kernel runs that Debian, whose cloud-init has done what it was told, and nothing failed.
+    let began = Instant::now();
+    let page = loop {
+        let page = get(port, "/", OWN_LIMIT).expect("the page comes");
+        if page.contains("\"datasource\"") || began.elapsed() > OWN_LIMIT {
+            break page;
+        }
+        sleep(Duration::from_secs(2));
+    };
+    println!("{page}");
+    let value = |key: &str| value(&page, key);
+    assert!(value("kernel").ends_with("-amd64"), "{page}");
+    assert_eq!((value("pid1").as_str(), value("root").as_str()), ("/usr/lib/systemd/systemd", "/dev/vda ext4"));
+    assert_eq!(
+        (value("host").as_str(), value("told").as_str(), value("keys").as_str()),
+        ("debian", "by cloud-init", KEY)
+    );
+    assert!(value("cloud").contains("DataSourceNoCloud") && value("cloud").contains("\"errors\": []"), "{page}");
+    assert_eq!(value("failed"), "");
+    assert_eq!(value("address"), "eth0 UP 10.1.1.11/24");
+    assert!(value("route").starts_with("default via 10.1.1.1 dev eth0"), "{page}");
+    machine.type_line("guests");
+    machine.wait("^guest debian: ready, has a kernel of its own$", LIMIT);
+    // It hears its power button, and goes off in its own way.
+    machine.press_power_button();
+    machine.wait("^thimble: guest debian exited power-off$", LIMIT);
+    assert!(machine.end(LIMIT).success());
     let check = Command::new("e2fsck").arg("-fn").arg(disks.file("D")).output().expect("e2fsck starts");
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }

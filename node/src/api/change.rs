@@ -166,7 +166,7 @@ impl Api {
             })
             .collect();
         self.book.judge(guest, &others).map_err(Refusal::wrong)?;
-        self.book.look_at_disk(guest).await.map_err(Refusal::wrong)
+        self.book.look_at_files(guest).await.map_err(Refusal::wrong)
     }
 
     fn tell(&self, who: &Who, guest: &Guest, what: &str) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use thimble_spec::admission::{self, Beside};
 use thimble_spec::api::guest::Origin;
-use thimble_spec::appliance::{Appliance, DiskSource, Guest};
+use thimble_spec::appliance::{Appliance, DiskSource, Guest, GuestBoot};
 use thimble_spec::catalogue::Catalogue;
 use thimble_spec::paths;
 use tokio::task::spawn_blocking;
@@ -172,30 +172,41 @@ impl Book {
         Ok(())
     }
 
-    /// Whether the file that a guest's disk is to be is there, and is what its path says.
+    /// Whether the files that a guest's disk and its own kernel are to be are there, and are what their paths say.
     ///
     /// # Errors
     /// A sentence.
-    pub async fn look_at_disk(&self, guest: &Guest) -> Result<(), String> {
+    pub async fn look_at_files(&self, guest: &Guest) -> Result<(), String> {
         let of_image = self.appliance.guests.iter().find(|other| other.name == guest.name);
         let source = guest.disk.as_ref().map(|disk| &disk.source);
-        let Some(DiskSource::File(path)) = source else { return Ok(()) };
-        if of_image.and_then(|other| other.disk.as_ref()).map(|disk| &disk.source) == source {
-            return Ok(());
+        if let Some(DiskSource::File(path)) = source
+            && of_image.and_then(|other| other.disk.as_ref()).map(|disk| &disk.source) != source
+        {
+            look_at("disk.source.file", path).await?;
         }
-        let file = path.clone();
-        let looked = spawn_blocking(move || {
-            let real = fs::canonicalize(&file).map_err(|error| error.to_string())?;
-            match real == Path::new(&file) && real.is_file() {
-                true => Ok(()),
-                false => Err(format!("it is no file, or leads to {}", real.display())),
+        if of_image.is_none_or(|other| other.boot != guest.boot) {
+            for path in guest.boot.iter().flat_map(GuestBoot::files) {
+                look_at("boot", path).await?;
             }
-        });
-        let looked = timeout(LOOK_LIMIT, looked).await;
-        let looked = looked.map_err(|_| "its server does not answer".to_owned());
-        let looked = looked.and_then(|done| done.unwrap_or_else(|error| Err(error.to_string())));
-        looked.map_err(|why| format!("disk.source.file: `{}`: {why}", path.escape_debug()))
+        }
+        Ok(())
     }
+}
+
+/// Whether this is a file, and none behind a link.
+async fn look_at(key: &str, path: &str) -> Result<(), String> {
+    let file = path.to_owned();
+    let looked = spawn_blocking(move || {
+        let real = fs::canonicalize(&file).map_err(|error| error.to_string())?;
+        match real == Path::new(&file) && real.is_file() {
+            true => Ok(()),
+            false => Err(format!("it is no file, or leads to {}", real.display())),
+        }
+    });
+    let looked = timeout(LOOK_LIMIT, looked).await;
+    let looked = looked.map_err(|_| "its server does not answer".to_owned());
+    let looked = looked.and_then(|done| done.unwrap_or_else(|error| Err(error.to_string())));
+    looked.map_err(|why| format!("{key}: `{}`: {why}", path.escape_debug()))
 }
 
 fn image_is_there(path: &Path) -> bool {

@@ -66,7 +66,7 @@ async fn a_file_is_looked_at_before_it_is_a_disk() {
         let mut guest = testing::guest("memory = \"64MiB\"\ndisk = { size = \"16MiB\" }");
         guest.name = "db".to_owned();
         guest.disk.as_mut().unwrap().source = DiskSource::File(path.display().to_string());
-        book.look_at_disk(&guest).await
+        book.look_at_files(&guest).await
     };
     assert!(look(&file).await.unwrap_err().contains("No such file"));
     fs::write(&file, "").unwrap();

@@ -12,7 +12,7 @@ pub const TEXT_MAX: usize = 64 << 10;
 /// The longest list of differences, in bytes.
 const DIFFERENCES_MAX: usize = 400;
 /// The keys whose values differences do not show.
-const SECRETS: &str = "parameters.environment";
+const SECRETS: [&str; 2] = ["parameters.environment", "boot.user_data"];
 /// What stands in their place.
 const NOT_SHOWN: &str = "(not shown)";
 
@@ -48,10 +48,12 @@ pub fn value(guest: &Guest) -> Value {
     guest.to_json().ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
-/// The guest as those see it who may not change it: the values of its variables, of which some are passwords, are left out.
+/// The guest as those see it who may not change it: the values of its variables and what its cloud-init is told, of which some
+/// are passwords, are left out.
 pub fn without_secrets(guest: &Guest) -> Guest {
     let mut guest = guest.clone();
-    guest.parameters.environment.values_mut().for_each(|value| NOT_SHOWN.clone_into(value));
+    let user_data = guest.boot.as_mut().and_then(|boot| boot.user_data.as_mut());
+    guest.parameters.environment.values_mut().chain(user_data).for_each(|value| NOT_SHOWN.clone_into(value));
     guest
 }
 
@@ -99,7 +101,7 @@ fn differ(before: &Value, after: &Value, path: &str, found: &mut Vec<String>) {
         }
         _ if before == after => {}
         // Passwords are among them, and differences are told to whoever reads the log.
-        _ if path.starts_with(SECRETS) => found.push(format!("{path}: changed")),
+        _ if SECRETS.iter().any(|secret| path.starts_with(secret)) => found.push(format!("{path}: changed")),
         _ => found.push(format!("{path}: {before} -> {after}")),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use thimble_spec::appliance::{Guest, GuestDisk, Storage};
+use thimble_spec::appliance::{Guest, GuestBoot, GuestDisk, Storage};
 use thimble_spec::paths::STORAGE_STATE;
 use thimble_storage::state::State;
 use tokio::time::sleep;
@@ -17,8 +17,14 @@ const INTERVAL: Duration = Duration::from_millis(200);
 pub fn needs(storage: &Storage, guest: &Guest) -> Vec<String> {
     let own = plan::own_disk(guest).map(|path| path.display().to_string());
     let backing = guest.disk.as_ref().and_then(|disk: &GuestDisk| disk.backing.clone());
-    let mut needs: Vec<String> =
-        own.iter().chain(&backing).filter_map(|path| storage.under(path).map(str::to_owned)).collect();
+    let kernel = guest.boot.iter().flat_map(GuestBoot::files);
+    let mut needs: Vec<String> = own
+        .iter()
+        .chain(&backing)
+        .map(String::as_str)
+        .chain(kernel)
+        .filter_map(|path| storage.under(path).map(str::to_owned))
+        .collect();
     needs.dedup();
     needs
 }

@@ -59,6 +59,9 @@ pub struct Guest {
     /// What it is told beside its network.
     #[serde(default)]
     pub parameters: Parameters,
+    /// The kernel that it has in the place of the one that guests share, if it has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<GuestBoot>,
 }
 
 impl Guest {
@@ -68,6 +71,31 @@ impl Guest {
             DiskSource::Size(_) => format!("{GUEST_DISKS_DIR}/{}/disk.raw", self.name),
             DiskSource::Device(path) | DiskSource::File(path) => path.clone(),
         })
+    }
+}
+
+/// A guest's own kernel. Nothing of ours runs in such a guest: it is told what it is told by a disk that cloud-init reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
+pub struct GuestBoot {
+    /// A file of the host: a bzImage, or an ELF with a PVH or a 64-bit entry.
+    pub kernel: String,
+    /// A file of the host, if it has an initramfs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<String>,
+    /// Words for the kernel, such as what its root is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cmdline: String,
+    /// What cloud-init is told, if that is more than who the guest is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
+}
+
+impl GuestBoot {
+    /// Its files on the host.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.kernel.as_str()).chain(self.initrd.as_deref())
     }
 }
 

@@ -10,7 +10,7 @@ mod network;
 mod storage;
 
 pub use firewall::{Firewall, Opening, Protocol};
-pub use guest::{DiskSource, Guest, GuestDisk, GuestNetwork, GuestRestart, Plug};
+pub use guest::{DiskSource, Guest, GuestBoot, GuestDisk, GuestNetwork, GuestRestart, Plug};
 pub use host::{ApiListener, HostService, HostSettings, Ssh, Syslog, SyslogTransport, Watchdog};
 pub use network::{
     Bond, BondMode, Bridge, BridgeMode, Forward, HashPolicy, Ipv6, LacpRate, Link, Match, Network, PciPath,

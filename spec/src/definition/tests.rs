@@ -1,7 +1,7 @@
 //! Every mistake that the design lists, told with file, line and key.
 
 use super::*;
-use crate::appliance::{BondMode, DiskSource, HostKernelSource, Update};
+use crate::appliance::{BondMode, DiskSource, GuestBoot, HostKernelSource, Update};
 use proptest::prelude::*;
 
 mod storage;
@@ -302,6 +302,40 @@ fn a_guest_without_an_image_has_its_root_on_its_disk() {
     for key in ["role = \"db\"", "environment = { A = \"b\" }", "identity = \"x\""] {
         let told = without("memory = \"128MiB\"", &format!("memory = \"128MiB\"\n{key}")).unwrap_err();
         assert!(told.starts_with("a.toml:24: guest[0]: role, environment and identity are for an image's"), "{told}");
+    }
+}
+
+#[test]
+fn a_guest_may_have_a_kernel_of_its_own() {
+    let with = |image: &str, keys: &str| {
+        let text = GOOD.replacen("image = \"web\"\n", image, 1);
+        let text = text.replacen("memory = \"128MiB\"", &format!("memory = \"128MiB\"\n{keys}"), 1);
+        parse("a.toml", &text)
+            .map(|definition| definition.appliance.guests[0].boot.clone())
+            .map_err(|error| error.to_string())
+    };
+    let boot = "boot = { kernel = \"/data/vmlinuz\", cmdline = \"root=/dev/vda1\", user-data = \"#!/bin/sh\" }\n";
+    let wanted = GuestBoot {
+        kernel: "/data/vmlinuz".to_owned(),
+        initrd: None,
+        cmdline: "root=/dev/vda1".to_owned(),
+        user_data: Some("#!/bin/sh".to_owned()),
+    };
+    assert_eq!(with("", &format!("identity = \"x\"\n{boot}")), Ok(Some(wanted)));
+    for (image, keys, sentence) in [
+        ("image = \"web\"\n", boot.to_owned(), "guest[0]: an image runs on the guests' kernel: leave out"),
+        ("", format!("role = \"db\"\n{boot}"), "guest[0]: role, environment and identity are for an image's"),
+        ("", boot.replace("/data/v", "v"), "guest[0].boot.kernel: write an absolute path without `..`"),
+        ("", boot.replace("/data/v", "nfs:x/v"), "guest[0].boot.kernel: there is no NFS export `x`"),
+        ("", boot.replace("root=", "root=a\\\"b"), "guest[0].boot.cmdline: root cannot hold a double quote"),
+        ("", boot.replace("root=", "root=a\\nb"), "guest[0].boot.cmdline: write them in one line"),
+        ("", boot.replace("root=", &"x".repeat(1025)), "guest[0].boot.cmdline: use 1024 bytes at most"),
+        ("", boot.replace("#!/bin/sh", "me"), "guest[0].boot.user-data: begin with what cloud-init knows"),
+        ("", boot.replace("#!/bin/sh", &"#".repeat(32769)), "guest[0].boot.user-data: use 32KiB at most"),
+        ("", boot.replace("cmdline", "words"), "unknown field `words`"),
+    ] {
+        let told = with(image, &keys).unwrap_err();
+        assert!(told.contains(sentence), "{told}");
     }
 }
 

@@ -4,7 +4,7 @@ use toml::Spanned;
 
 use super::super::source;
 use super::{Checker, Devices, Once};
-use crate::appliance::{DiskSource, GuestDisk};
+use crate::appliance::{DiskSource, GuestBoot, GuestDisk};
 use crate::rules::{self, CIDS};
 use crate::units::{ByteSize, MIB};
 use crate::vmm::{Balloon, Cpu, DiskEngine, DiskFormat, Limits, Rate};
@@ -66,7 +66,7 @@ impl Checker<'_> {
             (None, None, Some(file)) => {
                 let key = format!("{key}.file");
                 devices.take_file(self, &file, &key, read_only);
-                DiskSource::File(self.disk_file(&file, &key, devices))
+                DiskSource::File(self.host_file(&file, &key, devices))
             }
             _ => {
                 self.wrong(span, key, "a disk is one of `size`, `device` and `file`: give exactly one");
@@ -85,8 +85,21 @@ impl Checker<'_> {
         })
     }
 
+    pub(super) fn boot(&mut self, boot: source::Boot, key: &str, devices: &Devices) -> GuestBoot {
+        let mut file = |file: &Spanned<String>, name: &str| self.host_file(file, &format!("{key}.{name}"), devices);
+        let (kernel, initrd) = (file(&boot.kernel, "kernel"), boot.initrd.as_ref().map(|it| file(it, "initrd")));
+        if let Some(words) = &boot.cmdline {
+            self.expect(rules::kernel_words(words.get_ref()), words.span(), &format!("{key}.cmdline"));
+        }
+        if let Some(text) = &boot.user_data {
+            self.expect(rules::user_data(text.get_ref()), text.span(), &format!("{key}.user-data"));
+        }
+        let cmdline = boot.cmdline.map(Spanned::into_inner).unwrap_or_default();
+        GuestBoot { kernel, initrd, cmdline, user_data: boot.user_data.map(Spanned::into_inner) }
+    }
+
     /// An absolute path; `nfs:NAME/PATH` is one below the place where that export is mounted.
-    fn disk_file(&mut self, file: &Spanned<String>, key: &str, devices: &Devices) -> String {
+    fn host_file(&mut self, file: &Spanned<String>, key: &str, devices: &Devices) -> String {
         let text = file.get_ref();
         let path = match text.strip_prefix("nfs:").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) {
             None => text.clone(),

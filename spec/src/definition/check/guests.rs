@@ -104,6 +104,7 @@ impl Checker<'_> {
                 delay.into_inner()
             }),
             restart: guest.restart,
+            boot: guest.boot.map(|boot| self.boot(boot, &format!("{key}.boot"), devices)),
         };
         self.expect(rules::root(&checked), place, &key);
         checked

@@ -53,6 +53,21 @@ pub(in crate::definition) struct Guest {
     pub environment: BTreeMap<Spanned<String>, Spanned<String>>,
     #[serde(default)]
     pub identity: Option<Spanned<String>>,
+    #[serde(default)]
+    pub boot: Option<Boot>,
+}
+
+/// A kernel of the guest's own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(in crate::definition) struct Boot {
+    pub kernel: Spanned<String>,
+    #[serde(default)]
+    pub initrd: Option<Spanned<String>>,
+    #[serde(default)]
+    pub cmdline: Option<Spanned<String>>,
+    #[serde(default)]
+    pub user_data: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
