@@ -459,7 +459,7 @@ impl Keeper {
                 }
                 Ok(Some(Event::Ready { seconds })) => self.is_ready(seconds),
                 // For whoever has asked the guest.
-                Ok(Some(Event::Frozen { .. })) => {}
+                Ok(Some(Event::Frozen { .. } | Event::Seen { .. })) => {}
                 Ok(Some(Event::Exited { exit })) => return Some(exit),
                 Ok(None) => return None,
                 Err(error) => {

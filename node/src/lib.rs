@@ -25,6 +25,7 @@ mod heartbeat;
 mod host;
 mod hugepages;
 mod hwmon;
+mod inside;
 mod launch;
 mod life;
 mod lock;

@@ -43,6 +43,7 @@ pub mod export;
 pub mod feature;
 pub mod format;
 pub mod host;
+pub mod inside;
 pub mod ip;
 #[cfg(feature = "json")]
 pub mod json;

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::console::{SENTENCE_MAX, one_line};
+use crate::inside::Inside;
 use crate::names::Mac;
 
 /// Version of the control protocol; a request with another one is refused.
@@ -45,7 +46,8 @@ pub const POWER_PORT: u16 = 0x604;
 pub const POWER_OFF: u16 = (1 << 13) | (5 << 10);
 
 /// Serial port of the guest, as its kernel names it, over which its PID 1 and the VMM talk in lines: the guest writes
-/// `ready SECONDS`, `frozen NUMBER` and `thawed NUMBER`, the VMM writes `shutdown`, `freeze NUMBER` and `thaw`.
+/// `ready SECONDS`, `frozen NUMBER`, `thawed NUMBER` and `seen NUMBER ...`, the VMM writes `shutdown`, `freeze NUMBER`, `thaw`,
+/// `look NUMBER` and `time MILLISECONDS`.
 pub const AGENT_TTY: &str = "/dev/ttyS1";
 /// The guest's word for "my services are ready"; behind it a space and the seconds since its kernel started.
 pub const AGENT_READY: &str = "ready";
@@ -59,6 +61,13 @@ pub const AGENT_THAW: &str = "thaw";
 pub const AGENT_FROZEN: &str = "frozen";
 /// The guest's other answer, with the number: it is not so.
 pub const AGENT_NOT_FROZEN: &str = "thawed";
+/// The VMM's word for "say what the guest is like"; behind it a space and a number.
+pub const AGENT_LOOK: &str = "look";
+/// The guest's answer to [`AGENT_LOOK`]; behind it its number and an [`Inside`], with spaces between.
+pub const AGENT_SEEN: &str = "seen";
+/// The VMM's word for "it is so late": behind it a space and the milliseconds since 1970. It says so when the guest goes on
+/// that was held, for whose clock no time has passed.
+pub const AGENT_TIME: &str = "time";
 /// Seconds after which a guest whose file system is frozen thaws it by itself: whoever asked may be gone.
 pub const FREEZE_LIMIT_S: u64 = 60;
 
@@ -398,6 +407,8 @@ pub enum Verb {
     Freeze,
     /// Asks the guest's PID 1 to thaw it again.
     Thaw,
+    /// Asks the guest's PID 1 what the guest is like. Its answer is an [`Event::Seen`]; errors are those of [`Verb::Freeze`].
+    Look,
     /// Tells the guest how many MiB to give back. An error without a [`Balloon`], or beyond the guest's memory.
     Balloon {
         /// The MiB that the balloon is to hold.
@@ -641,6 +652,11 @@ pub enum Event {
     Frozen {
         /// Whether it was done.
         done: bool,
+    },
+    /// What the guest's PID 1 answers to the newest [`Verb::Look`].
+    Seen {
+        /// What the guest is like.
+        inside: Inside,
     },
     /// It ends; the connection is closed behind this.
     Exited {

@@ -1,9 +1,10 @@
 //! What guests are told by their definition: keys, a role, variables, by the command line and by a configuration device;
-//! and a guest that is started from another's disk.
+//! what they say of themselves; and a guest that is started from another's disk.
 
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use thimble_tests::{BOOT_LIMIT, Boot, Definition, Machine, free_port, ssh};
 
@@ -57,9 +58,28 @@ fn guests_know_what_they_are_told_and_a_copy_becomes_a_guest_of_its_own() {
     }
     assert!(told.contains("thimble.config=thimble-config") && !told.contains("thimble.ssh-key"), "{told}");
 
+    // It says what it is like, and is told the time when it goes on.
+    ssh::wait(host);
+    ssh::said(one, key, "date -s '2020-01-01 00:00:00'");
+    let asked = "thimblectl guestinfo one --json";
+    let text = ssh::said(host, key, &format!("{asked}; thimblectl suspend one; {asked} 2>&1; thimblectl resume one"));
+    let mut lines = text.lines();
+    let before: Value = serde_json::from_str(lines.next().expect("a line")).expect("JSON");
+    assert_eq!((&before["name"], &before["addresses"]), (&"one".into(), &json!(["10.1.1.11/24"])), "{before}");
+    let (memory, available) = (before["memory_kib"].as_u64(), before["available_kib"].as_u64());
+    assert!(memory > available && available > Some(0) && memory < Some(128 << 10), "{before}");
+    assert!(before["ahead_s"].as_f64() < Some(-1e6), "{before}");
+    assert!(lines.any(|line| line.contains("guest one is paused: one that runs can be asked")), "{text}");
+    // The word comes before it goes on; it may be heard after the next one is asked.
+    let right = (0..10).any(|_| {
+        let after: Value = serde_json::from_str(&ssh::said(host, key, asked)).expect("JSON");
+        println!("{after}");
+        after["ahead_s"].as_f64().is_some_and(|seconds| seconds.abs() < 10.0)
+    });
+    assert!(right, "its clock is as it was");
+
     // When another one is started from a copy of its disk,
     let first = identity(one, key);
-    ssh::wait(host);
     let disks = "/data/guests/one/disk.raw /data/guests/two/disk.raw";
     let copy = format!("thimblectl shutdown one --wait && mkdir -p /data/guests/two && cp {disks}");
     ssh::said(host, key, &copy);

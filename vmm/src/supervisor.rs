@@ -141,6 +141,9 @@ impl Supervisor {
                 if let Some(done) = heard.frozen.and_then(|(number, done)| self.guest.answers(number, done)) {
                     self.broadcast(&Event::Frozen { done });
                 }
+                if let Some(inside) = heard.seen.and_then(|(number, inside)| self.guest.seen(number, inside)) {
+                    self.broadcast(&Event::Seen { inside });
+                }
             }
             token::SOCKET => self.accept(),
             token::MINDER => {
@@ -261,6 +264,7 @@ impl Supervisor {
             Verb::Resume => self.guest.resume(),
             Verb::Freeze => self.guest.freeze()?,
             Verb::Thaw => self.guest.thaw(),
+            Verb::Look => self.guest.look()?,
             Verb::Balloon { target_mib } => self.guest.set_balloon(target_mib)?,
             Verb::ResizeDisk { disk, bytes } => self.guest.resize_disk(disk, bytes)?,
             Verb::LimitDisk { disk, limits } => self.guest.limit_disk(disk, limits)?,

@@ -1,4 +1,5 @@
-//! The line between PID 1 and the VMM: `ready SECONDS` out, `shutdown`, `freeze NUMBER` and `thaw` in.
+//! The line between PID 1 and the VMM: `ready SECONDS` and answers out; `shutdown`, `freeze NUMBER`, `thaw`, `look NUMBER` and
+//! `time MILLISECONDS` in.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -8,8 +9,10 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{ControlFlags, SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{read, write};
+use thimble_spec::inside::Inside;
 use thimble_spec::vmm::{
-    AGENT_FREEZE, AGENT_FROZEN, AGENT_NOT_FROZEN, AGENT_READY, AGENT_SHUTDOWN, AGENT_THAW, AGENT_TTY,
+    AGENT_FREEZE, AGENT_FROZEN, AGENT_LOOK, AGENT_NOT_FROZEN, AGENT_READY, AGENT_SEEN, AGENT_SHUTDOWN, AGENT_THAW,
+    AGENT_TIME, AGENT_TTY,
 };
 
 use crate::console;
@@ -24,6 +27,10 @@ pub enum Word {
     Freeze(u32),
     /// That it is thawed again.
     Thaw,
+    /// What the guest is like; the answer has this number.
+    Look(u32),
+    /// That it is so many milliseconds since 1970.
+    Time(u64),
 }
 
 impl Word {
@@ -32,6 +39,8 @@ impl Word {
             (AGENT_SHUTDOWN, "") => Some(Self::Shutdown),
             (AGENT_THAW, "") => Some(Self::Thaw),
             (AGENT_FREEZE, number) => number.parse().ok().map(Self::Freeze),
+            (AGENT_LOOK, number) => number.parse().ok().map(Self::Look),
+            (AGENT_TIME, number) => number.parse().ok().map(Self::Time),
             _ => None,
         }
     }
@@ -70,6 +79,11 @@ impl Agent {
     pub fn frozen(&self, number: u32, done: bool) {
         let word = if done { AGENT_FROZEN } else { AGENT_NOT_FROZEN };
         self.say(&format!("{word} {number}\n"), "whether the disk is frozen");
+    }
+
+    /// Answers the request of this number to say what the guest is like.
+    pub fn seen(&self, number: u32, inside: &Inside) {
+        self.say(&format!("{AGENT_SEEN} {number} {inside}\n"), "what the guest is like");
     }
 
     fn say(&self, line: &str, what: &str) {
@@ -121,8 +135,10 @@ mod tests {
         assert_eq!(agent.read(), Some(vec![]), "nothing came yet");
         // When the guest is ready and the VMM says its word,
         agent.ready(Duration::from_millis(1230));
-        write(&pair.master, b"nonsense\nfreeze\nfreeze 7\nthaw\nshut").unwrap();
-        assert_eq!(agent.read(), Some(vec![Word::Freeze(7), Word::Thaw]));
+        write(&pair.master, b"nonsense\nfreeze\nfreeze 7\nthaw\nlook 8\nlook\ntime 1763900000123\ntime soon\nshut")
+            .unwrap();
+        let words = vec![Word::Freeze(7), Word::Thaw, Word::Look(8), Word::Time(1_763_900_000_123)];
+        assert_eq!(agent.read(), Some(words));
         agent.frozen(7, true);
         write(&pair.master, b"down\n").unwrap();
         // then the word is understood, and the VMM sees the guest's own words only.

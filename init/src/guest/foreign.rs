@@ -23,7 +23,7 @@ use thimble_spec::console::Line;
 
 use super::agent::{Agent, Word};
 use super::freeze::Freeze;
-use super::{keys, root};
+use super::{keys, look, root};
 use crate::clock::since_boot;
 use crate::console;
 use crate::early::make_directory;
@@ -179,6 +179,12 @@ impl Companion {
                 }
             }
             Word::Thaw => self.freeze.thaw(),
+            Word::Look(number) => {
+                if let Some(agent) = &self.agent {
+                    agent.seen(number, &look::look());
+                }
+            }
+            Word::Time(milliseconds) => look::set_clock(milliseconds),
         }
     }
 

@@ -7,6 +7,7 @@ pub mod foreign;
 mod freeze;
 mod identity;
 mod keys;
+mod look;
 mod root;
 mod services;
 
@@ -178,6 +179,12 @@ impl Guest {
                     }
                 }
                 Word::Thaw => self.freeze.thaw(),
+                Word::Look(number) => {
+                    if let Some(agent) = &self.agent {
+                        agent.seen(number, &look::look());
+                    }
+                }
+                Word::Time(milliseconds) => look::set_clock(milliseconds),
             }),
             Some(None) => self.agent = None,
             None => {}

@@ -5,8 +5,9 @@
 //! kernel before `send` returns, so there is nothing to wait for.
 //!
 //! What a guest needs to know it reads from `/sys/class/net`: that needs no parser of what the kernel says, which keeps
-//! its binary small. The host, which keeps its network as it is declared, asks for all of it ([`reconcile`]).
+//! its binary small; and of addresses, which are not there, it reads no more than it tells ([`address`]). The host, which keeps its network as it is declared, asks for all of it ([`reconcile`]).
 
+pub mod address;
 #[cfg(feature = "host")]
 pub mod nft;
 #[cfg(feature = "host")]

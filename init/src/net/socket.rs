@@ -13,19 +13,13 @@ const HEADER: usize = 16;
 /// Kind of an acknowledgement: `NLMSG_ERROR`, whose first word is 0 or a negative error number.
 pub(super) const NLMSG_ERROR: u16 = 2;
 // A dump's request, end and mark that something changed meanwhile (linux/netlink.h).
-#[cfg(feature = "host")]
 const NLM_F_REQUEST: u16 = 0x1;
-#[cfg(feature = "host")]
 const NLM_F_DUMP: u16 = 0x300;
-#[cfg(feature = "host")]
 pub(super) const NLMSG_DONE: u16 = 3;
-#[cfg(feature = "host")]
 const NLM_F_DUMP_INTR: u16 = 0x10;
 /// The most that the kernel puts into one datagram of a dump (`netlink_dump`, net/netlink/af_netlink.c).
-#[cfg(feature = "host")]
 const DATAGRAM: usize = 32 << 10;
 /// So often a dump is asked for.
-#[cfg(feature = "host")]
 const DUMPS: u32 = 8;
 
 /// An open socket.
@@ -92,7 +86,6 @@ impl RouteSocket {
 
     /// Asks for everything of a kind; each answer without its header. A dump during which something changed is asked
     /// for again.
-    #[cfg(feature = "host")]
     pub fn dump(&mut self, kind: u16, payload: &impl Emitable, what: &str) -> Result<Vec<Vec<u8>>> {
         for _ in 0..DUMPS {
             let packet = self.packet(kind, NLM_F_REQUEST | NLM_F_DUMP, payload)?;
@@ -103,7 +96,6 @@ impl RouteSocket {
         Err(Error::Said(format!("the kernel's {what} change faster than they can be read")))
     }
 
-    #[cfg(feature = "host")]
     fn collect(&self, packet: &[u8]) -> io::Result<Option<Vec<Vec<u8>>>> {
         self.socket.send(packet, 0)?;
         let (mut answers, mut torn) = (Vec::new(), false);
@@ -140,7 +132,6 @@ impl RouteSocket {
 
 /// The messages of a datagram that answer the request with this sequence number: kind, flags, and what is behind the
 /// header.
-#[cfg(feature = "host")]
 pub(super) fn messages(datagram: &[u8], sequence: u32) -> Vec<(u16, u16, &[u8])> {
     let mut messages = Vec::new();
     let mut rest = datagram;
@@ -198,7 +189,6 @@ mod tests {
         #[test]
         fn any_bytes_are_safe(bytes in any::<Vec<u8>>()) {
             let _ = acknowledgement(&bytes, 0);
-            #[cfg(feature = "host")]
             let _ = messages(&bytes, 0);
         }
     }

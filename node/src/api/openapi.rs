@@ -30,6 +30,7 @@ fn document() -> Value {
     generator.subschema_for::<Guest>();
     generator.subschema_for::<ByteSize>();
     generator.subschema_for::<guest::Stats>();
+    generator.subschema_for::<guest::Inside>();
     generator.subschema_for::<task::Tasks>();
     generator.subschema_for::<volume::Volumes>();
     generator.subschema_for::<snapshot::Snapshots>();

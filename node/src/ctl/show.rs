@@ -1,11 +1,11 @@
-//! What is looked at: `list`, `dominfo`, `domstate`, `domstats`, `domblklist`, `domiflist`, `domifaddr`, `dommemstat`, `vcpuinfo`,
-//! `dumpconfig`, `tasks`, `audit`, `log`, `report`; and the host ([`super::machine`]).
+//! What is looked at: `list`, `dominfo`, `domstate`, `domstats`, `domblklist`, `domiflist`, `domifaddr`, `dommemstat`,
+//! `guestinfo`, `vcpuinfo`, `dumpconfig`, `tasks`, `audit`, `log`, `report`; and the host ([`super::machine`]).
 
 use std::io::{Write, stdout};
 
 use hyper::Method;
 use thimble_spec::api::audit::Audit;
-use thimble_spec::api::guest::{Detail, Guest, Guests, Interface, Stats};
+use thimble_spec::api::guest::{Detail, Guest, Guests, Inside, Interface, Stats};
 use thimble_spec::api::task::{Task, Tasks};
 use thimble_spec::units::{KIB, MIB};
 
@@ -48,6 +48,10 @@ pub async fn run(client: &Client, word: &Word, json: bool) -> Result<(), Failure
                 return Err(Failure::failed(format!("guest {guest} does not run, and takes no memory")));
             }
             if json { text } else { memory_lines(&stats) }
+        }
+        Word::Guestinfo { guest } => {
+            let (inside, text): (Inside, _) = client.json(Method::GET, &format!("/v1/guests/{guest}/inside")).await?;
+            if json { text } else { inside_lines(&inside) }
         }
         Word::Dumpconfig { guest, inactive } => {
             let path = format!("/v1/guests/{guest}/{}", if *inactive { "definition" } else { "config" });
@@ -161,6 +165,19 @@ fn about(detail: &Detail, word: &Word) -> String {
 fn address(it: &Interface) -> Vec<String> {
     let family = it.address.as_ref().map(|address| if address.contains(':') { "ipv6" } else { "ipv4" });
     vec![it.name.clone(), it.mac.clone(), or_dash(family), or_dash(it.address.as_deref())]
+}
+
+fn inside_lines(inside: &Inside) -> String {
+    let [one, five, fifteen] = inside.load;
+    let side = if inside.ahead_s < 0.0 { "behind" } else { "ahead of" };
+    pairs(&[
+        ("Uptime", format!("{:.0} s", inside.uptime_s)),
+        ("Load", format!("{one:.2} {five:.2} {fifteen:.2}")),
+        ("Memory", format!("{} KiB", inside.memory_kib)),
+        ("Available", format!("{} KiB", inside.available_kib)),
+        ("Clock", format!("{:.2} s {side} the host's", inside.ahead_s.abs())),
+        ("Addresses", if inside.addresses.is_empty() { "-".to_owned() } else { inside.addresses.join(" ") }),
+    ])
 }
 
 /// `NAME COUNT` a line, in KiB, as `virsh` has it. What is not known is left out.

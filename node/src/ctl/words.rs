@@ -115,6 +115,8 @@ pub enum Word {
     Domifaddr { guest: String },
     /// What it takes of the host's memory.
     Dommemstat { guest: String },
+    /// What it says of itself.
+    Guestinfo { guest: String },
     /// Its processors.
     Vcpuinfo { guest: String },
     /// Its definition.
@@ -274,6 +276,12 @@ enum Typed {
     },
     /// Show the memory of a guest, and what it takes of the host's, in KiB
     Dommemstat {
+        /// The guest
+        #[arg(value_parser = guest)]
+        guest: String,
+    },
+    /// Ask a guest for its load, its free memory, its clock and its addresses
+    Guestinfo {
         /// The guest
         #[arg(value_parser = guest)]
         guest: String,
@@ -538,6 +546,7 @@ impl From<Typed> for Word {
             Typed::Domblklist { guest } => Self::Domblklist { guest },
             Typed::Domiflist { guest } => Self::Domiflist { guest },
             Typed::Domifaddr { guest } => Self::Domifaddr { guest },
+            Typed::Guestinfo { guest } => Self::Guestinfo { guest },
             Typed::Dommemstat { guest } => Self::Dommemstat { guest },
             Typed::Vcpuinfo { guest } => Self::Vcpuinfo { guest },
             Typed::Dumpconfig { guest, inactive } => Self::Dumpconfig { guest, inactive },
@@ -627,6 +636,7 @@ mod tests {
             "autostart web1 --disable",
             "domifaddr web1 --json",
             "dommemstat web1 --timeout 5",
+            "guestinfo web1",
             "net-list --all",
             "sysinfo",
             "vol-create web9 64MiB",
@@ -642,6 +652,7 @@ mod tests {
             "dominfo",
             "console web1 --force --read-only",
             "domifaddr ../x",
+            "guestinfo",
             "dommemstat",
             "net-list br0",
             "tasks --cancel ../x",

@@ -264,6 +264,28 @@ pub struct Stats {
     pub balloon: Option<BalloonStats>,
 }
 
+/// What a guest is like from the inside, as its PID 1 says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Inside {
+    /// The guest.
+    pub name: String,
+    /// Seconds since its kernel started.
+    pub uptime_s: f64,
+    /// Load averages over 1, 5 and 15 minutes.
+    pub load: [f64; 3],
+    /// Its memory in KiB, as its kernel counts it.
+    pub memory_kib: u64,
+    /// What of that is available.
+    pub available_kib: u64,
+    /// Its clock, in milliseconds since 1970.
+    pub clock_ms: u64,
+    /// Seconds that its clock is ahead of the host's; behind it, if that is less than nothing.
+    pub ahead_s: f64,
+    /// Its addresses with their prefixes, the loopback's left out.
+    pub addresses: Vec<String>,
+}
+
 /// What went through a network interface, as the guest sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

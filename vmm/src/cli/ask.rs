@@ -52,6 +52,8 @@ enum What {
     Freeze,
     /// Asks it to thaw it again
     Thaw,
+    /// Asks its PID 1 what it is like: the answer is an event
+    Look,
     /// Sets how much memory it is to give back
     Balloon {
         /// The size of the balloon
@@ -109,6 +111,7 @@ impl What {
             Self::Resume => Verb::Resume,
             Self::Freeze => Verb::Freeze,
             Self::Thaw => Verb::Thaw,
+            Self::Look => Verb::Look,
             Self::Balloon { size } => Verb::Balloon { target_mib: whole_mib(size).map_err(anyhow::Error::msg)? },
             Self::ResizeDisk { disk, size } => Verb::ResizeDisk { disk, bytes: size.map(ByteSize::bytes) },
             Self::LimitDisk { disk, limits } => Verb::LimitDisk { disk, limits: limits.unwrap_or_default() },

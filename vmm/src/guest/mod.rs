@@ -13,10 +13,13 @@ mod verbs;
 pub use check::check;
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use kvm_ioctls::VcpuFd;
-use thimble_spec::vmm::{AGENT_FREEZE, AGENT_SHUTDOWN, AGENT_THAW, Discovery, ExitReason, GuestConfig, State, Status};
+use thimble_spec::inside::Inside;
+use thimble_spec::vmm::{
+    AGENT_FREEZE, AGENT_LOOK, AGENT_SHUTDOWN, AGENT_THAW, AGENT_TIME, Discovery, ExitReason, GuestConfig, State, Status,
+};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::acpi::power::Power;
@@ -49,6 +52,8 @@ pub struct Guest {
     asked: bool,
     /// The number of the newest request to freeze its disk's file system, and whether its answer is still to come.
     freeze: (u32, bool),
+    /// The number of the newest request to say what it is like.
+    look: u32,
 }
 
 /// A guest that is put together and does not run yet: everything of the host that it needs is open.
@@ -153,6 +158,7 @@ impl Prepared {
             paused: false,
             asked: false,
             freeze: (0, false),
+            look: 0,
         })
     }
 }
@@ -243,17 +249,37 @@ impl Guest {
         lock(&self.parts.agent_port).input(format!("{words}\n").as_bytes());
     }
 
+    /// Whether its PID 1 would hear something.
+    fn hears(&self) -> std::result::Result<(), String> {
+        match (self.ready_s, self.paused) {
+            (None, _) => Err("this guest is not ready, and hears nothing yet".to_owned()),
+            (_, true) => Err("this guest is paused, and hears nothing now".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks its PID 1 what it is like.
+    ///
+    /// # Errors
+    /// It hears nothing.
+    pub fn look(&mut self) -> std::result::Result<(), String> {
+        self.hears()?;
+        self.look = self.look.wrapping_add(1);
+        self.tell(&format!("{AGENT_LOOK} {}", self.look));
+        Ok(())
+    }
+
+    /// Its PID 1 says what it is like: gives that back, if it answers the newest request.
+    pub fn seen(&self, number: u32, inside: Inside) -> Option<Inside> {
+        (number == self.look).then_some(inside)
+    }
+
     /// Asks its PID 1 to freeze the file system of its disk.
     ///
     /// # Errors
     /// It has never said that it is ready: nobody would hear it.
     pub fn freeze(&mut self) -> std::result::Result<(), String> {
-        if self.ready_s.is_none() {
-            return Err("this guest is not ready, and hears nothing yet".to_owned());
-        }
-        if self.paused {
-            return Err("this guest is paused, and hears nothing now".to_owned());
-        }
+        self.hears()?;
         let number = self.freeze.0.wrapping_add(1);
         self.freeze = (number, true);
         self.tell(&format!("{AGENT_FREEZE} {number}"));
@@ -300,6 +326,10 @@ impl Guest {
     /// Lets its vCPUs go on.
     pub fn resume(&mut self) {
         if std::mem::replace(&mut self.paused, false) {
+            if self.ready_s.is_some() {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                self.tell(&format!("{AGENT_TIME} {}", now.as_millis()));
+            }
             self.gang.release();
         }
     }

@@ -8,6 +8,7 @@ mod description;
 mod events;
 mod guests;
 mod host;
+mod inside;
 mod metrics;
 mod networks;
 mod node;
@@ -32,6 +33,7 @@ pub const ALL: &[&[Route]] = &[
     volumes::ROUTES,
     snapshots::ROUTES,
     stats::ROUTES,
+    inside::ROUTES,
     orders::ROUTES,
     console::ROUTES,
     events::ROUTES,
