@@ -28,7 +28,9 @@ pub fn marginal() -> Result<()> {
     let (key, public) = ssh::key(directory.path(), "key");
     let out = crowd::build(directory.path(), &public, GUESTS, 1);
     let port = free_port();
-    let mut machine = Machine::boot(&Boot { forward: &[(port, "host:22")], ..Boot::new(&out, "direct") });
+    // The definition allows guests so many processors for each of the host's.
+    let mut machine =
+        Machine::boot(&Boot { forward: &[(port, "host:22")], more: &["--cpus", "2"], ..Boot::new(&out, "direct") });
     machine.wait("^thimble: guest g1 ready", BOOT_LIMIT);
     ssh::wait(port);
     let first = available(port, &key)?;
@@ -58,7 +60,9 @@ pub fn hundred() -> Result<()> {
     let (key, public) = ssh::key(directory.path(), "key");
     let out = crowd::build(directory.path(), &public, HUNDRED, HUNDRED);
     let port = free_port();
-    let mut machine = Machine::boot(&Boot { forward: &[(port, "host:22")], ..Boot::new(&out, "direct") });
+    // The definition allows guests so many processors for each of the host's.
+    let mut machine =
+        Machine::boot(&Boot { forward: &[(port, "host:22")], more: &["--cpus", "2"], ..Boot::new(&out, "direct") });
     let ready: Vec<String> =
         (1..=HUNDRED).map(|number| format!("^thimble: guest {} ready", crowd::name(number))).collect();
     machine.wait_all(&ready.iter().map(String::as_str).collect::<Vec<_>>(), HUNDRED_LIMIT);
