@@ -1,9 +1,12 @@
 //! What one more guest costs a host that has some.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use thimble_tests::crowd::{self, GUESTS};
 use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, ssh};
 
@@ -78,9 +81,39 @@ fn beside(port: u16, key: &Path, guests: u32) -> Result<()> {
     let (pss, later) = daemon(port, key)?;
     let share = (later - ticks) / TICKS / IDLE.as_secs_f64() * 100.0;
     println!(
-        "  the daemon, idle beside {guests}: {pss:.1} MiB of proportional set size, {share:.2} % of a processor (emulated)"
+        "  the daemon, idle beside {guests}: {pss:.1} MiB of proportional set size, {share:.2} % of an emulated processor"
+    );
+    let slower = slower(port, key)?;
+    println!(
+        "  which takes {slower:.1} times as long for small reads as this machine's: {:.2} % of such a one",
+        share / slower
     );
     Ok(())
+}
+
+/// What the daemon does when nobody asks it for anything: it reads what the kernel says in a few words.
+const READS: &str = "i=0; while [ $i -lt 20000 ]; do read x </proc/loadavg; i=$((i+1)); done; cat /proc/$$/stat";
+
+/// How much more time of its processor the host takes for the same program, doing the same, than this machine.
+fn slower(port: u16, key: &Path) -> Result<f64> {
+    let directory = tempfile::tempdir()?;
+    let program = directory.path().join("busybox");
+    let copied = ssh::run(port, Some(key), "cat /usr/bin/busybox");
+    ensure!(copied.status.success(), "the host has no busybox: {}", String::from_utf8_lossy(&copied.stderr));
+    fs::write(&program, copied.stdout)?;
+    fs::set_permissions(&program, Permissions::from_mode(0o700))?;
+    let here = Command::new(&program).args(["sh", "-c", READS]).output()?;
+    ensure!(here.status.success(), "the host's busybox does not run here: {}", String::from_utf8_lossy(&here.stderr));
+    let there = ticks(&ssh::said(port, key, &format!("busybox sh -c '{READS}'")))?;
+    Ok(there / ticks(&String::from_utf8_lossy(&here.stdout))?)
+}
+
+/// What a process has had of processors, in ticks (proc(5)): the first behind its name is the third of all, 14 and 15 are those
+/// of the program and of the kernel for it.
+fn ticks(stat: &str) -> Result<f64> {
+    let (_, behind) = stat.rsplit_once(") ").context("it has counts")?;
+    let ticks: Result<Vec<f64>, _> = behind.split(' ').skip(11).take(2).map(str::parse).collect();
+    Ok(ticks?.iter().sum())
 }
 
 /// The daemon's proportional set size in MiB, and what it has had of processors, in ticks (proc(5)).
@@ -90,10 +123,8 @@ fn daemon(port: u16, key: &Path) -> Result<(f64, f64)> {
     let text = ssh::said(port, key, command);
     let pss = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("there is a daemon")?;
     let kib: f64 = pss.trim().trim_end_matches(" kB").parse()?;
-    let stat = text.lines().find_map(|line| line.split_once("(thimble-node) ")).context("it has counts")?.1;
-    // The first behind the name is the third of all; 14 and 15 are those of the program and of the kernel for it.
-    let ticks: Result<Vec<f64>, _> = stat.split(' ').skip(11).take(2).map(str::parse).collect();
-    Ok((kib / 1024.0, ticks?.iter().sum()))
+    let stat = text.lines().find(|line| line.contains("(thimble-node) ")).context("it has counts")?;
+    Ok((kib / 1024.0, ticks(stat)?))
 }
 
 /// What the host's kernel could give to somebody else, in MiB.
