@@ -45,6 +45,7 @@ pub mod ledger;
 pub mod library;
 pub mod lock;
 pub mod machine;
+pub mod make;
 pub mod nearest;
 pub mod place;
 pub mod progress;

@@ -24,6 +24,8 @@ pub const PACKAGES: &[(&str, &str, &str)] = &[
     ("apt-get", "apt", "fetches packages"),
     ("apt-cache", "apt", "asks for packages"),
     ("dpkg-deb", "dpkg", "unpacks packages"),
+    ("dpkg-source", "dpkg-dev", "unpacks source packages"),
+    ("autoconf", "autoconf", "prepares programs of recipes to be compiled"),
     ("tar", "tar", "unpacks the kernel's source"),
     ("xz", "xz-utils", "unpacks the kernel's source"),
     ("make", "make", "compiles the guests' kernel"),
@@ -351,7 +353,7 @@ mod tests {
     fn the_set_up_installs_all_that_is_needed() {
         let setup = include_str!("../../scripts/setup");
         // Always there, or part of build-essential, which the set-up names.
-        let given = ["apt", "dpkg", "tar", "gzip", "make", "gcc", "libc6-dev"];
+        let given = ["apt", "dpkg", "dpkg-dev", "tar", "gzip", "make", "gcc", "libc6-dev"];
         for (program, package, _) in PACKAGES.iter().filter(|(_, package, _)| !given.contains(package)) {
             let named = setup.lines().any(|line| {
                 line.split('#').next().is_some_and(|names| names.split_whitespace().any(|name| name == *package))

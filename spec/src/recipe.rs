@@ -22,6 +22,11 @@
 //! www-data = 33
 //! [sysctl]
 //! "net.core.somaxconn" = "1024"
+//! [[source]]                                  # programs that are compiled, static and small
+//! package = "dropbear"                        # a source package
+//! configure = ["--disable-zlib"]              # arguments of its ./configure
+//! make = ["PROGRAMS=dropbear"]                # arguments of make
+//! keep = { "dropbear" = "/usr/sbin/dropbear" }
 //! [[directory]]                               # made on the guest's disk before anything starts
 //! path = "/var/lib/web"
 //! owner = "www-data"
@@ -51,6 +56,9 @@ pub struct Recipe {
     /// Packages of the distribution.
     #[serde(default)]
     pub packages: Vec<String>,
+    /// Programs to compile.
+    #[serde(default, rename = "source")]
+    pub sources: Vec<RecipeSource>,
     /// Absolute paths in the packages to keep, with the ELF closure of each; directories with all below them.
     #[serde(default)]
     pub keep: Vec<String>,
@@ -107,6 +115,29 @@ pub enum Pack {
     Fast,
     /// Bytes: SquashFS with xz.
     Small,
+}
+
+/// Programs that are compiled from a source package of the distribution, linked statically with musl.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecipeSource {
+    /// The source package.
+    pub package: String,
+    /// For programs with Kconfig: a file of options beside the recipe, laid over `make allnoconfig`.
+    #[serde(default)]
+    pub config: Option<String>,
+    /// For programs with `./configure`: its arguments.
+    #[serde(default)]
+    pub configure: Option<Vec<String>>,
+    /// Arguments of `make`.
+    #[serde(default)]
+    pub make: Vec<String>,
+    /// What is taken of the tree in which it was compiled: path there = path in the image.
+    pub keep: BTreeMap<String, String>,
+    /// Files of that tree that have paths in them, a line each, which become links: path there = path in the image that the
+    /// links lead to.
+    #[serde(default)]
+    pub links: BTreeMap<String, String>,
 }
 
 /// A directory that services write.

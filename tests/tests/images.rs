@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use regex::Regex;
 use tempfile::TempDir;
 use thimble_tests::{BOOT_LIMIT, Boot, Definition, Machine, free_port, get, repository, ssh};
 
@@ -26,10 +27,30 @@ const XML: &str = "<?php libxml_use_internal_errors(true); libxml_set_external_e
                    echo count(libxml_get_errors()), ' ', var_export(libxml_get_last_error(), true), ' ', \
                    LIBXML_LOADED_VERSION, ' ', function_exists('simplexml_load_string') ? 'xml' : 'no xml';";
 
+/// What the packed image of busybox and bash may have: 2007's 800 KB.
+const MINIMAL_BYTES: u64 = 800_000;
+/// Says `tools: WORD: WHAT CAME OUT` of bash, and of what an administrator types first.
+const TOOLS: &str = r#"#!/usr/bin/bash
+say() { echo "tools: $1:" $2; }
+words=(a b c); say bash "${words[-1]^^} $((2 ** 40)) $(wc -l < <(printf '1\n2\n')) $([[ v12 =~ ^v([0-9]+)$ ]] && echo "${BASH_REMATCH[1]}")"
+say utf8 "$(LC_ALL=C.UTF-8; x=häß; echo ${#x})"
+say readline "$(set -o emacs; bind -l | grep -c -x -e reverse-search-history -e complete)"
+say ls "$(ls -d /usr/bin/busybox) $(readlink /usr/bin/ls)"
+say text "$(printf 'b 2\na 1\n' | sort | sed s/a/z/ | awk '{ print $1 $2 }' | grep z) $(find /etc -name termcap | xargs basename)"
+say tar "$(cd /tmp && echo x >t && tar -cf - t | gzip | gunzip | tar -tvf - | awk '{ print $6 }')"
+say ip "$(ip -4 -o addr show lo | awk '{ print $4 }') $(ping -c 1 -q 127.0.0.1 | grep -c ', 0% packet loss')"
+say wget "$(mkfifo /tmp/f; nc -l -p 8080 </tmp/f >/dev/null & printf 'HTTP/1.0 200 OK\r\n\r\nhello' >/tmp/f; sleep 1; wget -q -O - http://127.0.0.1:8080/)"
+say mount "$(mkdir /tmp/m && mount -t tmpfs -o size=1m some /tmp/m && df -k /tmp/m | awk 'END { print $1, $2 }'; umount /tmp/m)"
+say kernel "$(dmesg | grep -c 'Linux version') $(ps -o pid,comm | awk '$1 == 1 { print $2 }') $(free | grep -c Mem) $(top -b -n 1 | grep -c '^Mem')"
+say vi "$(echo one >/tmp/v; printf 'x:wq\n' | vi /tmp/v >/dev/null 2>&1; cat /tmp/v)"
+say applets "$(busybox --list | wc -l)"
+"#;
+
 /// What the guests' kernel and initramfs may have together as the flash holds them.
 const GUEST_BYTES: u64 = 2 << 20;
 
-/// Builds `tests/library/images.toml` from a library of its own, in which `site` is `web` with a key.
+/// Builds `tests/library/images.toml` from a library of its own, in which `site` is `web` with a key, and `tools` is `minimal`
+/// with a script that tries what is in it.
 fn build(directory: &Path, public: &str) -> PathBuf {
     let library = directory.join("library");
     let site = library.join("images/site");
@@ -39,6 +60,14 @@ fn build(directory: &Path, public: &str) -> PathBuf {
     fs::write(site.join("files/root/.ssh/authorized_keys"), format!("{public}\n")).expect("a file");
     fs::create_dir_all(site.join("files/srv/www")).expect("a directory");
     fs::write(site.join("files/srv/www/xml.php"), XML).expect("a file");
+    let tools = library.join("images/tools");
+    fs::create_dir_all(tools.join("files/usr/lib/tools")).expect("a directory");
+    let service = "[[service]]\nname = \"tools\"\nkind = \"once\"\nexec = [\"/usr/lib/tools/say\"]\n";
+    fs::write(tools.join("recipe.toml"), format!("summary = \"minimal, tried\"\ninclude = [\"minimal\"]\n{service}"))
+        .expect("a file");
+    let script = tools.join("files/usr/lib/tools/say");
+    fs::write(&script, TOOLS).expect("a file");
+    fs::set_permissions(script, fs::Permissions::from_mode(0o755)).expect("ours");
     symlink(repository().join("configs"), library.join("configs")).expect("a link");
     for image in fs::read_dir(repository().join("images")).expect("the recipes are there") {
         let image = image.expect("a recipe");
@@ -92,6 +121,8 @@ fn a_guest_of_each_recipe_does_what_its_recipe_says() {
     let out = build(directory.path(), &public);
     let size = packed(&out, &["/site.erofs"]);
     assert!(size <= WEB_BYTES, "the web image has {size} bytes, {WEB_BYTES} are wanted");
+    let size = packed(&out, &["/tools.erofs"]);
+    assert!(size <= MINIMAL_BYTES, "the minimal image has {size} bytes, {MINIMAL_BYTES} are wanted");
     let size = packed(&out, &["guest/vmlinux", "guest/initrd"]);
     assert!(size <= GUEST_BYTES, "the guests' kernel and initramfs have {size} bytes, {GUEST_BYTES} are wanted");
     let (web, login, database, php, closed) = (free_port(), free_port(), free_port(), free_port(), free_port());
@@ -99,7 +130,27 @@ fn a_guest_of_each_recipe_does_what_its_recipe_says() {
     let mut machine = Machine::boot(&Boot { forward: &forward, ..Boot::new(&out, "direct") });
     machine.wait_all(&READY, BOOT_LIMIT);
 
-    // then PHP renders a row of MariaDB's,
+    // then what an administrator types is there, in bash and busybox alone,
+    let said = [
+        "bash: C 1099511627776 2 12",
+        "utf8: 3",
+        "readline: 2",
+        "ls: /usr/bin/busybox /usr/bin/busybox",
+        "text: z1 termcap",
+        "tar: t",
+        r"ip: 127\.0\.0\.1/8 1",
+        "wget: hello",
+        "mount: some 1024",
+        "kernel: 1 init 1 1",
+        "vi: one",
+        "applets: 1[5-9][0-9]",
+    ];
+    for words in said {
+        let line = Regex::new(&format!(r"^\[minimal\].*tools: {words}\r?$")).expect("a pattern");
+        let tools: Vec<&String> = machine.seen().iter().filter(|line| line.contains("tools: ")).collect();
+        assert!(tools.iter().any(|said| line.is_match(said)), "{words}: {tools:#?}");
+    }
+    // PHP renders a row of MariaDB's,
     let (first, since) = visits(web);
     assert_eq!(visits(web), (first + 1, since.clone()));
     assert_eq!(get(web, "/xml.php", LIMIT).expect("the page comes"), "0 false none no xml");

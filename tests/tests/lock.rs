@@ -22,6 +22,12 @@ impl Site {
         Self { dir }
     }
 
+    /// Adds to the definition.
+    fn and(&self, more: &str) {
+        let text = fs::read_to_string(self.path("demo.toml")).expect("the definition");
+        fs::write(self.path("demo.toml"), text + more).expect("it may be written");
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -131,4 +137,31 @@ fn what_is_not_as_it_was_locked_is_refused() {
     let (code, _, error) = site.build("out");
     assert_eq!(code, Some(2), "{error}");
     assert!(!site.path("out").exists(), "nothing was built");
+}
+
+#[test]
+fn another_source_of_a_compiled_program_is_refused() {
+    // Given a guest with programs that are compiled, locked,
+    let site = Site::new();
+    site.and("\n[[guest]]\nname = \"shell1\"\nimage = \"minimal\"\nmemory = \"32MiB\"\n");
+    let (code, told, error) = site.run("lock", &[]);
+    assert_eq!(code, Some(0), "{error}");
+    for package in ["src:bash ", "src:busybox ", "musl-dev ", "linux-libc-dev "] {
+        assert!(told.contains(package), "{package}: {told}");
+    }
+    let (code, told, _) = site.run("lock", &["--check"]);
+    assert!(code == Some(0) && told.contains("nothing changes"), "{told}");
+
+    // then other content under the same version is refused,
+    let bash = entry(&site.path("thimble.lock"), "src:bash");
+    let line = |key: &str| bash.lines().find(|line| line.starts_with(key)).expect(key);
+    site.change(line("sha256"), &format!("sha256 = \"{}\"", "0".repeat(64)));
+    let (code, _, error) = site.build("out");
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("src:bash=") && error.contains("thimble.lock says 0000"), "{error}");
+    // and so is a version that is nowhere any more.
+    site.change(line("version"), "version = \"0.1-1\"");
+    let (code, _, error) = site.build("out");
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("thimble.lock pins src:bash=0.1-1") && error.contains("thimble lock --update"), "{error}");
 }

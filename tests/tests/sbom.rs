@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use thimble_tests::{cache, demo, repository, thimble};
+use thimble_tests::{Definition, cache, demo, repository, thimble};
 
 struct Bill {
     /// File name to SHA-256.
@@ -99,6 +99,42 @@ fn every_file_of_every_artefact_is_named_with_its_package() {
     let listed = bill.files.keys().filter(|name| name.starts_with("./images/page/")).count();
     assert_eq!(listed, count, "files that are not in the image");
     println!("{} files, {count} of them in the image", bill.files.len());
+}
+
+#[test]
+fn a_compiled_program_names_its_source_and_what_is_linked_in() {
+    demo();
+    // Given a guest whose programs are compiled,
+    let directory = TempDir::new().expect("a temporary directory");
+    let more = "[[guest]]\nname = \"shell1\"\nimage = \"minimal\"\nmemory = \"32MiB\"\n";
+    let definition = Definition::read("configs/demo.toml").and(more).named("compiled");
+    let out = definition.build(directory.path(), ["--format", "netboot"]);
+    // then each program is made from its source package, musl and the kernel's headers,
+    let json: Value = serde_json::from_slice(&fs::read(out.join("sbom.spdx.json")).expect("the bill")).expect("JSON");
+    let id = |list_of: &str, key: &str, wanted: &dyn Fn(&Value) -> bool| {
+        let found = list(&json, list_of).find(|one| wanted(one)).unwrap_or_else(|| panic!("{key}"));
+        text(found, "SPDXID").to_owned()
+    };
+    let file = id("files", "bash", &|one| text(one, "fileName") == "./images/minimal/usr/bin/bash");
+    for (name, url) in [("bash", "?arch=source"), ("musl-dev", "pkg:deb/"), ("linux-libc-dev", "pkg:deb/")] {
+        let package = id("packages", name, &|one| {
+            text(one, "name") == name && text(&one["externalRefs"][0], "referenceLocator").contains(url)
+        });
+        let made = list(&json, "relationships").any(|one| {
+            text(one, "relationshipType") == "GENERATED_FROM"
+                && text(one, "spdxElementId") == file
+                && text(one, "relatedSpdxElement") == package
+        });
+        assert!(made, "bash is not made from {name}");
+    }
+    // and the manifest names them with their versions.
+    let manifest: Value = serde_json::from_slice(&fs::read(out.join("manifest.json")).expect("it")).expect("JSON");
+    let image =
+        list(&manifest, "objects").find(|one| text(one, "name").ends_with("/minimal.erofs")).expect("the image");
+    let packages: Vec<&str> = list(&image["origin"], "packages").filter_map(Value::as_str).collect();
+    for start in ["src:bash=5", "src:busybox=1:1", "musl-dev=1.2", "linux-libc-dev=6"] {
+        assert!(packages.iter().any(|package| package.starts_with(start)), "{start}: {packages:?}");
+    }
 }
 
 #[test]

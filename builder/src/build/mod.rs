@@ -90,7 +90,7 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
     let programs = Programs::find(request.programs)?;
     let of_format = |format: &Format| formats::tools(*format).iter().chain(inputs.trust.tools(*format));
     let of_formats = formats.iter().flat_map(of_format).copied();
-    let of_images = inputs.images.iter().flat_map(image::tools).copied();
+    let of_images = inputs.images.iter().flat_map(image::tools);
     tool::require(&TOOLS.iter().chain(source::TOOLS).copied().chain(of_formats).chain(of_images).collect::<Vec<_>>())?;
 
     let api = tls::Store::of(&inputs, request.config).map(|store| store.keys()).transpose()?;

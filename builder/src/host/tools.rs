@@ -56,6 +56,7 @@ pub fn build(context: &Context, apt: &Apt<'_>, feature: &Feature) -> Result<Opti
         label: format!("host feature {}", feature.set.name),
         key: gather::key(key, &overlay)?,
         packages: &feature.packages,
+        compiled: &[],
         keep: &feature.keep,
         stubs: &[],
         overlay: &overlay,
@@ -76,7 +77,7 @@ pub fn build(context: &Context, apt: &Apt<'_>, feature: &Feature) -> Result<Opti
             // Without the time and the name, it is the same each time.
             Tool::new("gzip").args(["--no-name", "--best", "--force", "--"]).arg(&place).run(context)?;
         }
-        Inventory::take(&nodes, &root, &gathered.trees)?.write(out)
+        Inventory::take(&nodes, &root, &gathered.trees, &[])?.write(out)
     })?;
     let inventory = Inventory::read(&dir)?;
     let users = feature.users.clone();

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::closure;
+use super::compiled::Compiled;
 use super::libraries::Libraries;
-use super::tree::{Item, Tree};
+use super::tree::{self, Item, Tree};
 use crate::apt::{Apt, Package};
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -26,6 +27,8 @@ pub struct Wanted<'a> {
     pub key: String,
     /// Packages to take from.
     pub packages: &'a [String],
+    /// What was compiled: all of it is kept.
+    pub compiled: &'a [Compiled],
     /// Paths to keep.
     pub keep: &'a [String],
     /// Libraries whose content does not count, and what they need neither.
@@ -56,7 +59,8 @@ pub fn obtain(context: &Context, apt: &Apt<'_>, wanted: &Wanted<'_>, finish: &Fi
     let names: Vec<&str> = wanted.packages.iter().map(String::as_str).collect();
     let packages = apt.find(&names)?;
     let base = Key::new("gathered base 1").with(&wanted.key);
-    let base = packages.iter().fold(base, |key, package| key.with(&package.sha256)).finish();
+    let base = packages.iter().fold(base, |key, package| key.with(&package.sha256));
+    let base = wanted.compiled.iter().fold(base, |key, compiled| key.with(&compiled.hash)).finish();
 
     let plan = context.cache.root().join("image-plans").join(format!("{base}.json"));
     let planned: Vec<String> =
@@ -99,7 +103,7 @@ fn make(
         used.push(package);
         Ok(true)
     };
-    let kept = closure::closure(&mut tree, wanted.keep, wanted.stubs, wanted.overlay, wanted.source, &mut more)?;
+    let mut kept = closure::closure(&mut tree, wanted.keep, wanted.stubs, wanted.overlay, wanted.source, &mut more)?;
     // Packages that were looked into in vain are no part of it.
     used.retain(|package| {
         let root = context.cache.find("packages", &package.sha256).map(|entry| entry.path);
@@ -107,6 +111,14 @@ fn make(
             .any(|item| matches!((item, &root), (Item::File { source, .. }, Some(root)) if source.starts_with(root)))
     });
     used.sort_by(|a, b| a.name.cmp(&b.name));
+    // Of a path that a package has too, the recipe has asked for this.
+    for compiled in wanted.compiled {
+        tree::walk(&compiled.tree, &mut |path, item| {
+            if !matches!(item, Item::Dir { .. }) {
+                kept.insert(path, item);
+            }
+        })?;
+    }
 
     let trees = packages.iter().chain(&used).map(|package| Ok((apt.unpacked(package)?, package.clone())));
     let gathered = Gathered { kept, trees: trees.collect::<Result<Vec<_>>>()? };

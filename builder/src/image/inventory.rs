@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use thimble_spec::manifest;
 
 use super::assemble::{Node, Nodes};
+use super::compiled::Compiled;
 use super::tree::Item;
 use crate::apt::Package;
 use crate::error::{Error, Result};
@@ -54,6 +55,13 @@ pub enum From {
     Package(String),
     /// That package, without its symbols.
     Stripped(String),
+    /// Compiled from these packages, the source's first.
+    Compiled {
+        /// Their names.
+        packages: Vec<String>,
+        /// Hash over sources, options and compiler.
+        hash: String,
+    },
     /// `files/` of the recipe.
     Recipe,
     /// Written by Thimble, from what the recipe says.
@@ -61,11 +69,12 @@ pub enum From {
 }
 
 impl Inventory {
-    /// Records what `assemble` wrote into `root`. `trees` are the directories of the packages' files.
+    /// Records what `assemble` wrote into `root`. `trees` are the directories of the packages' files, `compiled` those of what
+    /// was compiled.
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn take(nodes: &Nodes, root: &Path, trees: &[(PathBuf, Package)]) -> Result<Self> {
+    pub fn take(nodes: &Nodes, root: &Path, trees: &[(PathBuf, Package)], compiled: &[Compiled]) -> Result<Self> {
         let mut files = Vec::new();
         for (path, node) in nodes {
             interrupt::check()?;
@@ -76,9 +85,13 @@ impl Inventory {
             };
             let digests = Digests::of(&root.join(&path[1..]))?;
             let package = source.and_then(|source| trees.iter().find(|(tree, _)| source.starts_with(tree)));
+            let made = source.and_then(|source| compiled.iter().find(|compiled| source.starts_with(&compiled.tree)));
             let from = match (source, package) {
                 (None, _) => From::Thimble,
-                (Some(_), None) => From::Recipe,
+                (Some(_), None) => made.map_or(From::Recipe, |made| From::Compiled {
+                    packages: made.packages.iter().map(|package| package.name.clone()).collect(),
+                    hash: made.hash.clone(),
+                }),
                 (Some(source), Some((_, package))) if files::sha256_of(source)? == digests.sha256 => {
                     From::Package(package.name.clone())
                 }
@@ -91,14 +104,32 @@ impl Inventory {
             version: package.version.clone(),
             sha256: package.sha256.clone(),
         };
-        Ok(Self { packages: trees.iter().map(|(_, package)| origin(package)).collect(), files })
+        let of_trees = trees.iter().map(|(_, package)| package);
+        let mut packages: Vec<Origin> = Vec::new();
+        for package in of_trees.chain(compiled.iter().flat_map(|compiled| &compiled.packages)) {
+            if packages.iter().all(|there| there.name != package.name) {
+                packages.push(origin(package));
+            }
+        }
+        Ok(Self { packages, files })
     }
 
     /// Where a file came from, for the manifest.
     pub fn origin(&self, record: &Record) -> manifest::Origin {
-        let (From::Package(name) | From::Stripped(name)) = &record.from else { return manifest::Origin::Thimble };
-        let version = self.packages.iter().find(|package| package.name == *name).map(|package| package.version.clone());
-        manifest::Origin::Package { package: name.clone(), version: version.unwrap_or_default() }
+        let version = |name: &String| {
+            let package = self.packages.iter().find(|package| package.name == *name);
+            package.map(|package| package.version.clone()).unwrap_or_default()
+        };
+        match &record.from {
+            From::Package(name) | From::Stripped(name) => {
+                manifest::Origin::Package { package: name.clone(), version: version(name) }
+            }
+            From::Compiled { packages, hash } => {
+                let package = packages.first().cloned().unwrap_or_default();
+                manifest::Origin::Source { version: version(&package), package, hash: hash.clone() }
+            }
+            From::Recipe | From::Thimble => manifest::Origin::Thimble,
+        }
     }
 
     /// Writes it into a directory of the cache.
@@ -143,18 +174,32 @@ mod tests {
             ("/b".to_owned(), file(place("nginx/b", "with symbols"))),
             ("/c".to_owned(), file(place("files/c", "ours"))),
             ("/d".to_owned(), Node::Text("text".to_owned())),
+            ("/f".to_owned(), file(place("compiled/f", "compiled"))),
             ("/e".to_owned(), Node::Item(Item::Link { target: "a".to_owned() })),
         ]
         .into();
-        for (name, content) in [("a", "same"), ("b", "without"), ("c", "ours"), ("d", "text")] {
+        for (name, content) in [("a", "same"), ("b", "without"), ("c", "ours"), ("d", "text"), ("f", "compiled")] {
             place(&format!("root/{name}"), content);
         }
         let package = Package { name: "nginx".to_owned(), version: "1".to_owned(), ..Package::default() };
         let trees = [(dir.path().join("nginx"), package)];
-        let inventory = Inventory::take(&nodes, &dir.path().join("root"), &trees).unwrap();
+        let sources = ["src:busybox", "musl-dev"].map(|name| Package { name: name.to_owned(), ..Package::default() });
+        let compiled = Compiled { tree: dir.path().join("compiled"), hash: "00".to_owned(), packages: sources.into() };
+        let inventory = Inventory::take(&nodes, &dir.path().join("root"), &trees, &[compiled]).unwrap();
         let from: Vec<&From> = inventory.files.iter().map(|record| &record.from).collect();
         let nginx = "nginx".to_owned();
-        assert_eq!(from, [&From::Package(nginx.clone()), &From::Stripped(nginx), &From::Recipe, &From::Thimble]);
+        let packages = vec!["src:busybox".to_owned(), "musl-dev".to_owned()];
+        assert_eq!(
+            from,
+            [
+                &From::Package(nginx.clone()),
+                &From::Stripped(nginx),
+                &From::Recipe,
+                &From::Thimble,
+                &From::Compiled { packages, hash: "00".to_owned() }
+            ]
+        );
+        assert_eq!(inventory.exact(), ["nginx=1", "src:busybox=", "musl-dev="]);
         assert_eq!(inventory.files[0].digests.sha256, files::sha256(b"same"));
     }
 }

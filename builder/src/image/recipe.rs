@@ -7,6 +7,7 @@ use thimble_spec::definition::{self, Mistake};
 use thimble_spec::recipe::{Recipe, RecipeService};
 use thimble_spec::service::{Directory, Limits, Ready, Service, Services};
 
+use super::compiled::{self, Program};
 use crate::nearest::hint;
 use crate::place::Source;
 
@@ -22,6 +23,8 @@ pub struct Image {
     pub overlays: Vec<PathBuf>,
     /// What the file says, and those that it includes.
     pub recipe: Recipe,
+    /// What is compiled for it.
+    pub programs: Vec<Program>,
     /// What PID 1 is told.
     pub services: Services,
     /// The file, for mistakes.
@@ -49,18 +52,22 @@ pub fn complete(
     source: Source,
 ) -> Result<Image, Vec<Mistake>> {
     let mut overlays = vec![dir.join("files")];
+    let (mut programs, wrong) = compiled::read(dir, &recipe.sources, &source);
     for image in included {
         merge(&mut recipe, &image.recipe);
         overlays.extend(image.overlays.iter().cloned());
+        let is_new = |program: &&Program| programs.iter().all(|there| there.source.package != program.source.package);
+        let others: Vec<Program> = image.programs.iter().filter(is_new).cloned().collect();
+        programs.extend(others);
     }
     let Recipe { stubs, whole, .. } = &mut recipe;
     stubs.retain(|stub| !whole.contains(stub));
-    let mut checker = Checker { source: &source, recipe: &recipe, mistakes: Vec::new() };
+    let mut checker = Checker { source: &source, recipe: &recipe, mistakes: wrong };
     let services = checker.check();
     if !checker.mistakes.is_empty() {
         return Err(checker.mistakes);
     }
-    Ok(Image { name: name.to_owned(), overlays, recipe, services, source })
+    Ok(Image { name: name.to_owned(), overlays, recipe, programs, services, source })
 }
 
 /// Adds what another recipe says; of what both say, the first one's stays.
@@ -78,6 +85,7 @@ fn merge(recipe: &mut Recipe, other: &Recipe) {
         }
     }
     lists(&mut recipe.packages, &other.packages, String::clone);
+    lists(&mut recipe.sources, &other.sources, |source| source.package.clone());
     lists(&mut recipe.keep, &other.keep, String::clone);
     lists(&mut recipe.stubs, &other.stubs, String::clone);
     maps(&mut recipe.stub_variables, &other.stub_variables);
@@ -123,10 +131,7 @@ impl Checker<'_> {
             self.path(path, &format!("links.\"{path}\""));
         }
         for (index, package) in self.recipe.packages.iter().enumerate() {
-            let sound = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(byte);
-            if !package.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
-                || !package.as_bytes().iter().all(sound)
-            {
+            if !is_package(package) {
                 self.wrong(&format!("packages[{index}]"), format!("`{package}` is not the name of a package"));
             }
         }
@@ -150,10 +155,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Absolute, and never a way out of the image.
     fn path(&mut self, path: &str, key: &str) {
-        let sound = |part: &str| !matches!(part, "" | "." | "..");
-        if !path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(sound)) {
+        if !is_absolute(path) {
             self.wrong(key, format!("`{path}` is not an absolute path: write it as it is in the image, without `..`"));
         }
     }
@@ -227,6 +230,22 @@ impl Checker<'_> {
             Vec::new()
         })
     }
+}
+
+/// Whether a package may be called so (Debian policy, 5.6.7).
+pub fn is_package(name: &str) -> bool {
+    let sound = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(byte);
+    name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) && name.as_bytes().iter().all(sound)
+}
+
+/// Whether it is an absolute path, and never a way out of the image.
+pub fn is_absolute(path: &str) -> bool {
+    path.strip_prefix('/').is_some_and(is_below)
+}
+
+/// Whether a path from somewhere stays below it.
+pub fn is_below(path: &str) -> bool {
+    path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 fn resolve(service: &RecipeService, uid: u32) -> Service {

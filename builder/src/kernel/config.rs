@@ -1,4 +1,5 @@
-//! Kernel configuration fragments: read, laid over each other, and compared with what Kconfig made of them.
+//! Configuration fragments of the kernels, and of programs that have Kconfig too: read, laid over each other, and compared
+//! with what Kconfig made of them.
 
 use std::collections::BTreeMap;
 
@@ -92,8 +93,8 @@ pub fn modular(settings: &[Setting]) -> Vec<Mistake> {
     modular.map(|setting| setting.mistake("guests load no modules: use y or n".to_owned())).collect()
 }
 
-/// Settings that Kconfig did not take over: each is a mistake of its fragment.
-pub fn lost(settings: &[Setting], result: &str) -> Vec<Mistake> {
+/// Settings that Kconfig did not take over when `command` completed them: each is a mistake of its fragment.
+pub fn lost(settings: &[Setting], result: &str, command: &str) -> Vec<Mistake> {
     let result: BTreeMap<&str, &str> = result.lines().filter_map(|line| setting(line).ok().flatten()).collect();
     let lost = settings.iter().filter_map(|setting| {
         let found = result.get(setting.option.as_str()).copied().unwrap_or("n");
@@ -104,7 +105,7 @@ pub fn lost(settings: &[Setting], result: &str) -> Vec<Mistake> {
             let known = result.contains_key(setting.option.as_str());
             let reason =
                 if known { "a dependency decides otherwise" } else { "no such option, or a dependency is missing" };
-            setting.mistake(format!("{wanted} did not survive `make olddefconfig`, which makes it {found}: {reason}"))
+            setting.mistake(format!("{wanted} did not survive `{command}`, which makes it {found}: {reason}"))
         })
     });
     lost.collect()
@@ -130,8 +131,8 @@ mod tests {
     fn what_did_not_survive_is_told_by_fragment_and_line() {
         let settings = merge(parse("base.config", FRAGMENT).unwrap());
         let survived = "CONFIG_A=y\nCONFIG_S=\"x y\"\n# CONFIG_C is not set\nCONFIG_N=2\n";
-        assert!(lost(&settings, survived).is_empty(), "an option that is not there is off");
-        let told: Vec<String> = lost(&settings, "CONFIG_B=y\nCONFIG_N=4\nCONFIG_S=\"x y\"\n")
+        assert!(lost(&settings, survived, "make olddefconfig").is_empty(), "an option that is not there is off");
+        let told: Vec<String> = lost(&settings, "CONFIG_B=y\nCONFIG_N=4\nCONFIG_S=\"x y\"\n", "make olddefconfig")
             .iter()
             .map(|mistake| mistake.to_string())
             .collect();
@@ -151,8 +152,8 @@ mod tests {
     #[test]
     fn a_module_may_become_part_of_the_kernel_and_guests_have_none() {
         let settings = merge(parse("host.config", "CONFIG_A=y\nCONFIG_M=m\n").unwrap());
-        assert!(lost(&settings, "CONFIG_A=y\nCONFIG_M=y\n").is_empty());
-        assert_eq!(lost(&settings, "CONFIG_A=m\nCONFIG_M=m\n").len(), 1);
+        assert!(lost(&settings, "CONFIG_A=y\nCONFIG_M=y\n", "make").is_empty());
+        assert_eq!(lost(&settings, "CONFIG_A=m\nCONFIG_M=m\n", "make").len(), 1);
         let told: Vec<String> = modular(&settings).iter().map(ToString::to_string).collect();
         assert_eq!(told, ["host.config:2: CONFIG_M: guests load no modules: use y or n"]);
     }

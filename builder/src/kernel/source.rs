@@ -1,14 +1,13 @@
 //! Kernels from source: the tree, a configuration of fragments over `make tinyconfig`, and the compiler.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use super::config::{self, Setting};
 use crate::apt::{Apt, Package};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::files::{self, Key};
+use crate::make;
 use crate::place::refuse;
 use crate::tool::Tool;
 
@@ -74,7 +73,7 @@ pub struct Tree<'a> {
 impl Tree<'_> {
     /// `make` once more.
     pub fn make(&self) -> Tool {
-        make(self.source, self.built)
+        bare_make(self.source, self.built)
     }
 }
 
@@ -91,7 +90,7 @@ pub fn build(
     keep: impl FnOnce(&Tree<'_>, &Path) -> Result<()>,
 ) -> Result<Compiled> {
     let package = package(apt, source)?;
-    let compiler = [version(context, "gcc")?, version(context, "ld")?];
+    let compiler = [make::version(context, "gcc")?, make::version(context, "ld")?];
     let mut key = Key::new(recipe.format).with(&package.sha256).with(config::render("", settings));
     for line in &compiler {
         key = key.with(line);
@@ -124,13 +123,13 @@ pub fn configuration(context: &Context, apt: &Apt<'_>, source: &str, settings: &
 }
 
 fn configure(context: &Context, tree: &Path, settings: &[Setting], dir: &Path) -> Result<String> {
-    make(tree, dir).arg("tinyconfig").run(context)?;
+    bare_make(tree, dir).arg("tinyconfig").run(context)?;
     let path = dir.join(".config");
     let tiny = files::read_text(&path)?;
     files::write(&path, config::render(&tiny, settings).as_bytes())?;
-    make(tree, dir).arg("olddefconfig").run(context)?;
+    bare_make(tree, dir).arg("olddefconfig").run(context)?;
     let result = files::read_text(&path)?;
-    refuse(config::lost(settings, &result))?;
+    refuse(config::lost(settings, &result, "make olddefconfig"))?;
     Ok(result)
 }
 
@@ -173,19 +172,7 @@ fn compile(
     let config = configure(context, tree.source, settings, tree.built)?;
     files::write(&out.join("config"), config.as_bytes())?;
 
-    let counted = context.cache.root().join(recipe.kind).join("objects");
-    let guess = recipe.files_guess;
-    let total = fs::read_to_string(&counted).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(guess);
-    let jobs = thread::available_parallelism().map_or(1, usize::from);
-    let mut done = 0;
-    tree.make().arg(format!("-j{jobs}")).args(recipe.targets).watch(context, |line| {
-        if let Some(file) = target(line) {
-            done += 1;
-            step.position(done, total, file);
-        }
-    })?;
-    // Only an estimate for the next bar: a cache that cannot be written shows where it matters.
-    let _ = fs::write(&counted, done.to_string());
+    make::run(context, tree.make().args(recipe.targets), recipe.kind, recipe.files_guess, &step)?;
 
     step.message("stripping");
     keep(tree, out)?;
@@ -195,7 +182,7 @@ fn compile(
 
 /// `make` in a world where nothing but the tree, the configuration and the compiler decide what comes out
 /// (Documentation/kbuild/reproducible-builds.rst).
-fn make(tree: &Path, dir: &Path) -> Tool {
+fn bare_make(tree: &Path, dir: &Path) -> Tool {
     let assignment = |name: &str, path: &Path| {
         let mut text = std::ffi::OsString::from(name);
         text.push("=");
@@ -211,31 +198,4 @@ fn make(tree: &Path, dir: &Path) -> Tool {
         .dir(tree)
         .arg(assignment("O", dir))
         .arg("ARCH=x86_64")
-}
-
-/// The file that a line of kbuild's output is about: `  CC      kernel/fork.o`.
-fn target(line: &str) -> Option<&str> {
-    let line = line.strip_prefix("  ")?;
-    let (verb, file) = line.split_once(char::is_whitespace)?;
-    let is_verb = verb.len() > 1 && verb.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
-    is_verb.then_some(file.trim()).filter(|file| !file.is_empty())
-}
-
-/// First line of `program --version`.
-fn version(context: &Context, program: &str) -> Result<String> {
-    let output = Tool::new(program).arg("--version").output(context)?;
-    Ok(String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_kbuild_name_a_file() {
-        assert_eq!(target("  CC      kernel/fork.o"), Some("kernel/fork.o"));
-        assert_eq!(target("  AR      built-in.a"), Some("built-in.a"));
-        assert_eq!(target("make[1]: Entering directory"), None);
-        assert_eq!(target("  scripts/kconfig: note"), None);
-    }
 }

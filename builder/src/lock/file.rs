@@ -6,7 +6,8 @@ use std::fmt::Write;
 use serde::Deserialize;
 
 use super::{Lock, Pinned};
-use crate::apt::Package;
+use crate::apt::{Package, source};
+use crate::image::recipe::is_package;
 
 /// Version of this format.
 const VERSION: u32 = 1;
@@ -107,10 +108,8 @@ pub fn render(lock: &Lock) -> String {
     text
 }
 
-/// Debian policy, 5.6.7.
 fn is_name(text: &str) -> bool {
-    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
-    text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) && text.bytes().all(known)
+    is_package(source::bare(text).unwrap_or(text))
 }
 
 /// Debian policy, 5.6.12.
@@ -129,7 +128,11 @@ mod tests {
     fn what_is_written_is_read_again() {
         let lock = Lock::default().with(
             "rack \"7\".toml",
-            &[package("g++", "4:12.2.0-3", &["libc6"]), package("libc6", "2.36-9+deb12u10", &[])],
+            &[
+                package("g++", "4:12.2.0-3", &["libc6"]),
+                package("libc6", "2.36-9+deb12u10", &[]),
+                package("src:busybox", "1:1.35.0-4", &[]),
+            ],
         );
         let text = render(&lock);
         assert_eq!(parse(&text).unwrap(), lock, "{text}");
@@ -141,6 +144,7 @@ mod tests {
         let lock = render(&Lock::default().with("a", &[package("libc6", "2.36-9", &[])]));
         let told = |from: &str, to: &str| parse(&lock.replace(from, to)).unwrap_err();
         assert!(told("\"libc6\"", "\"--config-file=x\"").contains("its name is none"));
+        assert!(told("\"libc6\"", "\"src:--config\"").contains("its name is none"));
         assert!(told("2.36-9", "2 36").contains("its version is none"));
         assert!(told("sha256 = \"", "sha256 = \"G").contains("its SHA-256 is none"));
         assert!(told("version = 1", "version = 2").contains("reads version 1"));

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use thimble_spec::manifest::{Object, Origin};
 
+use crate::apt::source;
 use crate::build::initramfs::Initramfs;
 use crate::build::objects::Objects;
 use crate::build::output::Output;
@@ -81,6 +82,7 @@ pub fn write(name: &str, objects: &Objects, initramfs: &Initramfs, output: &Outp
             match &record.from {
                 From::Package(package) => bill.contains(package, &path),
                 From::Stripped(package) => bill.generated(&path, package),
+                From::Compiled { packages, .. } => packages.iter().for_each(|package| bill.generated(&path, package)),
                 From::Thimble => bill.contains(THIMBLE, &path),
                 From::Recipe => {
                     let recipe = bill.recipe(&image.name);
@@ -194,7 +196,7 @@ impl Bill {
         let checksum = |value: &str| spdx::Checksum { algorithm: "SHA256", checksum_value: value.to_owned() };
         let package = Package {
             id: spdx::package_id(name),
-            name: name.to_owned(),
+            name: source::bare(name).unwrap_or(name).to_owned(),
             version_info: version.to_owned(),
             download_location: UNKNOWN,
             checksums: if sha256.is_empty() { Vec::new() } else { vec![checksum(sha256)] },

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use sha1::{Digest, Sha1};
 
+use crate::apt::source;
 use crate::files::{self, Digests};
 
 /// A whole document.
@@ -156,8 +157,9 @@ pub fn verification_code<'a>(sha1s: impl IntoIterator<Item = &'a str>) -> Verifi
 }
 
 /// A package URL: `pkg:TYPE/NAMESPACE/NAME@VERSION`, what stands outside letters, digits, `.`, `-`, `_` and `~` as `%XX`
-/// (package-url specification, "Character encoding").
+/// (package-url specification, "Character encoding"); of a source package, with `?arch=source` (its "deb" type).
 pub fn purl(kind: &str, namespace: &str, name: &str, version: &str) -> ExternalRef {
+    let (name, qualifiers) = source::bare(name).map_or((name, ""), |name| (name, "?arch=source"));
     let encoded = |text: &str| {
         text.bytes()
             .map(|byte| match byte {
@@ -170,7 +172,7 @@ pub fn purl(kind: &str, namespace: &str, name: &str, version: &str) -> ExternalR
     ExternalRef {
         reference_category: "PACKAGE-MANAGER",
         reference_type: "purl",
-        reference_locator: format!("pkg:{kind}/{namespace}{}@{}", encoded(name), encoded(version)),
+        reference_locator: format!("pkg:{kind}/{namespace}{}@{}{qualifiers}", encoded(name), encoded(version)),
     }
 }
 
@@ -210,6 +212,8 @@ mod tests {
         assert_ne!(package_id("a+"), package_id("a_"));
         let url = purl("deb", "debian", "busybox", "1:1.35.0-4+b5").reference_locator;
         assert_eq!(url, "pkg:deb/debian/busybox@1%3A1.35.0-4%2Bb5");
+        let url = purl("deb", "debian", "src:bash", "5.2").reference_locator;
+        assert_eq!(url, "pkg:deb/debian/bash@5.2?arch=source");
         assert_eq!(file_id("./a"), file_id("./a"));
     }
 
