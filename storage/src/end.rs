@@ -1,4 +1,5 @@
-//! All of it taken down when the host ends, so that the next boot finds everything clean: mounts, swap, volumes, arrays.
+//! All of it taken down when the host ends, so that the next boot finds everything clean: mounts, swap, volumes, containers,
+//! arrays.
 //!
 //! What is on top goes first. A layer that is still in use keeps what is below it; the rest goes all the same.
 
@@ -12,9 +13,9 @@ use thimble_spec::paths::DATA_DIR;
 
 use crate::observe::{array_directory, mounts, swaps};
 use crate::tools::{lvm, run};
-use crate::{Error, Result, doing};
+use crate::{Error, Result, doing, luks};
 
-/// More arrays than stand on each other.
+/// More layers than stand on each other.
 const LAYERS_MAX: usize = 8;
 
 /// Takes it down; gives what could not be, a sentence each.
@@ -27,18 +28,22 @@ pub fn end(storage: &Storage) -> Vec<Error> {
     for name in swaps() {
         note(swap_off(&name));
     }
-    for group in &storage.groups {
-        note(lvm(&["vgchange", "-an", &group.name]).map(drop));
-    }
-    // An array on arrays goes before them: another round as long as one goes.
+    // What stands on another one goes before it: another round as long as one goes.
+    let mut off: Vec<Result<()>> = Vec::new();
     for _ in 0..LAYERS_MAX {
-        let running = arrays();
+        off = storage.groups.iter().map(|group| lvm(&["vgchange", "-an", &group.name]).map(drop)).collect();
+        let (open, running) = (luks::containers(), arrays());
+        let closed = open.keys().filter(|name| luks::close(name).is_ok()).count();
         let stopped = running.iter().filter(|name| run("mdadm", &["--stop", &format!("/dev/{name}")]).is_ok()).count();
-        if stopped == 0 || stopped == running.len() {
+        let (gone, all) = (closed + stopped, open.len() + running.len());
+        if gone == 0 || (gone == all && off.iter().all(Result::is_ok)) {
             break;
         }
     }
-    errors.extend(arrays().into_iter().map(|name| Error(format!("the array {name} is in use and was not stopped"))));
+    errors.extend(off.into_iter().filter_map(Result::err));
+    let containers = luks::containers().into_keys().map(|name| format!("the LUKS container {name}"));
+    let left = containers.chain(arrays().into_iter().map(|name| format!("the array {name}")));
+    errors.extend(left.map(|what| Error(format!("{what} is in use and was not taken down"))));
     errors
 }
 

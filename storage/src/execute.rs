@@ -17,7 +17,7 @@ use crate::mark::{self, Place};
 use crate::observe::array_directory;
 use crate::step::{Step, Target};
 use crate::tools::{lvm, run};
-use crate::{Error, Result, doing, table};
+use crate::{Error, Result, doing, luks, table};
 
 /// What is zeroed at both ends of a device before anything is made on it: more than [`DATA_OFFSET`], so that an array
 /// begins and ends with zeros, too.
@@ -54,6 +54,9 @@ pub fn execute(storage: &Storage, step: &Step) -> Result<()> {
         Step::Stop { block } => mdadm("--stop", &[&format!("/dev/{block}")], &[]),
         Step::Release { array } => release(array),
         Step::AddMember { array, target, returns } => add_member(array, target, *returns),
+        Step::MakeLuks { target, key, luks: it } => luks::make(target, key, it),
+        Step::OpenLuks { target, key, luks: it } => luks::open(target, key, it),
+        Step::CloseLuks { name } => luks::close(name),
         Step::CreateGroup { name, members } => {
             let paths = physical_volumes(members)?;
             lvm(&words(&["vgcreate", "-y", name], &paths)).map(drop)
@@ -94,7 +97,7 @@ pub fn execute(storage: &Storage, step: &Step) -> Result<()> {
     }
 }
 
-fn path_of(target: &Target) -> PathBuf {
+pub(crate) fn path_of(target: &Target) -> PathBuf {
     Path::new("/dev").join(&target.block)
 }
 
@@ -121,7 +124,7 @@ fn size_of(file: &File) -> std::io::Result<u64> {
 }
 
 /// Zeroes both ends.
-fn clear(target: &Target) -> Result<()> {
+pub(crate) fn clear(target: &Target) -> Result<()> {
     let (file, size) = open(target)?;
     let what = || format!("clear {target}");
     doing(zero(&file, 0, WIPED.min(size)), what)?;
@@ -140,7 +143,7 @@ fn zero(file: &File, mut offset: u64, length: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-fn mark(target: &Target, place: Place) -> Result<()> {
+pub(crate) fn mark(target: &Target, place: Place) -> Result<()> {
     let (file, size) = open(target)?;
     let what = || format!("mark {target}");
     doing(file.write_all_at(&mark::bytes(), place.offset(size)), what)?;
@@ -148,7 +151,7 @@ fn mark(target: &Target, place: Place) -> Result<()> {
 }
 
 /// An array or a mount may use it already.
-fn unmark(target: &Target, place: Place) -> Result<()> {
+pub(crate) fn unmark(target: &Target, place: Place) -> Result<()> {
     let what = || format!("take the mark off {target}");
     let file = doing(File::options().read(true).write(true).open(path_of(target)), what)?;
     let offset = place.offset(doing(size_of(&file), what)?);

@@ -21,6 +21,7 @@
 //! | [`plan`](mod@plan) | what is to be done |
 //! | [`observe`] | reads sysfs, the devices, LVM |
 //! | [`execute`] | does a step, with the distribution's tools |
+//! | `luks` | makes, opens and closes LUKS containers |
 //! | [`snapshots`] | thin volumes kept as they were |
 //! | [`apply`] | all of it, until nothing is left |
 //! | [`state`] | what may be used by now, for whoever waits for it |
@@ -31,6 +32,7 @@
 pub mod apply;
 pub mod end;
 pub mod execute;
+mod luks;
 pub mod mark;
 pub mod observe;
 pub mod observed;

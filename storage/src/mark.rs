@@ -9,6 +9,7 @@
 //! | partition table | 512 KiB: behind the table, before the first partition at 1 MiB |
 //! | member of an array with its superblock in front (1.2) | the first sector; the superblock is at 4 KiB |
 //! | member of an array with its superblock at the end (1.0) | the last sector; the superblock ends before the last 4 KiB |
+//! | LUKS container | the last sector, until its header has a label that says the same ([`crate::signature::LUKS_FRESH`]) |
 //! | file system, swap | the last sector, of 1 MiB that it is not given |
 
 /// One sector, of the smallest size that there is.

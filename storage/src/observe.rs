@@ -7,9 +7,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use thimble_spec::appliance::{ARRAY_NAMES, DISK_NAMES, Storage};
+use thimble_spec::appliance::{ARRAY_NAMES, DISK_NAMES, LUKS_NAMES, Storage};
 
 use crate::execute::{FRESH, PV_PREFIX};
+use crate::luks;
 use crate::observed::{Array, Block, Group, Observed, VolumeState};
 use crate::signature::{Found, SPAN, recognize};
 use crate::{Result, doing, tools};
@@ -54,11 +55,12 @@ pub fn observe(storage: &Storage) -> Result<Observed> {
     }
     let arrays: Vec<Array> = names.iter().filter_map(|name| array(name, &observed.blocks)).collect();
     observed.arrays = arrays;
+    observed.containers = luks::containers();
     if !storage.groups.is_empty() {
         groups(&mut observed)?;
     }
     let directories = storage.groups.iter().map(|group| format!("/dev/{}", group.name));
-    for directory in [DISK_NAMES.to_owned(), ARRAY_NAMES.to_owned()].into_iter().chain(directories) {
+    for directory in [DISK_NAMES, ARRAY_NAMES, LUKS_NAMES].map(str::to_owned).into_iter().chain(directories) {
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             if let Some(name) = device_name(&entry.path()) {
                 observed.names.insert(entry.path().display().to_string(), name);

@@ -11,6 +11,8 @@ pub struct Observed {
     pub blocks: BTreeMap<String, Block>,
     /// Arrays that the kernel has.
     pub arrays: Vec<Array>,
+    /// LUKS containers that are open, by name.
+    pub containers: BTreeMap<String, Container>,
     /// Volume groups.
     pub groups: Vec<Group>,
     /// Physical volumes that belong to no group, and that Thimble made: the kernel's names.
@@ -65,6 +67,15 @@ pub struct Array {
     pub failed: Vec<String>,
     /// Members that the kernel still counts, and that are not there any more.
     pub gone: usize,
+}
+
+/// A LUKS container that is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// The kernel's name of what is in it: `dm-0`.
+    pub block: String,
+    /// The kernel's name of what it is on.
+    pub on: String,
 }
 
 /// A volume group.

@@ -9,6 +9,8 @@ use thimble_spec::appliance::FilesystemKind;
 
 use crate::mark;
 
+/// The label of a LUKS container in which nothing is yet, for what it shows as its content was not cleared.
+pub const LUKS_FRESH: &str = "thimble-new";
 /// How much of a device's beginning and of its end is looked at.
 pub const SPAN: usize = 1 << 20;
 
@@ -28,6 +30,11 @@ pub enum Signature {
     Unfinished,
     /// A member of an array, with a superblock of version 1.
     Md(Md),
+    /// A LUKS container.
+    Luks {
+        /// What is in it was not cleared yet: see [`LUKS_FRESH`].
+        fresh: bool,
+    },
     /// A physical volume of LVM.
     Lvm,
     /// A file system that may be declared.
@@ -45,6 +52,7 @@ impl fmt::Display for Signature {
         match self {
             Self::Unfinished => f.write_str("something unfinished of Thimble's"),
             Self::Md(md) => write!(f, "a member of the array {}", md.name),
+            Self::Luks { .. } => f.write_str("a LUKS container"),
             Self::Lvm => f.write_str("a physical volume of LVM"),
             Self::Filesystem(kind) => write!(
                 f,
@@ -79,7 +87,7 @@ impl Found {
 
     /// Whether Thimble had begun something here and not finished it.
     pub fn unfinished(&self) -> bool {
-        self.has(&Signature::Unfinished)
+        self.has(&Signature::Unfinished) || self.has(&Signature::Luks { fresh: true })
     }
 
     /// What is there, for people.
@@ -126,6 +134,7 @@ pub fn recognize(head: &[u8], tail: &[u8], size: u64) -> Found {
         parse_md(content, offset)
     });
     signatures.extend(md.map(Signature::Md));
+    signatures.extend(luks(head));
     for (signature, found) in known(head, tail, size) {
         if found && !signatures.contains(&signature) {
             signatures.push(signature);
@@ -178,6 +187,14 @@ fn parse_md(bytes: &[u8], offset: u64) -> Option<Md> {
     })
 }
 
+/// The header of a LUKS container at its beginning, of either version (LUKS2 On-Disk Format Specification 1.1.3, 2.1: magic,
+/// version, size and number of the header, then a label of 48 bytes).
+fn luks(head: &[u8]) -> Option<Signature> {
+    let version = u16::from_be_bytes(head.strip_prefix(b"LUKS\xba\xbe")?.get(..2)?.try_into().ok()?);
+    let label = head.get(24..72).filter(|_| version == 2).and_then(|label| label.split(|byte| *byte == 0).next());
+    Some(Signature::Luks { fresh: label == Some(LUKS_FRESH.as_bytes()) })
+}
+
 /// Signatures at fixed places. Sources: the kernel's headers, and the formats' own documents.
 fn known(head: &[u8], tail: &[u8], size: u64) -> Vec<(Signature, bool)> {
     let at = |offset: usize, magic: &[u8]| head.get(offset..offset + magic.len()) == Some(magic);
@@ -192,6 +209,8 @@ fn known(head: &[u8], tail: &[u8], size: u64) -> Vec<(Signature, bool)> {
         [4096, 8192, 16384, 65536].iter().any(|page| at(page - 10, b"SWAPSPACE2") || at(page - 10, b"SWAP-SPACE"));
     let gpt = [512, 4096].iter().any(|sector| at(*sector, b"EFI PART"))
         || [512, 4096].iter().any(|sector| from_end(*sector, b"EFI PART"));
+    // Copies of a header of version 2 stand at 16 KiB or, where headers are larger, behind.
+    let luks_copy = !at(0, b"LUKS\xba\xbe") && (at(0, b"SKUL\xba\xbe") || at(16384, b"SKUL\xba\xbe"));
     let boot = at(510, &[0x55, 0xaa]);
     let fat = at(54, b"FAT") || at(82, b"FAT32");
     let ntfs = at(3, b"NTFS    ");
@@ -203,7 +222,7 @@ fn known(head: &[u8], tail: &[u8], size: u64) -> Vec<(Signature, bool)> {
     let old_md = size.checked_sub(64 << 10).map(|end| size - (end & !0xffff));
     vec![
         (Signature::Lvm, lvm),
-        (other("a LUKS container"), at(0, b"LUKS\xba\xbe") || at(0, b"SKUL\xba\xbe") || at(16384, b"SKUL\xba\xbe")),
+        (other("a LUKS container without its first header"), luks_copy),
         (Signature::Filesystem(FilesystemKind::Ext4), at(1024 + 56, &[0x53, 0xef])),
         (Signature::Filesystem(FilesystemKind::Xfs), at(0, b"XFSB")),
         (Signature::Swap, swap),

@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde::Serialize;
-use thimble_spec::appliance::{Raid, Storage};
+use thimble_spec::appliance::{Luks, Raid, Storage};
 
 use crate::observe::{array_directory, rows, word};
 use crate::observed::Observed;
@@ -17,6 +17,8 @@ pub struct Status {
     pub disks: Vec<DiskStatus>,
     /// Arrays.
     pub arrays: Vec<ArrayStatus>,
+    /// LUKS containers.
+    pub containers: Vec<ContainerStatus>,
     /// Volumes and pools of declared groups.
     pub volumes: Vec<VolumeStatus>,
     /// Declared file systems and exports.
@@ -67,6 +69,17 @@ pub struct ArrayStatus {
     pub mismatches: u64,
 }
 
+/// A LUKS container.
+#[derive(Clone, Debug, Serialize)]
+pub struct ContainerStatus {
+    /// Its name.
+    pub name: String,
+    /// The kernel's name of what is in it, if it is open.
+    pub device: Option<String>,
+    /// The kernel's name of what it is on, then.
+    pub on: Option<String>,
+}
+
 /// A volume or a thin pool.
 #[derive(Clone, Debug, Serialize)]
 pub struct VolumeStatus {
@@ -115,6 +128,7 @@ pub fn status(storage: &Storage, observed: &Observed) -> Result<Status> {
     Ok(Status {
         disks: disks.collect(),
         arrays: storage.raids.iter().map(|raid| array(raid, observed)).collect(),
+        containers: storage.luks.iter().map(|luks| container(luks, observed)).collect(),
         volumes: if storage.groups.is_empty() { Vec::new() } else { volumes(storage)? },
         // A server that is away would make whoever asks wait for it: exports are told without their space.
         filesystems: mounts.map(|mount| filesystem(mount, observed.mounts.get(mount).map(String::as_str))).collect(),
@@ -123,6 +137,12 @@ pub fn status(storage: &Storage, observed: &Observed) -> Result<Status> {
         waiting: plan.waiting,
         held: plan.held,
     })
+}
+
+fn container(luks: &Luks, observed: &Observed) -> ContainerStatus {
+    let open = observed.containers.get(&luks.name);
+    let (device, on) = (open.map(|it| it.block.clone()), open.map(|it| it.on.clone()));
+    ContainerStatus { name: luks.name.clone(), device, on }
 }
 
 fn filesystem(mount: &str, device: Option<&str>) -> FilesystemStatus {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use thimble_spec::appliance::{Filesystem, Raid, Volume};
+use thimble_spec::appliance::{Filesystem, Luks, Raid, Volume};
 
 use crate::mark::Place;
 
@@ -91,6 +91,31 @@ pub enum Step {
         target: Target,
         /// It was one before: only what changed since is copied, if the array has a bitmap.
         returns: bool,
+    },
+    /// Makes a LUKS container in which nothing is, and opens it.
+    MakeLuks {
+        /// The device.
+        target: Target,
+        /// The device with the key.
+        key: Target,
+        /// What it is to be.
+        #[serde(serialize_with = "luks_name")]
+        luks: Luks,
+    },
+    /// Opens a LUKS container.
+    OpenLuks {
+        /// The device.
+        target: Target,
+        /// The device with the key.
+        key: Target,
+        /// What it is.
+        #[serde(serialize_with = "luks_name")]
+        luks: Luks,
+    },
+    /// Closes a LUKS container whose making was cut off, so that it can be made anew.
+    CloseLuks {
+        /// Its name.
+        name: String,
     },
     /// Makes a volume group.
     CreateGroup {
@@ -203,6 +228,7 @@ impl Step {
             | Self::Partition { target, .. }
             | Self::ClearVolume { target, .. }
             | Self::MakeFilesystem { target, .. }
+            | Self::MakeLuks { target, .. }
             | Self::MakeSwap { target }
             | Self::AddMember { target, returns: false, .. } => vec![target],
             Self::CreateArray { members, spares, .. } => members.iter().chain(spares).collect(),
@@ -235,6 +261,13 @@ impl fmt::Display for Step {
             Self::Release { array } => write!(f, "take the members out of {array} that are not there any more"),
             Self::AddMember { array, target, returns: true } => write!(f, "give {target} back to {array}"),
             Self::AddMember { array, target, returns: false } => write!(f, "add {target} to {array}"),
+            Self::MakeLuks { target, key, luks } => {
+                write!(f, "make the LUKS container {} on {target}, with the key on {key}", luks.name)
+            }
+            Self::OpenLuks { target, key, luks } => {
+                write!(f, "open the LUKS container {} on {target}, with the key on {key}", luks.name)
+            }
+            Self::CloseLuks { name } => write!(f, "close the LUKS container {name}, which is not whole"),
             Self::CreateGroup { name, members } => write!(f, "make the volume group {name} on {}", list(members)),
             Self::ExtendGroup { name, members } => write!(f, "add {} to the volume group {name}", list(members)),
             Self::ActivateGroup { name, .. } => write!(f, "activate the volume group {name}"),
@@ -257,6 +290,10 @@ impl fmt::Display for Step {
 
 fn name_of<S: serde::Serializer>(raid: &Raid, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&raid.name)
+}
+
+fn luks_name<S: serde::Serializer>(luks: &Luks, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&luks.name)
 }
 
 fn volume_name<S: serde::Serializer>(volume: &Volume, serializer: S) -> Result<S::Ok, S::Error> {

@@ -24,10 +24,16 @@ const LVM: &str = "devices{use_devicesfile=0 obtain_device_list_from_udev=0 exte
 
 /// Runs a tool, and gives what it printed.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String> {
+    run_with(program, arguments, &[])
+}
+
+/// The same with variables of its own.
+fn run_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<String> {
     let what = || format!("run {program}");
     let mut command = Command::new(program);
     command.args(arguments).env_clear().env("PATH", PATH).env("LC_ALL", "C").env("HOME", "/root");
     command.env("LVM_SYSTEM_DIR", "/run/thimble/lvm").env("LVM_SUPPRESS_FD_WARNINGS", "1");
+    command.envs(environment.iter().copied());
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = doing(command.spawn(), what)?;
     let reader = |pipe: Option<Box<dyn Read + Send>>| {
@@ -67,6 +73,11 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String> {
 pub(crate) fn lvm(arguments: &[&str]) -> Result<String> {
     let (verb, rest) = arguments.split_first().unwrap_or((&"version", &[]));
     run("lvm", &[&[verb, "--config", LVM], rest].concat())
+}
+
+/// cryptsetup makes devices by the device mapper's library, which there is no udev to do for (libdevmapper.h).
+pub(crate) fn cryptsetup(arguments: &[&str]) -> Result<()> {
+    run_with("cryptsetup", arguments, &[("DM_DISABLE_UDEV", "1")]).map(drop)
 }
 
 /// The last lines of what a failed tool said, as one.

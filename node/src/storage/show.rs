@@ -20,6 +20,12 @@ pub fn status(status: &Status) -> String {
     for array in &status.arrays {
         let _ = writeln!(text, "array {}: RAID {}, {}", array.name, array.level, array_line(array));
     }
+    for container in &status.containers {
+        let _ = match (&container.device, &container.on) {
+            (Some(device), Some(on)) => writeln!(text, "LUKS container {}: {device} on {on}", container.name),
+            _ => writeln!(text, "LUKS container {}: not open", container.name),
+        };
+    }
     for volume in &status.volumes {
         let _ = write!(text, "volume {}: {}", volume.name, mib(volume.size));
         for (percent, what) in [(volume.used_percent, "used"), (volume.notes_percent, "of its notes used")] {
@@ -84,7 +90,7 @@ fn mib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use thimble_storage::status::{DiskStatus, FilesystemStatus, VolumeStatus};
+    use thimble_storage::status::{ContainerStatus, DiskStatus, FilesystemStatus, VolumeStatus};
 
     #[test]
     fn each_thing_has_its_line() {
@@ -102,6 +108,11 @@ mod tests {
         let shown = status(&Status {
             disks: vec![DiskStatus { name: "a".to_owned(), device: None, size: None, content: None }],
             arrays: vec![array],
+            containers: vec![ContainerStatus {
+                name: "vault".to_owned(),
+                device: Some("dm-0".to_owned()),
+                on: Some("vdd".to_owned()),
+            }],
             volumes: vec![VolumeStatus {
                 name: "vg/pool".to_owned(),
                 size: 64 << 20,
@@ -121,6 +132,7 @@ mod tests {
             shown,
             "disk a: not there\n\
              array data: RAID 1, md127 of vdb, vdc to be pulled, degraded, without 1 of its members, members differ in 8 sectors, recover 12.3 %\n\
+             LUKS container vault: dm-0 on vdd\n\
              volume vg/pool: 64 MiB, 12.5 % used, 3.0 % of its notes used\n\
              file system /data/a: 100 MiB, 90 MiB free\n\
              missing: disk a is not there\n"

@@ -17,8 +17,8 @@ pub use network::{
     PciPathError, PortVlans, Route, Vlan,
 };
 pub use storage::{
-    ARRAY_NAMES, Consistency, DISK_NAMES, Disk, DiskMatch, DiskPartition, Filesystem, FilesystemKind, Metadata,
-    NfsMount, NfsVersion, PartitionKind, Raid, Storage, Volume, VolumeGroup, VolumeKind, VolumeSize,
+    ARRAY_NAMES, Consistency, DISK_NAMES, Disk, DiskMatch, DiskPartition, Filesystem, FilesystemKind, LUKS_NAMES, Luks,
+    LuksKey, Metadata, NfsMount, NfsVersion, PartitionKind, Raid, Storage, Volume, VolumeGroup, VolumeKind, VolumeSize,
 };
 
 use serde::{Deserialize, Serialize};

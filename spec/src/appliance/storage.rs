@@ -1,8 +1,8 @@
 //! The host's storage: what is to be on which disk.
 //!
 //! A block device is named by its path on the host: a disk that the definition names is `/dev/thimble/DISK`, a partition
-//! of it `/dev/thimble/DISK.PARTITION`, an array `/dev/md/NAME`, a volume `/dev/GROUP/NAME`. Whoever obeys makes these
-//! names; all others are the kernel's.
+//! of it `/dev/thimble/DISK.PARTITION`, an array `/dev/md/NAME`, a volume `/dev/GROUP/NAME`, what is in a LUKS container
+//! `/dev/luks/NAME`. Whoever obeys makes these names; all others are the kernel's.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,8 @@ use crate::units::ByteSize;
 pub const DISK_NAMES: &str = "/dev/thimble";
 /// Where the names of arrays are.
 pub const ARRAY_NAMES: &str = "/dev/md";
+/// Where the names of what is in LUKS containers are.
+pub const LUKS_NAMES: &str = "/dev/luks";
 
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub struct Storage {
     /// Arrays.
     #[serde(default)]
     pub raids: Vec<Raid>,
+    /// LUKS containers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub luks: Vec<Luks>,
     /// Volume groups.
     #[serde(default)]
     pub groups: Vec<VolumeGroup>,
@@ -84,7 +89,8 @@ impl Storage {
         let raids = self.raids.iter().flat_map(|raid| raid.members.iter().chain(&raid.spares));
         let groups = self.groups.iter().flat_map(|group| &group.members);
         let filesystems = self.filesystems.iter().map(|it| &it.device);
-        let mut used = raids.chain(groups).chain(filesystems).chain(&self.swaps);
+        let luks = self.luks.iter().flat_map(|luks| [&luks.device, &luks.key.device]);
+        let mut used = raids.chain(groups).chain(filesystems).chain(luks).chain(&self.swaps);
         self.devices().any(|device| device == path)
             && !partitioned.into_iter().any(|(name, _)| Self::disk_path(name) == path)
             && !used.any(|used| used == path)
@@ -101,7 +107,7 @@ impl Storage {
             let devices = group.volumes.iter().filter(|volume| !matches!(volume.kind, VolumeKind::ThinPool(_)));
             devices.map(move |volume| group.path(&volume.name))
         });
-        disks.chain(arrays).chain(volumes)
+        disks.chain(arrays).chain(volumes).chain(self.luks.iter().map(Luks::path))
     }
 
     /// The path of a declared disk.
@@ -235,6 +241,35 @@ impl Metadata {
             Self::Start => "1.2",
         }
     }
+}
+
+/// A LUKS container, what is in it being `/dev/luks/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Luks {
+    /// Its name.
+    pub name: String,
+    /// The block device that it is on.
+    pub device: String,
+    /// What opens it.
+    pub key: LuksKey,
+}
+
+impl Luks {
+    /// The path of what is in it.
+    pub fn path(&self) -> String {
+        format!("{LUKS_NAMES}/{}", self.name)
+    }
+}
+
+/// A key: bytes of a block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LuksKey {
+    /// The block device.
+    pub device: String,
+    /// Where it begins there.
+    pub offset: ByteSize,
+    /// How many bytes it has.
+    pub size: u16,
 }
 
 /// A volume group of LVM.

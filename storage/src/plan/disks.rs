@@ -151,6 +151,9 @@ impl<'a> Planner<'a> {
             if let Some((disk, _)) = planner.declared_disk(path) {
                 return planner.storage.disks.get(disk).is_some_and(|disk| disk.wipe);
             }
+            if let Some(luks) = planner.storage.luks.iter().find(|luks| luks.path() == path) {
+                return below(planner, &luks.device, depth - 1);
+            }
             let raid = planner.storage.raids.iter().find(|raid| raid.path() == path);
             let raid = raid.map(|raid| raid.members.iter().chain(&raid.spares).collect::<Vec<_>>());
             let group = || {

@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | `disks` | disks, partitions, and what may be written to: [`Planner::ready`] |
 //! | `arrays` | RAID |
+//! | `containers` | LUKS |
 //! | `groups` | LVM |
 //! | `uses` | file systems, swap |
 
 mod arrays;
+mod containers;
 mod disks;
 mod groups;
 mod uses;
@@ -49,6 +51,7 @@ pub fn plan(storage: &Storage, observed: &Observed, patience: Patience) -> Plan 
     let mut planner = Planner { storage, observed, patience, plan: Plan::default(), wiped: BTreeSet::new() };
     planner.disks();
     planner.arrays();
+    planner.containers();
     planner.groups();
     planner.uses();
     planner.plan.ready = planner.ready_paths();
@@ -119,6 +122,7 @@ impl<'a> Planner<'a> {
         match rest.split_once('/') {
             None => self.observed.blocks.get_key_value(rest).map(|(name, _)| name.as_str()),
             Some(("md", name)) => self.array(name).filter(|array| array.active).map(|array| array.block.as_str()),
+            Some(("luks", name)) => self.container(name).map(|container| container.block.as_str()),
             Some((group, volume)) => {
                 let group = self.observed.groups.iter().find(|known| known.name == group)?;
                 let volume = group.volumes.iter().find(|known| known.name == volume)?;

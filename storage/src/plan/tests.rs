@@ -296,6 +296,56 @@ fn no_device_is_made_of_a_snapshot() {
     assert_eq!(activated.unwrap(), &["files", "pool", "thin", "before"]);
 }
 
+/// Two containers that one key opens: a file system in one, a guest's device in the other.
+fn secret(wipe: bool) -> Storage {
+    let mut text = String::new();
+    for (disk, wipe) in [("a", false), ("b", wipe), ("c", wipe)] {
+        text += &format!("[storage.disks.{disk}]\nmatch = {{ serial = \"{disk}\" }}\nwipe = {wipe}\n");
+    }
+    text += r#"
+[[storage.luks]]
+name = "vault"
+device = "b"
+key = { device = "a" }
+[[storage.luks]]
+name = "bare"
+device = "c"
+key = { device = "a", offset = "4KiB", size = 32 }
+[[storage.filesystem]]
+device = "/dev/luks/vault"
+kind = "ext4"
+mount = "/data/vault"
+"#;
+    storage(&text)
+}
+
+#[test]
+fn containers_are_made_where_nothing_is_and_opened_after_that() {
+    let storage = secret(false);
+    let mut world = World::new(&["a", "b", "c"]);
+    let text: Vec<String> = settle(&storage, &mut world).iter().map(ToString::to_string).collect();
+    for wanted in [
+        "make the LUKS container vault on /dev/thimble/b (vdb), with the key on /dev/thimble/a (vda)",
+        "make an ext4 file system on /dev/luks/vault (lkvdb)",
+        "mount /dev/luks/vault (lkvdb) at /data/vault",
+    ] {
+        assert!(text.iter().any(|step| step == wanted), "{wanted}: {text:#?}");
+    }
+    assert_eq!(plan(&storage, &world.observe(), Patience::Over), complete(&storage));
+    world.reboot();
+    // Without the key nothing is opened, and nothing made;
+    let key = world.pull("vda");
+    let steps = settle(&storage, &mut world);
+    assert!(steps.iter().all(|step| matches!(step, Step::Name { .. })), "{steps:#?}");
+    let told = plan(&storage, &world.observe(), Patience::Over);
+    assert_eq!(told.held[0], "LUKS container vault waits for /dev/thimble/a", "{told:#?}");
+    // when it comes, all of it is there.
+    world.plug("vdx", key);
+    let again = settle(&storage, &mut world);
+    assert!(again.iter().all(|step| step.destroys().is_empty()), "{again:#?}");
+    assert_eq!(plan(&storage, &world.observe(), Patience::Over), complete(&storage));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -319,6 +369,57 @@ proptest! {
         settle(&storage, &mut world);
         let end = plan(&storage, &world.observe(), Patience::Over);
         prop_assert!(end.steps.is_empty());
+    }
+
+    /// The same of containers, which may be there already, of others too.
+    #[test]
+    fn nothing_foreign_becomes_a_container(kinds in proptest::array::uniform2(0_u8..9), wipe in any::<bool>(), key in any::<bool>()) {
+        let storage = secret(wipe);
+        let mut world = World::new(&["a", "b", "c"]);
+        for (block, kind) in ["vdb", "vdc"].into_iter().zip(kinds) {
+            if kind == 8 {
+                world.foreign_container(block, foreign(2, ""));
+            } else {
+                world.put(block, foreign(kind, block));
+            }
+        }
+        if !key {
+            world.pull("vda");
+        }
+        let steps = settle(&storage, &mut world);
+        prop_assert!(key || steps.iter().all(|step| step.destroys().is_empty()));
+        prop_assert!(plan(&storage, &world.observe(), Patience::Over).steps.is_empty());
+    }
+
+    /// A container whose making is cut off is made anew; one that is whole never is. The daemon may have ended, and not the
+    /// machine.
+    #[test]
+    fn a_container_is_whole_in_the_end(cuts in proptest::collection::vec((0_usize..9, 0_u8..4, any::<bool>()), 1..5)) {
+        let storage = secret(false);
+        let mut world = World::new(&["a", "b", "c"]);
+        for (after, part, reboots) in cuts {
+            let mut left = after;
+            'boot: loop {
+                let steps = plan(&storage, &world.observe(), Patience::Over).steps;
+                if steps.is_empty() {
+                    break;
+                }
+                for step in steps {
+                    world.check(&storage, &step);
+                    if left == 0 {
+                        world.cut_in(&storage, &step, part);
+                        break 'boot;
+                    }
+                    world.run(&storage, &step);
+                    left -= 1;
+                }
+            }
+            if reboots {
+                world.reboot();
+            }
+        }
+        settle(&storage, &mut world);
+        prop_assert_eq!(plan(&storage, &world.observe(), Patience::Over), complete(&storage));
     }
 
     /// A power cut at any moment, in the middle of a step as well, ends in the same state as no power cut.

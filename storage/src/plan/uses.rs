@@ -22,7 +22,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The device, or that it is waited for.
-    fn device(&mut self, path: &str, what: &str) -> Option<Device<'a>> {
+    pub(super) fn device(&mut self, path: &str, what: &str) -> Option<Device<'a>> {
         let device = self.resolve(path);
         if device.is_none() {
             self.wait_for_device(what, path);

@@ -71,12 +71,22 @@ fn what_the_distributions_tools_write_is_known() {
     assert_eq!(made("mkfs.xfs", &["-q"], 512 << 20).signatures, [filesystem(FilesystemKind::Xfs)]);
     assert_eq!(made("mkswap", &[], SIZE).signatures, [Signature::Swap]);
     assert_eq!(made("mkfs.fat", &[], SIZE).signatures, [Signature::Other("a FAT file system")]);
+    let key = directory.path().join("key");
+    fs::write(&key, [7; 64]).unwrap();
+    let (key, fresh) = (format!("--key-file={}", key.display()), format!("--label={LUKS_FRESH}"));
+    let words = ["luksFormat", "-q", "--type=luks2", "--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000", &key];
+    let container = |fresh: bool| [Signature::Luks { fresh }];
+    assert_eq!(made("cryptsetup", &[&words[..], &[&fresh]].concat(), 32 << 20).signatures, container(true));
+    assert_eq!(made("cryptsetup", &words, 32 << 20).signatures, container(false));
+    let words = ["luksFormat", "-q", "--type=luks1", "--pbkdf-force-iterations=1000", &key];
+    assert_eq!(made("cryptsetup", &words, 32 << 20).signatures, container(false));
 }
 
 #[test]
 fn signatures_at_fixed_places() {
     for (offset, magic, name) in [
         (0, &b"LUKS\xba\xbe\0\x02"[..], "a LUKS container"),
+        (16384, b"SKUL\xba\xbe\0\x02", "a LUKS container without its first header"),
         (0x10040, b"_BHRfS_M", "a Btrfs file system"),
         (32769, b"CD001", "an ISO 9660 file system"),
         (SIZE - 512, &[0xde, 0x11, 0xde, 0x11], "a member of a RAID controller's array (DDF)"),

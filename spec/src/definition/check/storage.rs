@@ -7,8 +7,8 @@ use toml::Spanned;
 
 use super::{Checker, Once, inner, source};
 use crate::appliance::{
-    ARRAY_NAMES, Consistency, DISK_NAMES, Disk, DiskMatch, DiskPartition, Filesystem, NfsMount, Raid, Storage, Volume,
-    VolumeGroup, VolumeKind, VolumeSize,
+    ARRAY_NAMES, Consistency, DISK_NAMES, Disk, DiskMatch, DiskPartition, Filesystem, LUKS_NAMES, Luks, LuksKey,
+    NfsMount, Raid, Storage, Volume, VolumeGroup, VolumeKind, VolumeSize,
 };
 use crate::names::check_name;
 use crate::paths::DATA_DIR;
@@ -17,7 +17,11 @@ use crate::units::{ByteSize, MIB};
 /// What a volume's size is a multiple of: an extent, unless somebody asks LVM for another one.
 const EXTENT: u64 = 4 * MIB;
 /// Names below `/dev` that are the kernel's or ours.
-const RESERVED: [&str; 10] = ["block", "bus", "char", "disk", "input", "mapper", "md", "net", "pts", "thimble"];
+const RESERVED: [&str; 11] = ["block", "bus", "char", "disk", "input", "luks", "mapper", "md", "net", "pts", "thimble"];
+/// Bytes of a key, and of one that nothing is said of: what is guessed is not one.
+const KEY_SIZES: std::ops::RangeInclusive<u16> = 32..=4096;
+/// See [`KEY_SIZES`].
+const KEY_SIZE: u16 = 64;
 /// The longest label: XFS has 12 bytes for it, ext4 16.
 const LABEL_MAX: usize = 12;
 
@@ -46,6 +50,7 @@ impl Devices {
             }
         }
         declared.extend(storage.raid.iter().map(|raid| format!("{ARRAY_NAMES}/{}", raid.name.get_ref())));
+        declared.extend(storage.luks.iter().map(|luks| format!("{LUKS_NAMES}/{}", luks.name.get_ref())));
         for group in &storage.volume_group {
             let blocks = group.volumes.iter().map(Spanned::get_ref).filter(|volume| !volume.thin_pool);
             declared.extend(blocks.map(|volume| format!("/dev/{}/{}", group.name.get_ref(), volume.name.get_ref())));
@@ -109,7 +114,7 @@ impl Devices {
             let message = format!("`{text}` is not a block device: write its path below /dev");
             checker.wrong(name.span(), key, message);
         } else if let (_, Some(directory)) = first {
-            let ours = matches!(directory, "md" | "thimble") || self.groups.contains(directory);
+            let ours = matches!(directory, "luks" | "md" | "thimble") || self.groups.contains(directory);
             if ours && !self.declared.contains(text) {
                 let message = format!("`{text}` is declared nowhere in [storage]");
                 checker.wrong(name.span(), key, message);
@@ -147,6 +152,7 @@ impl Checker<'_> {
         let disks = storage.disks.into_iter().map(|(name, disk)| self.storage_disk(name, disk, &mut paths, devices));
         let disks = disks.collect();
         let raids = self.raids(storage.raid, devices);
+        let luks = self.containers(storage.luks, devices);
         let groups = self.groups(storage.volume_group, devices);
         devices.circles(self);
         let mut mounts = Once::new();
@@ -178,7 +184,7 @@ impl Checker<'_> {
             zram.size.into_inner()
         });
         let nfs = self.nfs(storage.nfs, &mut mounts);
-        Storage { disks, raids, groups, filesystems, swaps, zram, nfs }
+        Storage { disks, raids, luks, groups, filesystems, swaps, zram, nfs }
     }
 
     fn storage_disk(
@@ -325,6 +331,35 @@ impl Checker<'_> {
     fn members(&mut self, members: &[Spanned<String>], key: &str, devices: &mut Devices) -> Vec<String> {
         let taken = members.iter().enumerate();
         taken.map(|(index, member)| devices.take(self, member, &format!("{key}[{index}]"), false)).collect()
+    }
+
+    fn containers(&mut self, containers: Vec<source::Luks>, devices: &mut Devices) -> Vec<Luks> {
+        let mut names = Once::new();
+        let checked = containers.into_iter().enumerate().map(|(index, luks)| {
+            let key = format!("storage.luks[{index}]");
+            self.expect(check_name(luks.name.get_ref()), luks.name.span(), &format!("{key}.name"));
+            names.take(self, luks.name.get_ref(), luks.name.span(), &format!("{key}.name"), "LUKS container");
+            let device = devices.take(self, &luks.device, &format!("{key}.device"), false);
+            // A key may open several.
+            let key_device = devices.take(self, &luks.key.device, &format!("{key}.key.device"), true);
+            if let Some(size) = luks.key.size.as_ref().filter(|size| !KEY_SIZES.contains(size.get_ref())) {
+                let message = format!("use {} to {} bytes", KEY_SIZES.start(), KEY_SIZES.end());
+                self.wrong(size.span(), format!("{key}.key.size"), message);
+            }
+            let on = vec![device.clone(), key_device.clone()];
+            let path = format!("{LUKS_NAMES}/{}", luks.name.get_ref());
+            devices.layers.push((path, on, luks.device.span(), format!("{key}.device")));
+            Luks {
+                name: luks.name.into_inner(),
+                device,
+                key: LuksKey {
+                    device: key_device,
+                    offset: luks.key.offset.map_or(ByteSize(0), Spanned::into_inner),
+                    size: luks.key.size.map_or(KEY_SIZE, Spanned::into_inner),
+                },
+            }
+        });
+        checked.collect()
     }
 
     fn groups(&mut self, groups: Vec<source::VolumeGroup>, devices: &mut Devices) -> Vec<VolumeGroup> {

@@ -17,6 +17,8 @@ pub(in crate::definition) struct Storage {
     #[serde(default)]
     pub raid: Vec<Raid>,
     #[serde(default)]
+    pub luks: Vec<Luks>,
+    #[serde(default)]
     pub volume_group: Vec<VolumeGroup>,
     #[serde(default)]
     pub filesystem: Vec<Filesystem>,
@@ -74,6 +76,24 @@ pub(in crate::definition) struct Raid {
     pub consistency: Option<Spanned<Consistency>>,
     #[serde(default)]
     pub chunk: Option<Spanned<ByteSize>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::definition) struct Luks {
+    pub name: Spanned<String>,
+    pub device: Spanned<String>,
+    pub key: LuksKey,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::definition) struct LuksKey {
+    pub device: Spanned<String>,
+    #[serde(default)]
+    pub offset: Option<Spanned<ByteSize>>,
+    #[serde(default)]
+    pub size: Option<Spanned<u16>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,7 +1,7 @@
 //! `[storage]`: what is declared is there once, used once, and stands on nothing that stands on it.
 
 use super::*;
-use crate::appliance::{Consistency, DiskMatch, FilesystemKind, Metadata, NfsVersion, VolumeKind, VolumeSize};
+use crate::appliance::{Consistency, DiskMatch, FilesystemKind, LuksKey, Metadata, NfsVersion, VolumeKind, VolumeSize};
 
 const STORAGE: &str = r#"[storage.disks.a]
 match = { serial = "A1" }
@@ -178,4 +178,30 @@ fn what_cannot_be() {
         let text = told(from, to);
         assert!(text.starts_with(&format!("{key}: ")), "{to}: {text}");
     }
+}
+
+#[test]
+fn containers_have_a_device_and_a_key() {
+    let luks = "[[storage.luks]]\nname = \"vault\"\ndevice = \"b\"\nkey = { device = \"a\" }\n";
+    let text = |more: &str| {
+        let disks = "[storage.disks.a]\nmatch = { serial = \"A\" }\n[storage.disks.b]\nmatch = { serial = \"B\" }\n";
+        format!("{}{disks}{more}", GOOD.replace("disk = { device = \"/dev/md/data\" }", ""))
+    };
+    let storage = parse("a.toml", &text(luks)).unwrap().appliance.storage;
+    let key = LuksKey { device: "/dev/thimble/a".to_owned(), offset: ByteSize(0), size: 64 };
+    assert_eq!((storage.luks[0].path().as_str(), &storage.luks[0].key), ("/dev/luks/vault", &key));
+    assert!(storage.is_free("/dev/luks/vault") && !storage.is_free("/dev/thimble/a"));
+    for (from, to, told) in [
+        ("\"a\" }", "\"a\", size = 16 }", "storage.luks[0].key.size: use 32 to 4096 bytes"),
+        ("\"a\" }", "\"c\" }", "storage.luks[0].key.device: `c` is not a block device"),
+        ("\"a\" }", "\"b\" }", "storage.luks[0].key.device: block device"),
+        ("\"a\" }", "\"/dev/luks/vault\" }", "storage.luks[0].device: /dev/luks/vault stands on"),
+        ("\"vault\"", "\"Vault\"", "storage.luks[0].name: "),
+        ("\"b\"\n", "\"/dev/luks/other\"\n", "storage.luks[0].device: `/dev/luks/other` is declared nowhere"),
+    ] {
+        let mistakes = parse("a.toml", &text(&luks.replace(from, to))).unwrap_err().to_string();
+        assert!(mistakes.contains(told), "{to}: {mistakes}");
+    }
+    let two = luks.replace("\"b\"", "\"/dev/luks/vault\"").replace("name = \"vault", "name = \"inner");
+    assert!(parse("a.toml", &text(&format!("{luks}{two}"))).is_ok(), "one in another, and one key for both");
 }

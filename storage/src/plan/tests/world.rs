@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use thimble_spec::appliance::{Raid, Storage, VolumeKind};
 
-use crate::observed::{Array, Block, Group, Observed, VolumeState};
+use crate::observed::{Array, Block, Container, Group, Observed, VolumeState};
 use crate::signature::{Found, Md, Signature};
 use crate::step::{Step, Target};
 
@@ -27,6 +27,9 @@ pub struct World {
     arrays: BTreeMap<[u8; 16], Found>,
     groups: BTreeMap<String, (Vec<String>, Vec<Volume>)>,
     orphans: Vec<String>,
+    /// What is in containers, by the disk that they are on; and those that are open, by name.
+    inner: BTreeMap<String, Found>,
+    open: BTreeMap<String, String>,
     /// What runs: array name, identity, members.
     running: Vec<(String, [u8; 16], Vec<String>, u32)>,
     active: bool,
@@ -86,10 +89,17 @@ impl World {
     /// Only what is on disks stays.
     pub fn reboot(&mut self) {
         self.running.clear();
+        self.open.clear();
         self.active = false;
         self.mounts.clear();
         self.swaps.clear();
         self.names.clear();
+    }
+
+    /// Somebody else's, with this in it.
+    pub fn foreign_container(&mut self, block: &str, inner: Found) {
+        self.put(block, Found { blank: false, signatures: vec![Signature::Luks { fresh: false }] });
+        self.inner.insert(block.to_owned(), inner);
     }
 
     /// What is on a volume.
@@ -174,6 +184,14 @@ impl World {
                 observed.blocks.insert(block, Self::block(16 << 20, found));
             }
         }
+        for (name, on) in &self.open {
+            let block = format!("lk{on}");
+            observed.blocks.insert(block.clone(), Self::block(SIZE - (16 << 20), &self.inner[on]));
+            if let Some(below) = observed.blocks.get_mut(on) {
+                below.used_by = Some(block.clone());
+            }
+            observed.containers.insert(name.clone(), Container { block, on: on.clone() });
+        }
         for (name, (members, volumes)) in &self.groups {
             let there: Vec<String> = members.iter().filter_map(|member| self.kernel_name(member)).collect();
             if there.is_empty() {
@@ -243,6 +261,9 @@ impl World {
         {
             return members.iter().all(|member| self.given_up(storage, observed, member));
         }
+        if let Some(on) = block.strip_prefix("lk") {
+            return self.given_up(storage, observed, on);
+        }
         if block.starts_with("dm-") {
             return self.groups.values().all(|(members, _)| {
                 members
@@ -257,6 +278,11 @@ impl World {
     }
 
     fn set(&mut self, target: &Target, found: Found) {
+        if let Some(on) = target.block.strip_prefix("lk") {
+            self.inner.insert(on.to_owned(), found);
+            return;
+        }
+        self.inner.remove(&target.block);
         if let Some(name) = target.path.strip_prefix("/dev/md/") {
             let uuid = self.running.iter().find(|(known, ..)| known == name).unwrap().1;
             self.arrays.insert(uuid, found);
@@ -351,6 +377,12 @@ impl World {
                 let kept = self.volume(members);
                 self.groups.get_mut(name).unwrap().0.extend(kept);
             }
+            Step::MakeLuks { target, luks, .. } => self.container(target, &luks.name, false),
+            Step::OpenLuks { target, luks, .. } => {
+                assert!(self.inner.contains_key(&target.block), "{step}");
+                self.open.insert(luks.name.clone(), target.block.clone());
+            }
+            Step::CloseLuks { name } => drop(self.open.remove(name).unwrap()),
             Step::ActivateGroup { .. } => self.active = true,
             Step::CreateVolume { group, volume } => {
                 self.active = true;
@@ -405,6 +437,14 @@ impl World {
         }
     }
 
+    /// An open one; in a fresh one is noise.
+    fn container(&mut self, target: &Target, name: &str, fresh: bool) {
+        self.set(target, Found { blank: false, signatures: vec![Signature::Luks { fresh }] });
+        let inner = if fresh { Found { blank: false, signatures: Vec::new() } } else { Found::nothing() };
+        self.inner.insert(target.block.clone(), inner);
+        self.open.insert(name.to_owned(), target.block.clone());
+    }
+
     fn volume(&mut self, members: &[Target]) -> Vec<String> {
         for target in members {
             self.set(target, Found { blank: false, signatures: vec![Signature::Lvm] });
@@ -456,6 +496,8 @@ impl World {
             (Step::MakeFilesystem { target, filesystem }, _) => {
                 self.mark(target, Some(Signature::Filesystem(filesystem.kind)));
             }
+            (Step::MakeLuks { target, .. }, 1) => self.mark(target, None),
+            (Step::MakeLuks { target, luks, .. }, _) => self.container(target, &luks.name, true),
             (Step::MakeSwap { target }, _) => self.mark(target, Some(Signature::Swap)),
             _ => {}
         }
