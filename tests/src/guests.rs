@@ -197,7 +197,10 @@ pub fn add_script(payload: &Path, script: &str, files: &[PathBuf]) {
 }
 
 /// The `vmlinux` that the demonstration's guests run.
-fn our_kernel() -> PathBuf {
+///
+/// # Panics
+/// None was compiled.
+pub fn our_kernel() -> PathBuf {
     let manifest = fs::read_to_string(demo().join("manifest.json")).expect("the demonstration has a manifest");
     let kernels = fs::read_dir(cache().join("guest-kernel")).expect("a kernel was compiled");
     let mut found: Vec<PathBuf> =

@@ -53,7 +53,9 @@ fn boot(title: &str, artefacts: &Path, memory: u32, guests: &[&str]) -> Result<(
     qemu.wait()?;
     ensure!(log.len() > 100, "the kernel's log is not whole: {} lines", log.len());
     println!("  the slowest steps to there, by the kernel's log (what it said last before each)");
-    for (seconds, text) in slowest(&log) {
+    // Up to the start of the guests.
+    let end = log.iter().position(|(_, text)| text.contains("boot: node took")).unwrap_or(log.len() - 1);
+    for (seconds, text) in slowest(&log[..=end]) {
         println!("    {seconds:>9.3}  {text}");
     }
     println!("  (the run took {:.0} s of real time)", began.elapsed().as_secs_f64());
@@ -79,16 +81,14 @@ fn start(artefacts: &Path, memory: u32) -> Result<(Child, ChildStdin, ChildStdou
 }
 
 /// Time and text of a line of the kernel's log: `[    5.140900] NET: Registered`.
-fn event(line: &str) -> Option<(f64, String)> {
+pub fn event(line: &str) -> Option<(f64, String)> {
     let (time, text) = line.strip_prefix('[')?.split_once("] ")?;
     Some((time.trim().parse().ok()?, text.to_owned()))
 }
 
-/// The longest pauses in the log up to the start of the guests, and what stands before each.
-fn slowest(log: &[(f64, String)]) -> Vec<(f64, &str)> {
-    let end = log.iter().position(|(_, text)| text.contains("boot: node took")).unwrap_or(log.len() - 1);
-    let mut steps: Vec<(f64, &str)> =
-        log[..=end].windows(2).map(|pair| (pair[1].0 - pair[0].0, pair[0].1.as_str())).collect();
+/// The longest pauses in the log, and what stands before each.
+pub fn slowest(log: &[(f64, String)]) -> Vec<(f64, &str)> {
+    let mut steps: Vec<(f64, &str)> = log.windows(2).map(|pair| (pair[1].0 - pair[0].0, pair[0].1.as_str())).collect();
     steps.sort_by(|a, b| b.0.total_cmp(&a.0));
     steps.truncate(SLOWEST);
     steps

@@ -7,6 +7,7 @@
 mod boot;
 mod build;
 mod crowd;
+mod guest;
 mod serve;
 mod vmm;
 
@@ -21,6 +22,7 @@ fn main() -> Result<()> {
         ("sizes", sizes as fn() -> Result<()>),
         ("build", build::builds),
         ("boot", boot::boots),
+        ("kernel", guest::kernel),
         ("serve", serve::compare),
         ("start", vmm::start),
         ("memory", vmm::memory),
