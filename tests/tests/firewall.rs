@@ -149,8 +149,9 @@ fn guests_behind_the_host_reach_out_and_are_reached_by_a_forwarded_port() {
     let (login, page) = (free_port(), free_port());
     let forward = [(login, "host:22"), (page, "host:8080")];
     let mut machine = Machine::boot(&Boot { forward: &forward, ..Boot::new(&out, "direct") });
-    machine
-        .wait_all(&["^thimble: host gate up", r"^\[asker\] end of attempts", r"^\[cell\] end of attempts"], BOOT_LIMIT);
+    let ends = ["asker", "cell", "straight", "outside"].map(|guest| format!(r"^\[{guest}\] end of attempts"));
+    machine.wait("^thimble: host gate up", BOOT_LIMIT);
+    machine.wait_all(&ends.each_ref().map(String::as_str), BOOT_LIMIT);
     let asker = Said::by(&machine, "asker");
     // then a guest that asks gets an address, a gateway and a server of names, and knows its neighbour by name;
     let offered = asker.of("offered");
@@ -164,8 +165,16 @@ fn guests_behind_the_host_reach_out_and_are_reached_by_a_forwarded_port() {
     // while nobody leaves the isolated network;
     let cell = Said::by(&machine, "cell");
     assert_eq!(cell.of("host"), "passed", "{cell:?}");
-    for what in ["other network", "world"] {
+    for what in ["other network", "routed network", "world"] {
         assert_ne!(cell.of(what), "passed", "{cell:?}");
+    }
+    // of the routed one and who knows the way to it each reaches the other under its own address, and neither who is behind the
+    // host's;
+    for (guest, other) in [("straight", "10.1.1.12"), ("outside", "192.168.88.11")] {
+        let said = Said::by(&machine, guest);
+        assert_eq!(said.of("the other"), "passed", "{said:?}");
+        assert_ne!(said.of("inner"), "passed", "{said:?}");
+        assert!(said.0.iter().any(|line| line.starts_with(other) && line.ends_with("response:200")), "{said:?}");
     }
     // the world reaches the guest by the forwarded port,
     assert!(get(page, "/", LIMIT).expect("the page").contains("a page behind the host"));
