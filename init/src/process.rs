@@ -21,7 +21,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// A program to start.
 pub struct Program<'a> {
-    /// Absolute path and arguments.
+    /// Its path, or a name that is looked for in [`PATH`]; and arguments.
     pub exec: &'a [String],
     /// User.
     pub uid: u32,
@@ -47,6 +47,15 @@ pub enum Streams<'a> {
     Pipe(BorrowedFd<'a>),
     /// It has this terminal for itself.
     Terminal(&'a CStr),
+    /// It reads from the one, and writes to the others.
+    Pipes {
+        /// Its standard input.
+        input: BorrowedFd<'a>,
+        /// Its standard output.
+        output: BorrowedFd<'a>,
+        /// Its standard error.
+        errors: BorrowedFd<'a>,
+    },
 }
 
 /// Starts a program in its own session: no signal blocked.
@@ -96,6 +105,11 @@ impl Streams<'_> {
                 Ok(None)
             }
             Self::Terminal(path) => Ok(Some(path.to_owned())),
+            Self::Pipes { input, output, errors } => {
+                command.stdin(input.try_clone_to_owned()?).stdout(output.try_clone_to_owned()?);
+                command.stderr(errors.try_clone_to_owned()?);
+                Ok(None)
+            }
         }
     }
 }

@@ -65,6 +65,23 @@ impl Control {
         self.stream
     }
 
+    /// Asks a VMM for something that its guest answers by an event, and waits for that: `answer` knows it.
+    ///
+    /// # Errors
+    /// The VMM refuses, or is gone; what `answer` makes of the event.
+    pub async fn hear<T>(socket: &Path, verb: Verb, answer: impl Fn(Event) -> Option<Result<T>>) -> Result<T> {
+        // First, so that the answer is not missed.
+        let mut watch = Self::connect(socket).await?;
+        watch.ask(Verb::Watch).await?;
+        Self::connect(socket).await?.ask(verb).await?;
+        while let Some(event) = watch.event().await? {
+            if let Some(answer) = answer(event) {
+                return answer;
+            }
+        }
+        bail!("it has ended")
+    }
+
     async fn line(&mut self) -> Result<Option<String>> {
         let mut line = String::new();
         let count = (&mut self.stream).take(LINE_MAX as u64).read_line(&mut line).await?;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use thimble_spec::vmm::{Event, FREEZE_LIMIT_S, Verb};
 use tokio::time::{Instant, timeout};
 
@@ -28,7 +28,7 @@ impl Freeze {
         let asked = Instant::now();
         let outcome = match timeout(ANSWER_LIMIT, freeze(socket)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(anyhow::anyhow!("its PID 1 did not answer within {} s", ANSWER_LIMIT.as_secs())),
+            Err(_) => Err(anyhow!("its PID 1 did not answer within {} s", ANSWER_LIMIT.as_secs())),
         };
         Self { socket: socket.to_owned(), asked, outcome }
     }
@@ -51,17 +51,12 @@ impl Freeze {
 }
 
 async fn freeze(socket: &Path) -> Result<()> {
-    let mut watch = Control::connect(socket).await?;
-    watch.ask(Verb::Watch).await?;
-    command(socket, Verb::Freeze).await?;
-    while let Some(event) = watch.event().await? {
-        match event {
-            Event::Frozen { done: true } => return Ok(()),
-            Event::Frozen { done: false } => bail!("it could not freeze its file system"),
-            _ => {}
-        }
-    }
-    bail!("it has ended")
+    let frozen = |event| match event {
+        Event::Frozen { done: true } => Some(Ok(())),
+        Event::Frozen { done: false } => Some(Err(anyhow!("it could not freeze its file system"))),
+        _ => None,
+    };
+    Control::hear(socket, Verb::Freeze, frozen).await
 }
 
 #[cfg(test)]

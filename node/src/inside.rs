@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use thimble_spec::inside::Inside;
 use thimble_spec::vmm::{Event, Verb};
 use tokio::time::timeout;
 
 use crate::control::Control;
-use crate::guest::command;
 
 /// How long a guest may take to answer: it has nothing to do for it but to read two files.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -20,17 +19,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// It hears nothing now, or does not answer in time, for it has another PID 1 or is busy.
 pub async fn ask(socket: &Path) -> Result<Inside> {
     let limit = ANSWER_LIMIT.as_secs();
-    timeout(ANSWER_LIMIT, seen(socket)).await.with_context(|| format!("its PID 1 did not answer within {limit} s"))?
-}
-
-async fn seen(socket: &Path) -> Result<Inside> {
-    let mut watch = Control::connect(socket).await?;
-    watch.ask(Verb::Watch).await?;
-    command(socket, Verb::Look).await?;
-    while let Some(event) = watch.event().await? {
-        if let Event::Seen { inside } = event {
-            return Ok(inside);
-        }
-    }
-    bail!("it has ended")
+    let seen = Control::hear(socket, Verb::Look, |event| match event {
+        Event::Seen { inside } => Some(Ok(inside)),
+        _ => None,
+    });
+    timeout(ANSWER_LIMIT, seen).await.with_context(|| format!("its PID 1 did not answer within {limit} s"))?
 }

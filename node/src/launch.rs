@@ -62,7 +62,7 @@ pub async fn start(guest: &Guest, defined: &Defined, handle: &Handle) -> Result<
     }
     let cgroup = cgroup::make(&guest.name, guest.memory.bytes(), plan::threads(guest)).context("making its cgroup")?;
     let jail = plan::jail(defined.index, cgroup);
-    if guest.vsock.is_some() {
+    if guest.cid().is_some() {
         let vsock = place.file(plan::VSOCK_DIR);
         fs::create_dir_all(&vsock).with_context(|| format!("making {}", vsock.display()))?;
         // The jailed VMM, another user, connects to what listens there.

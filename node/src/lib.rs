@@ -9,6 +9,7 @@ mod audit;
 mod bid;
 mod cgroup;
 mod cli;
+mod commands;
 mod control;
 mod copy;
 mod ctl;

@@ -43,6 +43,11 @@ impl Place {
     pub fn file(&self, name: &str) -> PathBuf {
         self.run.join(name)
     }
+
+    /// Where programs of the host connect to the guest's socket device.
+    pub fn vsock(&self) -> PathBuf {
+        self.file(VSOCK_DIR).join(VSOCK_FILE)
+    }
 }
 
 /// The guest's image on the host; none if its own disk has its root.
@@ -110,7 +115,6 @@ pub fn config(guest: &Guest, version: &Version, jail: Jail) -> Result<(GuestConf
     };
     let image = image(guest).map(|path| Disk { path, read_only: true, ..Disk::default() });
     let own = own_disk(guest).zip(guest.disk.as_ref()).map(|(path, described)| disk(path, described));
-    let socket = || Place::of(&guest.name).file(VSOCK_DIR).join(VSOCK_FILE);
     let more = kernel.disk.as_ref().map(|(serial, _)| Disk {
         path: Place::of(&guest.name).file(PARAMETERS_FILE),
         serial: Some((*serial).to_owned()),
@@ -134,7 +138,7 @@ pub fn config(guest: &Guest, version: &Version, jail: Jail) -> Result<(GuestConf
         nets: network.map(|network| net(tap_name(&guest.name), network)).into_iter().collect(),
         virtio_console: guest.virtio_console,
         balloon: guest.balloon,
-        vsock: guest.vsock.map(|cid| Vsock { cid, path: socket() }),
+        vsock: guest.cid().map(|cid| Vsock { cid, path: Place::of(&guest.name).vsock() }),
         jail: Some(jail),
     };
     Ok((config, kernel.disk.map(|(_, content)| content)))
@@ -174,6 +178,7 @@ fn shared_kernel(guest: &Guest, version: &Version) -> Result<Kernel> {
         image: DEFAULT_IMAGE.to_owned(),
         disk: (keeps_changes && guest.image.is_some()).then(|| OWN_DISK.to_owned()),
         root: guest.image.is_none().then(|| DEFAULT_IMAGE.to_owned()),
+        commands: guest.commands,
         parameters: guest.parameters.clone(),
     };
     let (cmdline, parameters) = told.place(words)?;
@@ -487,6 +492,7 @@ mod tests {
             key("prefault", flag()),
             key("balloon", balloon),
             key("vsock", table(vec![key("cid", prop_oneof![number(0..10), number(u32::MAX - 2..u32::MAX)])])),
+            key("commands", flag()),
             key("virtio-console", flag()),
             key("network", network),
             key("disk", disk()),

@@ -108,6 +108,7 @@ impl Check<'_> {
             self.expect(rules::kernel_words(&boot.cmdline), "boot.cmdline");
             self.expect(boot.user_data.as_deref().map_or(Ok(()), rules::user_data), "boot.user_data");
         }
+        self.expect(rules::commands(guest), "commands");
         if let Some(cid) = guest.vsock {
             self.expect(rules::cid(cid), "vsock");
             self.once("vsock", &cid.to_string(), |other| other.vsock == Some(cid));

@@ -16,6 +16,8 @@ use crate::parameters::{CONFIG, DISK_SERIAL, Parameters, ParametersError, pack};
 /// zero. What goes beyond is cut off by the kernel without a word.
 pub const MAX_BYTES: usize = 2047;
 
+/// The word that lets commands in.
+const COMMANDS: &str = "thimble.commands";
 /// Before the keys that are ours.
 const PREFIX: &str = "thimble.";
 
@@ -198,6 +200,8 @@ pub struct GuestParams {
     pub disk: Option<String>,
     /// Block device with a root of its own and an init in it (`thimble.root`), `/dev/vda`: there is no image then.
     pub root: Option<String>,
+    /// Whether its PID 1 runs commands that the host sends (`thimble.commands`).
+    pub commands: bool,
     /// What its services, its users and its disk are told.
     pub parameters: Parameters,
 }
@@ -251,6 +255,9 @@ impl GuestParams {
         if let Some(disk) = &self.disk {
             set("disk", disk.clone());
         }
+        if self.commands {
+            line.flag(COMMANDS);
+        }
     }
 
     /// Reads the parameters.
@@ -274,6 +281,7 @@ impl GuestParams {
             image: line.get("thimble.image").unwrap_or(DEFAULT_IMAGE).to_owned(),
             disk: line.get("thimble.disk").map(str::to_owned),
             root: line.get("thimble.root").map(str::to_owned),
+            commands: line.has(COMMANDS),
             parameters: Parameters::read(line),
         })
     }
@@ -304,6 +312,7 @@ mod tests {
             image: "/dev/vda".to_owned(),
             disk: Some("/dev/vdb".to_owned()),
             root: None,
+            commands: false,
             parameters: Parameters::default(),
         }
     }
@@ -329,6 +338,10 @@ mod tests {
         let line = Cmdline::parse(&text);
         assert_eq!(Role::of(&line), Role::Guest);
         assert_eq!(GuestParams::read(&line), Ok(web1()));
+        let open = GuestParams { commands: true, ..web1() };
+        let (text, _) = open.place(Cmdline::default()).unwrap();
+        assert!(text.ends_with(" thimble.commands"), "{text}");
+        assert_eq!(GuestParams::read(&Cmdline::parse(&text)), Ok(open));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub const LINE_MAX: usize = 1024;
 
 /// What a guest is like from the inside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Inside {
     /// Seconds since its kernel started.
     pub uptime_s: f64,

@@ -23,6 +23,7 @@
 //! | [`catalogue`] | the builder and the node daemon: what guests share |
 //! | [`export`] | whoever starts a host from an NFS server, and its daemon |
 //! | [`vmm`] | the node daemon and one VMM process |
+//! | [`exec`] | `thimblectl`, the node daemon and a guest's PID 1: a command in a guest |
 //! | [`api`] | the node daemon and its clients |
 //! | [`console`] | PID 1, the daemon, and whoever waits for a line |
 //! | [`ip`], [`names`], [`units`] | all of them: small values that are read alike |
@@ -39,6 +40,7 @@ pub mod cmdline;
 pub mod console;
 #[cfg(feature = "toml")]
 pub mod definition;
+pub mod exec;
 pub mod export;
 pub mod feature;
 pub mod format;

@@ -71,6 +71,13 @@ fn holds(good: bool, sentence: impl FnOnce() -> String) -> Rule {
     if good { Ok(()) } else { Err(sentence()) }
 }
 
+/// Whether somebody in a guest can run what the host sends: its PID 1 is ours, or stays behind another's.
+pub fn commands(guest: &Guest) -> Rule {
+    holds(!guest.commands || guest.boot.is_none(), || {
+        "nothing of Thimble's is in a guest with a kernel of its own: leave out `commands`, or `boot`".to_owned()
+    })
+}
+
 /// What a guest's root is: its image, or its own disk.
 pub fn root(guest: &Guest) -> Rule {
     if guest.image.is_some() {

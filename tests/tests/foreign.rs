@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use thimble_tests::disks::{Disks, Plug, build};
-use thimble_tests::{BOOT_LIMIT, free_port, get, repository};
+use thimble_tests::{BOOT_LIMIT, Machine, free_port, get, repository, ssh};
 
 const LIMIT: Duration = Duration::from_secs(180);
 /// How long a distribution's kernel and cloud-init may take, nested in a machine that is emulated itself.
@@ -76,25 +76,22 @@ fn install(directory: &Path, disk: &Path) {
 fn a_debian_runs_with_its_own_systemd() {
     // Given a raw disk with a Debian, which is told nothing but its block device and its network,
     let directory = TempDir::new().expect("a temporary directory");
-    let out = build(directory.path(), "foreign", &[]);
+    let (key, public) = ssh::key(directory.path(), "key");
+    let access = format!("[access.ssh]\nkeys = [\"{public}\"]\n[kernel.guest]");
+    let changes =
+        [("[kernel.guest]", access.as_str()), ("memory = \"192MiB\"", "memory = \"192MiB\"\ncommands = true")];
+    let out = build(directory.path(), "foreign", &changes);
     let disks = Disks::new(directory.path(), &[("D", 2048, Plug::Virtio)]);
     install(directory.path(), &disks.file("D"));
-    let port = free_port();
-    let forward = [(port, "debian:80")];
+    let (port, host) = (free_port(), free_port());
+    let forward = [(port, "debian:80"), (host, "host:22")];
     for starts in ["1", "2"] {
         let mut machine = disks.boot(&out, &forward);
         // when the host starts it, and starts it again,
         machine.wait("^thimble: guest debian ready [0-9.]+$", BOOT_LIMIT);
         // then its own init runs on the guests' kernel, on that disk and with that address,
-        let began = Instant::now();
-        let page = loop {
-            let page = get(port, "/", LIMIT).expect("the page comes");
-            // It takes over the interface beside the rest.
-            if page.contains("ADMIN_STATE=configured ") || began.elapsed() > LIMIT {
-                break page;
-            }
-            sleep(Duration::from_secs(1));
-        };
+        // It takes over the interface beside the rest.
+        let page = page_with(port, "ADMIN_STATE=configured ", LIMIT);
         let value = |key: &str| value(&page, key);
         println!("{page}");
         assert_eq!(value("starts"), starts);
@@ -107,15 +104,44 @@ fn a_debian_runs_with_its_own_systemd() {
         assert_eq!(value("address"), "eth0 UP 10.1.1.11/24");
         assert!(value("route").starts_with("default via 10.1.1.1 dev eth0"), "{page}");
         assert!(page.contains("nameserver 10.1.1.3"), "{page}");
+        // A command runs beside its systemd, and asks it.
+        if starts == "1" {
+            ssh::wait(host);
+            let said =
+                ssh::said(host, &key, "thimblectl exec debian systemctl show --property MainPID,ActiveState who");
+            assert!(said.contains("ActiveState=active") && !said.contains("MainPID=0"), "{said}");
+        }
         // and it goes off in its own way.
-        machine.press_power_button();
-        machine.wait("^thimble: guest debian exited power-off$", LIMIT);
-        assert!(machine.end(LIMIT).success());
+        goes_off(&mut machine);
         let errors: Vec<&String> = machine.seen().iter().filter(|line| line.contains("thimble: error")).collect();
         assert!(errors.is_empty(), "{errors:?}");
     }
     // What it wrote is whole.
-    let check = Command::new("e2fsck").arg("-fn").arg(disks.file("D")).output().expect("e2fsck starts");
+    is_whole(&disks.file("D"));
+}
+
+/// The page, once this is on it; as it is after `limit`, if that never is.
+fn page_with(port: u16, what: &str, limit: Duration) -> String {
+    let began = Instant::now();
+    loop {
+        let page = get(port, "/", limit).expect("the page comes");
+        if page.contains(what) || began.elapsed() > limit {
+            return page;
+        }
+        sleep(Duration::from_secs(1));
+    }
+}
+
+/// The machine is asked to go off, and its guest goes off first, in its own way.
+fn goes_off(machine: &mut Machine) {
+    machine.press_power_button();
+    machine.wait("^thimble: guest debian exited power-off$", LIMIT);
+    assert!(machine.end(LIMIT).success());
+}
+
+/// What was written to a disk is a whole file system.
+fn is_whole(disk: &Path) {
+    let check = Command::new("e2fsck").arg("-fn").arg(disk).output().expect("e2fsck starts");
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
 
@@ -162,14 +188,7 @@ fn a_debian_runs_with_its_own_kernel_and_is_told_by_cloud_init() {
     // then it is ready as soon as it runs, for nothing of ours is in it,
     machine.wait("^thimble: guest debian ready 0[.]00$", BOOT_LIMIT);
     // and that kernel runs that Debian, whose cloud-init has done what it was told, and nothing failed.
-    let began = Instant::now();
-    let page = loop {
-        let page = get(port, "/", OWN_LIMIT).expect("the page comes");
-        if page.contains("\"datasource\"") || began.elapsed() > OWN_LIMIT {
-            break page;
-        }
-        sleep(Duration::from_secs(2));
-    };
+    let page = page_with(port, "\"datasource\"", OWN_LIMIT);
     println!("{page}");
     let value = |key: &str| value(&page, key);
     assert!(value("kernel").ends_with("-amd64"), "{page}");
@@ -185,9 +204,6 @@ fn a_debian_runs_with_its_own_kernel_and_is_told_by_cloud_init() {
     machine.type_line("guests");
     machine.wait("^guest debian: ready, has a kernel of its own$", LIMIT);
     // It hears its power button, and goes off in its own way.
-    machine.press_power_button();
-    machine.wait("^thimble: guest debian exited power-off$", LIMIT);
-    assert!(machine.end(LIMIT).success());
-    let check = Command::new("e2fsck").arg("-fn").arg(disks.file("D")).output().expect("e2fsck starts");
-    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    goes_off(&mut machine);
+    is_whole(&disks.file("D"));
 }

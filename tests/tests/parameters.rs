@@ -27,6 +27,50 @@ fn identity(port: u16, key: &Path) -> [String; 2] {
     })
 }
 
+/// What comes of commands in a guest, asked for on the host behind a port.
+fn commands_run(host: u16, key: &Path) {
+    let run = |command: &str| {
+        let output = ssh::run(host, Some(key), command);
+        let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        (output.status.code(), out, err)
+    };
+    // A command reads and writes what is read and written here, has its own exit code,
+    let script = "read x; echo $x $A $HOSTNAME $(id -u); echo oops >&2; exit 7";
+    let (code, out, err) = run(&format!("echo in | thimblectl exec -e A=b one -- sh -c '{script}'"));
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(7), "in b one 0\n", "oops\n"));
+    // and bytes are what they were, both ways, more of them than anything between holds.
+    let (_, sums, err) =
+        run("f=/proc/self/exe; cat $f $f >/run/bytes; thimblectl exec one cat </run/bytes | sha256sum; \
+         thimblectl exec one sha256sum </run/bytes; sha256sum </run/bytes; wc -c </run/bytes");
+    let sums: Vec<&str> = sums.lines().collect();
+    assert!(sums.len() == 4 && sums[0] == sums[1] && sums[1] == sums[2], "{sums:?} {err}");
+    assert!(sums[3].trim().parse::<u64>().expect("a number") > 500_000, "{sums:?}");
+    // With a terminal it has one,
+    let (code, out, err) = run("thimblectl exec -t one -- sh -c '[ -t 1 ] && ls -l /proc/self/fd/0' </dev/null");
+    assert!(code == Some(0) && out.ends_with(" -> /dev/pts/0\r\n"), "{code:?} {out} {err}");
+    // and when nobody is there for it any more it ends.
+    let (code, _, err) = run("thimblectl exec --timeout 3 one sleep 1234");
+    assert_eq!(code, Some(125), "{err}");
+    let left = || run("thimblectl exec one sh -c 'ps | grep \"[s]leep 1234\"'").0 == Some(0);
+    assert!((0..10).any(|_| !left()), "it goes on");
+    // What does not run says why;
+    for (command, wanted, why) in [
+        ("one no-such-program", 127, "cannot start no-such-program: No such file or directory"),
+        ("one /proc/cmdline", 126, "cannot start /proc/cmdline: Permission denied"),
+        ("stays id", 125, "no commands run in guest stays: `commands = true` in its definition lets them in"),
+        ("nobody id", 125, "there is no guest of that name on this node"),
+    ] {
+        let (code, _, err) = run(&format!("thimblectl exec {command}"));
+        assert!(code == Some(wanted) && err.contains(why), "{command}: {code:?} {err}");
+    }
+    // and what was asked for is remembered.
+    let (_, log, _) = run("thimblectl audit");
+    assert!(
+        log.contains("run in guest one: \"sh\" \"-c\" \"read x;") && log.contains("/v1/guests/stays/exec"),
+        "{log}"
+    );
+}
+
 #[test]
 fn guests_know_what_they_are_told_and_a_copy_becomes_a_guest_of_its_own() {
     // Given a guest with twenty keys and more variables than a command line holds,
@@ -77,6 +121,8 @@ fn guests_know_what_they_are_told_and_a_copy_becomes_a_guest_of_its_own() {
         after["ahead_s"].as_f64().is_some_and(|seconds| seconds.abs() < 10.0)
     });
     assert!(right, "its clock is as it was");
+
+    commands_run(host, key);
 
     // When another one is started from a copy of its disk,
     let first = identity(one, key);

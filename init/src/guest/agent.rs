@@ -1,6 +1,7 @@
 //! The line between PID 1 and the VMM: `ready SECONDS` and answers out; `shutdown`, `freeze NUMBER`, `thaw`, `look NUMBER` and
 //! `time MILLISECONDS` in.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -15,12 +16,14 @@ use thimble_spec::vmm::{
     AGENT_TIME, AGENT_TTY,
 };
 
+use super::freeze::Freeze;
+use super::look;
 use crate::console;
 use crate::lines::Lines;
 
 /// What the VMM asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+enum Word {
     /// That the guest ends.
     Shutdown,
     /// That the file system of its disk is frozen; the answer has this number.
@@ -76,13 +79,13 @@ impl Agent {
     }
 
     /// Answers the request of this number to freeze.
-    pub fn frozen(&self, number: u32, done: bool) {
+    fn frozen(&self, number: u32, done: bool) {
         let word = if done { AGENT_FROZEN } else { AGENT_NOT_FROZEN };
         self.say(&format!("{word} {number}\n"), "whether the disk is frozen");
     }
 
     /// Answers the request of this number to say what the guest is like.
-    pub fn seen(&self, number: u32, inside: &Inside) {
+    fn seen(&self, number: u32, inside: &Inside) {
         self.say(&format!("{AGENT_SEEN} {number} {inside}\n"), "what the guest is like");
     }
 
@@ -92,8 +95,24 @@ impl Agent {
         }
     }
 
+    /// Does what came, in its order, `own` being what is to be frozen; says whether the guest is to end, which is the caller's
+    /// matter. Nothing that can be read any more is `None`.
+    pub fn heed(&mut self, freeze: &mut Freeze, own: Option<&File>) -> Option<bool> {
+        let mut ends = false;
+        for word in self.read()? {
+            match word {
+                Word::Shutdown => ends = true,
+                Word::Freeze(number) => self.frozen(number, freeze.freeze(own)),
+                Word::Thaw => freeze.thaw(),
+                Word::Look(number) => self.seen(number, &look::look()),
+                Word::Time(milliseconds) => look::set_clock(milliseconds),
+            }
+        }
+        Some(ends)
+    }
+
     /// Reads what came, in its order. Nothing that can be read any more is `None`.
-    pub fn read(&mut self) -> Option<Vec<Word>> {
+    fn read(&mut self) -> Option<Vec<Word>> {
         let mut buffer = [0; 256];
         let mut words = Vec::new();
         loop {

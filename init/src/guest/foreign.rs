@@ -21,9 +21,10 @@ use nix::unistd::{ForkResult, Pid, fork, setsid};
 use thimble_spec::cmdline::GuestParams;
 use thimble_spec::console::Line;
 
-use super::agent::{Agent, Word};
+use super::agent::Agent;
+use super::exec::Door;
 use super::freeze::Freeze;
-use super::{keys, look, root};
+use super::{keys, root};
 use crate::clock::since_boot;
 use crate::console;
 use crate::early::make_directory;
@@ -74,6 +75,7 @@ pub fn hand_over(params: &GuestParams, device: &str) -> Result<Infallible> {
         Ok(ForkResult::Child) => Companion {
             name: params.name.clone(),
             agent: Agent::open(),
+            door: Door::open(params.commands, &params.name),
             notify,
             root: File::open("/").ok(),
             freeze: Freeze::default(),
@@ -136,6 +138,7 @@ fn resolv_conf(params: &GuestParams) -> Result<()> {
 struct Companion {
     name: String,
     agent: Option<Agent>,
+    door: Option<Door>,
     /// Where systemd says that it is up; none if that is not to be waited for.
     notify: Option<UnixDatagram>,
     /// The root, to be frozen while its disk is copied.
@@ -154,37 +157,26 @@ impl Companion {
         loop {
             let agent = self.agent.as_ref().map(AsFd::as_fd);
             let notify = self.notify.as_ref().map(AsFd::as_fd);
-            events::wait([agent, notify].into_iter().flatten(), [], self.freeze.deadline());
+            let door = self.door.as_ref().map(AsFd::as_fd);
+            events::wait([agent, notify, door].into_iter().flatten(), [], self.freeze.deadline());
             self.freeze.look();
             if self.notify.as_ref().is_some_and(says_ready) {
                 self.notify = None;
                 self.ready();
             }
-            match self.agent.as_mut().map(Agent::read) {
-                Some(Some(words)) => words.into_iter().for_each(|word| self.heed(word)),
+            match self.agent.as_mut().map(|agent| agent.heed(&mut self.freeze, self.root.as_ref())) {
+                Some(Some(true)) => self.power_off(),
                 Some(None) => self.agent = None,
-                None => {}
+                Some(Some(false)) | None => {}
             }
-            while process::reap().is_some() {}
-        }
-    }
-
-    fn heed(&mut self, word: Word) {
-        match word {
-            Word::Shutdown => self.power_off(),
-            Word::Freeze(number) => {
-                let done = self.freeze.freeze(self.root.as_ref());
-                if let Some(agent) = &self.agent {
-                    agent.frozen(number, done);
+            while let Some((pid, _)) = process::reap() {
+                if let Some(door) = &mut self.door {
+                    door.ended(pid);
                 }
             }
-            Word::Thaw => self.freeze.thaw(),
-            Word::Look(number) => {
-                if let Some(agent) = &self.agent {
-                    agent.seen(number, &look::look());
-                }
+            if let Some(door) = &mut self.door {
+                door.welcome();
             }
-            Word::Time(milliseconds) => look::set_clock(milliseconds),
         }
     }
 

@@ -3,6 +3,7 @@
 mod agent;
 mod config;
 mod disk;
+mod exec;
 pub mod foreign;
 mod freeze;
 mod identity;
@@ -22,7 +23,8 @@ use thimble_spec::console::Line;
 use thimble_spec::paths::SERVICES;
 use thimble_spec::service::Service;
 
-use agent::{Agent, Word};
+use agent::Agent;
+use exec::Door;
 use freeze::Freeze;
 use root::Root;
 
@@ -82,8 +84,8 @@ fn start(line: &Cmdline) -> Result<(Guest, Root)> {
         Supervisor::new(services.services).map_err(|error| Error::Said(format!("{SERVICES}: {}", error.sentence())))
     });
     let supervisor = services.map_err(|error| console::failed(&error)).ok();
-    let (agent, freeze) = (Agent::open(), Freeze::default());
-    Ok((Guest { name: params.name, supervisor, agent, ready: false, freeze }, root))
+    let (agent, freeze, door) = (Agent::open(), Freeze::default(), Door::open(params.commands, &params.name));
+    Ok((Guest { name: params.name, supervisor, agent, door, ready: false, freeze }, root))
 }
 
 fn network(params: &GuestParams) -> Result<()> {
@@ -126,6 +128,8 @@ struct Guest {
     /// None when the image's list of services is missing or broken: the guest waits for its end, and never is ready.
     supervisor: Option<Supervisor>,
     agent: Option<Agent>,
+    /// Where commands come in, if they may.
+    door: Option<Door>,
     ready: bool,
     freeze: Freeze,
 }
@@ -167,32 +171,24 @@ impl Guest {
     /// Waits for something to happen and takes note of it; says how the guest should end, if it should.
     fn wait(&mut self, signals: &SignalFd, root: &Root, deadline: Option<Duration>) -> Option<Ending> {
         let agent = self.agent.as_ref().map(AsFd::as_fd);
-        events::wait([Some(signals.as_fd()), agent].into_iter().flatten(), [], deadline);
+        let door = self.door.as_ref().map(AsFd::as_fd);
+        events::wait([Some(signals.as_fd()), agent, door].into_iter().flatten(), [], deadline);
         let mut ending = signals::read(signals);
-        match self.agent.as_mut().map(Agent::read) {
-            Some(Some(words)) => words.into_iter().for_each(|word| match word {
-                Word::Shutdown => ending = ending.or(Some(Ending::PowerOff)),
-                Word::Freeze(number) => {
-                    let done = self.freeze.freeze(root.own());
-                    if let Some(agent) = &self.agent {
-                        agent.frozen(number, done);
-                    }
-                }
-                Word::Thaw => self.freeze.thaw(),
-                Word::Look(number) => {
-                    if let Some(agent) = &self.agent {
-                        agent.seen(number, &look::look());
-                    }
-                }
-                Word::Time(milliseconds) => look::set_clock(milliseconds),
-            }),
+        match self.agent.as_mut().map(|agent| agent.heed(&mut self.freeze, root.own())) {
+            Some(Some(true)) => ending = ending.or(Some(Ending::PowerOff)),
             Some(None) => self.agent = None,
-            None => {}
+            Some(Some(false)) | None => {}
         }
         while let Some((pid, exit)) = process::reap() {
             if let Some(supervisor) = &mut self.supervisor {
                 supervisor.ended(pid, exit);
             }
+            if let Some(door) = &mut self.door {
+                door.ended(pid);
+            }
+        }
+        if let Some(door) = &mut self.door {
+            door.welcome();
         }
         ending
     }

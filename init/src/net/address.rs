@@ -17,8 +17,13 @@ const IFA_LOCAL: u16 = 2;
 
 /// All of them, but for the loopback's.
 pub fn all() -> Result<Vec<IpNet>> {
-    let messages = RouteSocket::open()?.dump(RTM_GETADDR, &AddressMessage::default(), "addresses")?;
+    let messages = dump(&mut RouteSocket::open()?)?;
     Ok(messages.iter().filter_map(|message| of(message)).filter(|net| !net.address.is_loopback()).collect())
+}
+
+/// Asks for all, as the kernel tells them.
+pub(super) fn dump(socket: &mut RouteSocket) -> Result<Vec<Vec<u8>>> {
+    socket.dump(RTM_GETADDR, &AddressMessage::default(), "addresses")
 }
 
 /// The address in a message: `struct ifaddrmsg`, which begins with family and prefix, and attributes behind it.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, UPGRADE};
+use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
 use thimble_spec::api::Problem;
 use thimble_spec::appliance::Guest;
@@ -83,6 +84,40 @@ impl Call {
         };
         let late = |_| Refusal { status: StatusCode::REQUEST_TIMEOUT, sentence: "the body does not come".to_owned() };
         timeout(BODY_TIME, read).await.map_err(late)?
+    }
+
+    /// Whether the client wants the connection to speak `protocol` (RFC 9110, 7.8), as it must for `what`.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn becomes(&self, protocol: &str, what: &str) -> Result<(), Refusal> {
+        if self.request.headers().get(UPGRADE).is_some_and(|wanted| wanted == protocol) {
+            return Ok(());
+        }
+        let sentence = format!("{what} is reached by the header Upgrade: {protocol}");
+        Err(Refusal { status: StatusCode::UPGRADE_REQUIRED, sentence })
+    }
+
+    /// The answer after which the connection speaks another protocol, as `speak` does.
+    pub fn switch<F>(
+        &mut self,
+        protocol: &'static str,
+        speak: impl FnOnce(Upgraded) -> F + Send + 'static,
+    ) -> Response<Content>
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let upgrade = hyper::upgrade::on(&mut self.request);
+        tokio::spawn(async move {
+            if let Ok(client) = upgrade.await {
+                speak(client).await;
+            }
+        });
+        let mut response = Response::new(Content::Whole(None));
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        response.headers_mut().insert(UPGRADE, HeaderValue::from_static(protocol));
+        response
     }
 
     /// What the query says of `key`.

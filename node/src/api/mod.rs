@@ -56,7 +56,7 @@ use patient::Patient;
 use peer::{Peer, Role};
 use rate::Rate;
 use resources::console::{self, Consoles};
-use resources::page;
+use resources::{exec, page};
 
 /// Connections at a time; one more waits until another ends.
 const CLIENTS_MAX: usize = 64;
@@ -94,6 +94,8 @@ pub struct Api {
     pub audit: audit::Log,
     /// Who looks at which console.
     pub consoles: Consoles,
+    /// Places for commands in guests.
+    pub commands: Arc<Semaphore>,
     /// Whoever installs a release has this.
     pub updates: Arc<tokio::sync::Mutex<()>>,
     /// What the guests did of late.
@@ -109,7 +111,9 @@ impl Api {
         let (keepers, posts) = mpsc::unbounded_channel();
         let (list, changes, consoles) = (Mutex::default(), tokio::sync::Mutex::default(), Consoles::default());
         let (updates, histories) = (Arc::default(), Histories::default());
-        let api = Self { book, guests: list, keepers, changes, events, tasks, audit, consoles, updates, histories };
+        let commands = Arc::new(Semaphore::new(exec::COMMANDS_MAX));
+        let api =
+            Self { book, guests: list, keepers, changes, events, tasks, audit, consoles, commands, updates, histories };
         for guest in guests {
             api.keep(guest, false);
         }

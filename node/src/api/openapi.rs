@@ -4,7 +4,7 @@
 use hyper::Method;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
-use thimble_spec::api::{CONSOLE_PROTOCOL, Problem, audit, event, guest, network, node, snapshot, task, volume};
+use thimble_spec::api::{Problem, audit, event, guest, network, node, snapshot, task, volume};
 use thimble_spec::appliance::Guest;
 use thimble_spec::host::Logs;
 use thimble_spec::schema::NAME;
@@ -80,7 +80,7 @@ fn operation(route: &Route, schemas: &Map<String, Value>) -> Value {
         }
         Gives::Kind(kind @ "application/json") => ("200", "it", content(kind, json!({ "type": "object" }))),
         Gives::Kind(kind) => ("200", "it", content(kind, json!({ "type": "string" }))),
-        Gives::Console => ("101", "the connection is the console from here on", json!({})),
+        Gives::Connection(_) => ("101", "the connection is it from here on", json!({})),
     };
     let mut parameters: Vec<Value> = route
         .path
@@ -92,10 +92,10 @@ fn operation(route: &Route, schemas: &Map<String, Value>) -> Value {
         let required = ["of", "size"].contains(name);
         json!({ "name": name, "in": "query", "description": description, "required": required, "schema": parameter(name) })
     }));
-    if matches!(route.gives, Gives::Console) {
+    if let Gives::Connection(protocol) = route.gives {
         let wanted = match route.method {
-            Method::GET => json!({ "enum": [CONSOLE_PROTOCOL, "websocket"] }),
-            _ => json!({ "const": CONSOLE_PROTOCOL }),
+            Method::GET => json!({ "enum": [protocol, "websocket"] }),
+            _ => json!({ "const": protocol }),
         };
         parameters.push(json!({ "name": "Upgrade", "in": "header", "required": true, "schema": wanted }));
     }

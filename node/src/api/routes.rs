@@ -44,8 +44,8 @@ pub enum Gives {
     Definition,
     /// This media type.
     Kind(&'static str),
-    /// The connection becomes a console.
-    Console,
+    /// The connection speaks this protocol from then on.
+    Connection(&'static str),
     /// JSON of this type, of something that goes on.
     Accepted(&'static str),
 }

@@ -1,39 +1,18 @@
 //! `thimblectl console`: the terminal becomes a guest's console. First comes what the console's ring holds.
 
 use std::io::{IsTerminal, stdin};
-use std::os::fd::AsFd;
 
 use hyper::Method;
 use hyper_util::rt::TokioIo;
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use thimble_spec::api::CONSOLE_PROTOCOL;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 
 use super::client::Client;
 use super::failure::Failure;
+use super::raw::Raw;
 
 /// Ctrl-]: leave.
 const ESCAPE: u8 = 0x1d;
-
-/// The terminal, in raw mode while this lives.
-struct Raw(Termios);
-
-impl Raw {
-    fn start() -> Option<Self> {
-        let before = tcgetattr(stdin().as_fd()).ok()?;
-        let mut raw = before.clone();
-        cfmakeraw(&mut raw);
-        tcsetattr(stdin().as_fd(), SetArg::TCSANOW, &raw).ok()?;
-        Some(Self(before))
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // There is nothing else to be done for a terminal that is gone.
-        let _ = tcsetattr(stdin().as_fd(), SetArg::TCSANOW, &self.0);
-    }
-}
 
 /// Copies until the guest ends or Ctrl-] is typed.
 ///

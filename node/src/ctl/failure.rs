@@ -32,6 +32,17 @@ impl Failure {
         Self { code: 4, ..Self::failed(sentence) }
     }
 
+    /// It did not come to run, and this is the status for that.
+    pub fn status(code: u8, sentence: String) -> Self {
+        Self { code, ..Self::failed(sentence) }
+    }
+
+    /// The same, for whom other statuses are those of a command.
+    #[must_use]
+    pub fn of_command(self) -> Self {
+        Self { code: self.code.max(125), ..self }
+    }
+
     /// It was refused, for somebody else was faster.
     pub fn stale(sentence: String) -> Self {
         Self { stale: true, ..Self::failed(sentence) }

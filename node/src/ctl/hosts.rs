@@ -48,6 +48,11 @@ pub async fn run(list: &Path, word: &Word, json: bool) -> Result<ExitCode, Failu
     if matches!(word, Word::Console { .. } | Word::Top { .. } | Word::Event { .. }) {
         return Err(Failure::usage("event, top and console go on for ever: ask one host, with --host".to_owned()));
     }
+    if matches!(word, Word::Exec(_)) {
+        return Err(Failure::usage(
+            "exec asks one host, with --host: guests of a name are others elsewhere".to_owned(),
+        ));
+    }
     let hosts = read(list)?;
     let words = without_hosts(std::env::args_os().skip(1));
     let places = Arc::new(Semaphore::new(AT_ONCE));

@@ -8,10 +8,12 @@ mod console;
 mod define;
 mod edit;
 mod event;
+mod exec;
 mod failure;
 mod hosts;
 mod log;
 mod machine;
+mod raw;
 mod remote;
 mod report;
 mod shell;
@@ -32,7 +34,7 @@ use tokio::time::timeout;
 
 use client::Client;
 use failure::Failure;
-use words::{Cli, Word};
+use words::{Cli, Exec, Word};
 
 /// How long the node may take to answer when nothing is said.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -59,12 +61,24 @@ fn converse(cli: &Cli) -> Result<ExitCode, Failure> {
     let outcome = runtime.block_on(async {
         match &cli.place.hosts {
             Some(list) => hosts::run(list, &cli.word, cli.json).await,
-            None => carry_out(cli).await.map(|()| ExitCode::SUCCESS),
+            None => match &cli.word {
+                Word::Exec(exec) => command(cli, exec).await.map_err(Failure::of_command),
+                _ => carry_out(cli).await.map(|()| ExitCode::SUCCESS),
+            },
         }
     });
     // A thread may still wait for a key.
     runtime.shutdown_background();
     outcome
+}
+
+async fn command(cli: &Cli, exec: &Exec) -> Result<ExitCode, Failure> {
+    let client = Client::of(&cli.place)?;
+    let run = exec::run(&client, exec);
+    match cli.timeout.map(Duration::from_secs) {
+        Some(limit) => timeout(limit, run).await.unwrap_or_else(|_| Err(Failure::late("the command was given up"))),
+        None => run.await,
+    }
 }
 
 async fn carry_out(cli: &Cli) -> Result<(), Failure> {

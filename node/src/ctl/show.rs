@@ -168,15 +168,17 @@ fn address(it: &Interface) -> Vec<String> {
 }
 
 fn inside_lines(inside: &Inside) -> String {
-    let [one, five, fifteen] = inside.load;
+    let said = &inside.said;
+    let [one, five, fifteen] = said.load;
     let side = if inside.ahead_s < 0.0 { "behind" } else { "ahead of" };
+    let addresses: Vec<_> = said.addresses.iter().map(ToString::to_string).collect();
     pairs(&[
-        ("Uptime", format!("{:.0} s", inside.uptime_s)),
+        ("Uptime", format!("{:.0} s", said.uptime_s)),
         ("Load", format!("{one:.2} {five:.2} {fifteen:.2}")),
-        ("Memory", format!("{} KiB", inside.memory_kib)),
-        ("Available", format!("{} KiB", inside.available_kib)),
+        ("Memory", format!("{} KiB", said.memory_kib)),
+        ("Available", format!("{} KiB", said.available_kib)),
         ("Clock", format!("{:.2} s {side} the host's", inside.ahead_s.abs())),
-        ("Addresses", if inside.addresses.is_empty() { "-".to_owned() } else { inside.addresses.join(" ") }),
+        ("Addresses", if addresses.is_empty() { "-".to_owned() } else { addresses.join(" ") }),
     ])
 }
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -94,6 +95,41 @@ pub struct Guests {
     pub wait: bool,
 }
 
+/// A command in a guest.
+#[derive(Clone, Debug, Args)]
+pub struct Exec {
+    /// Give it a terminal [default: if there is one here]
+    #[arg(long, short = 't')]
+    pub terminal: bool,
+    /// Give it none
+    #[arg(long, conflicts_with = "terminal")]
+    pub no_terminal: bool,
+    /// A variable for it
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = variable)]
+    pub env: Vec<(String, String)>,
+    /// The guest
+    #[arg(value_parser = guest)]
+    pub guest: String,
+    /// The command, by a path or a name, and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+impl Exec {
+    /// Its variables.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        self.env.iter().cloned().collect()
+    }
+}
+
+/// `NAME=VALUE`.
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
 /// The words.
 #[derive(Debug)]
 pub enum Word {
@@ -171,6 +207,8 @@ pub enum Word {
     Top { delay: u64, count: Option<u64> },
     /// Its console.
     Console { guest: String, read_only: bool, force: bool },
+    /// A command in it.
+    Exec(Exec),
     /// What was written.
     Log { guest: Option<String> },
     /// What takes its time.
@@ -485,6 +523,9 @@ enum Typed {
         #[arg(long)]
         force: bool,
     },
+    /// Run a command in a guest, as its root, where its definition says `commands = true`; the exit status is the command's, or
+    /// 125 when it was not run
+    Exec(Exec),
     /// Print what a guest wrote to its console, or what the host logged
     Log {
         /// The guest; the host, if none is named
@@ -575,6 +616,7 @@ impl From<Typed> for Word {
             Typed::Event { after, count } => Self::Event { after, count },
             Typed::Top { delay, count } => Self::Top { delay, count },
             Typed::Console { guest, read_only, force } => Self::Console { guest, read_only, force },
+            Typed::Exec(exec) => Self::Exec(exec),
             Typed::Log { guest } => Self::Log { guest },
             Typed::Tasks { cancel } => Self::Tasks { cancel },
             Typed::Audit => Self::Audit,
@@ -637,6 +679,8 @@ mod tests {
             "domifaddr web1 --json",
             "dommemstat web1 --timeout 5",
             "guestinfo web1",
+            "exec web1 ls -l --color",
+            "exec -t -e A=b=c web1 -- sh -c x",
             "net-list --all",
             "sysinfo",
             "vol-create web9 64MiB",
@@ -653,6 +697,10 @@ mod tests {
             "console web1 --force --read-only",
             "domifaddr ../x",
             "guestinfo",
+            "exec web1",
+            "exec -e A web1 ls",
+            "exec ../x ls",
+            "exec -t --no-terminal web1 ls",
             "dommemstat",
             "net-list br0",
             "tasks --cancel ../x",

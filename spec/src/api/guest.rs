@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::inside;
 use crate::vmm::{BalloonStats, DiskStats, NetStats};
 
 /// What a guest does.
@@ -270,20 +271,11 @@ pub struct Stats {
 pub struct Inside {
     /// The guest.
     pub name: String,
-    /// Seconds since its kernel started.
-    pub uptime_s: f64,
-    /// Load averages over 1, 5 and 15 minutes.
-    pub load: [f64; 3],
-    /// Its memory in KiB, as its kernel counts it.
-    pub memory_kib: u64,
-    /// What of that is available.
-    pub available_kib: u64,
-    /// Its clock, in milliseconds since 1970.
-    pub clock_ms: u64,
     /// Seconds that its clock is ahead of the host's; behind it, if that is less than nothing.
     pub ahead_s: f64,
-    /// Its addresses with their prefixes, the loopback's left out.
-    pub addresses: Vec<String>,
+    /// What it says.
+    #[serde(flatten)]
+    pub said: inside::Inside,
 }
 
 /// What went through a network interface, as the guest sees it.

@@ -26,6 +26,8 @@ use serde::{Deserialize, Serialize};
 
 /// What a connection to a guest's console is upgraded to (RFC 9110, 7.8): bytes, both ways.
 pub const CONSOLE_PROTOCOL: &str = "thimble-console";
+/// What a connection to a command in a guest is upgraded to: frames, both ways ([`crate::exec`]).
+pub const EXEC_PROTOCOL: &str = "thimble-exec";
 
 /// Why a request was refused: the body of every answer with a status of 400 or more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use crate::ip::IpNet;
 use crate::names::{Ipv4Net, Mac};
 use crate::parameters::Parameters;
 use crate::paths::GUEST_DISKS_DIR;
+use crate::rules::CIDS;
 use crate::units::ByteSize;
 use crate::vmm::{Balloon, Cpu, DiskEngine, DiskFormat, Limits, Memory};
 
@@ -37,6 +38,9 @@ pub struct Guest {
     pub balloon: Option<Balloon>,
     /// The context identifier of its socket device, if it has one.
     pub vsock: Option<u32>,
+    /// Whether commands may be run in it, as its root, by who may all on the host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub commands: bool,
     /// Whether it has a virtio console beside its serial port.
     #[serde(default)]
     pub virtio_console: bool,
@@ -65,6 +69,11 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// The context identifier of its socket device, if it has one: commands come by it, too.
+    pub fn cid(&self) -> Option<u32> {
+        self.vsock.or(self.commands.then_some(*CIDS.start()))
+    }
+
     /// Its own block device on the host, if it has one.
     pub fn disk_path(&self) -> Option<String> {
         Some(match &self.disk.as_ref()?.source {

@@ -370,6 +370,14 @@ fn a_context_identifier_goes_with_the_guests_place() {
 }
 
 #[test]
+fn commands_come_by_the_socket_device() {
+    let cid = |keys: &str| parse("a.toml", &GOOD.replace("autostart = false", keys)).unwrap().appliance.guests[1].cid();
+    assert_eq!(cid("commands = false"), None);
+    assert_eq!(cid("commands = true"), Some(3));
+    assert_eq!(cid("commands = true\nvsock = {}"), Some(4));
+}
+
+#[test]
 fn what_the_documentation_shows_can_be_written() {
     let page = include_str!("../../../docs/definition.md");
     let mut examples = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());

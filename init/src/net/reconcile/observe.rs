@@ -22,7 +22,6 @@ use crate::net::socket::RouteSocket;
 
 // Kinds of requests (linux/rtnetlink.h).
 const RTM_GETLINK: u16 = 18;
-const RTM_GETADDR: u16 = 22;
 const RTM_GETROUTE: u16 = 26;
 /// The group (`IFLA_GROUP`) of links that a definition named: "thbl".
 pub const OURS: u32 = 0x7468_626c;
@@ -32,7 +31,7 @@ pub fn observe(socket: &mut RouteSocket) -> Result<State> {
     let mut request = LinkMessage::default();
     request.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
     let links = socket.dump(RTM_GETLINK, &request, "links")?;
-    let addresses = socket.dump(RTM_GETADDR, &AddressMessage::default(), "addresses")?;
+    let addresses = crate::net::address::dump(socket)?;
     let routes = socket.dump(RTM_GETROUTE, &RouteMessage::default(), "routes")?;
     let mut request = LinkMessage::default();
     request.header.interface_family = AddressFamily::Bridge;

@@ -1,16 +1,14 @@
 //! What a guest is like from the inside: its PID 1 is asked.
 
-use std::time::SystemTime;
-
 use hyper::{Method, Response, StatusCode};
 use thimble_spec::api::guest::{Inside, State};
-use thimble_spec::ip::IpNet;
 use thimble_spec::vmm::CONTROL_FILE;
 
 use crate::api::answer::{self, Content};
 use crate::api::call::{Call, Refusal};
 use crate::api::peer::Role;
 use crate::api::routes::{Gives, Route};
+use crate::events::now_ms;
 use crate::inside;
 use crate::plan::Place;
 
@@ -36,17 +34,7 @@ async fn get(call: Call) -> Result<Response<Content>, Refusal> {
         return Err(Refusal::conflict(format!("guest {name} is {state}: one that runs can be asked")));
     }
     let asked = inside::ask(&Place::of(name).file(CONTROL_FILE)).await;
-    let seen = asked.map_err(|error| Refusal::conflict(format!("guest {name} says nothing: {error:#}")))?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-    let inside = Inside {
-        name: name.to_owned(),
-        uptime_s: seen.uptime_s,
-        load: seen.load,
-        memory_kib: seen.memory_kib,
-        available_kib: seen.available_kib,
-        clock_ms: seen.clock_ms,
-        ahead_s: (seen.clock_ms as f64 - now as f64) / 1000.0,
-        addresses: seen.addresses.iter().map(IpNet::to_string).collect(),
-    };
-    answer::json(StatusCode::OK, &inside)
+    let said = asked.map_err(|error| Refusal::conflict(format!("guest {name} says nothing: {error:#}")))?;
+    let ahead_s = (said.clock_ms as f64 - now_ms() as f64) / 1000.0;
+    answer::json(StatusCode::OK, &Inside { name: name.to_owned(), ahead_s, said })
 }

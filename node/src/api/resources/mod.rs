@@ -6,6 +6,7 @@ pub mod console;
 mod definition;
 mod description;
 mod events;
+pub mod exec;
 mod guests;
 mod host;
 mod inside;
@@ -34,6 +35,7 @@ pub const ALL: &[&[Route]] = &[
     snapshots::ROUTES,
     stats::ROUTES,
     inside::ROUTES,
+    exec::ROUTES,
     orders::ROUTES,
     console::ROUTES,
     events::ROUTES,

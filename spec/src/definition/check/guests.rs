@@ -84,6 +84,7 @@ impl Checker<'_> {
             environment: guest.environment,
             identity: guest.identity,
         };
+        let commands_place = guest.commands.as_ref().map(Spanned::span);
         let checked = Guest {
             parameters: self.parameters(told, name.span(), &key),
             vcpus,
@@ -92,6 +93,7 @@ impl Checker<'_> {
             memory_kind: Memory { pages: guest.pages, prefault: guest.prefault },
             balloon: guest.balloon.map(|balloon| self.balloon(balloon, memory, &format!("{key}.balloon"))),
             vsock: guest.vsock.map(|vsock| self.vsock(vsock, index, &format!("{key}.vsock"), &mut taken.cids)),
+            commands: guest.commands.as_ref().is_some_and(|it| *it.get_ref()),
             virtio_console: guest.virtio_console,
             network,
             disk: guest.disk.and_then(|disk| self.disk(disk, &format!("{key}.disk"), devices)),
@@ -107,6 +109,9 @@ impl Checker<'_> {
             boot: guest.boot.map(|boot| self.boot(boot, &format!("{key}.boot"), devices)),
         };
         self.expect(rules::root(&checked), place, &key);
+        if let Some(commands) = commands_place {
+            self.expect(rules::commands(&checked), commands, &format!("{key}.commands"));
+        }
         checked
     }
 

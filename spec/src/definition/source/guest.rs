@@ -32,6 +32,8 @@ pub(in crate::definition) struct Guest {
     #[serde(default)]
     pub vsock: Option<Spanned<Vsock>>,
     #[serde(default)]
+    pub commands: Option<Spanned<bool>>,
+    #[serde(default)]
     pub virtio_console: bool,
     #[serde(default)]
     pub network: Option<Spanned<GuestNetwork>>,

@@ -8,8 +8,6 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
-use hyper::upgrade::Upgraded;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use thimble_spec::api::CONSOLE_PROTOCOL;
@@ -44,7 +42,7 @@ pub const ROUTES: &[Route] = &[
             ("write", "true: type there too, unless somebody else does; of a WebSocket, for the role operate"),
             ("force", "true: the same, and whoever types there may only look from now on"),
         ],
-        gives: Gives::Console,
+        gives: Gives::Connection(CONSOLE_PROTOCOL),
         serve: |call| {
             Box::pin(async {
                 match websocket::is_asked(call.request.headers()) {
@@ -60,7 +58,7 @@ pub const ROUTES: &[Route] = &[
         role: Role::Operate,
         summary: "Look at a guest's console and type there, unless somebody else does",
         query: &[("force", "true: whoever types there may only look from now on")],
-        gives: Gives::Console,
+        gives: Gives::Connection(CONSOLE_PROTOCOL),
         serve: |call| Box::pin(open(call, true)),
     },
     Route {
@@ -147,39 +145,11 @@ async fn connect(guest: &str) -> Result<BufReader<UnixStream>, Refusal> {
 }
 
 async fn open(mut call: Call, writes: bool) -> Result<Response<Content>, Refusal> {
-    if call.request.headers().get(UPGRADE).is_none_or(|protocol| protocol != CONSOLE_PROTOCOL) {
-        let status = StatusCode::UPGRADE_REQUIRED;
-        return Err(Refusal {
-            status,
-            sentence: format!("a console is reached by the header Upgrade: {CONSOLE_PROTOCOL}"),
-        });
-    }
+    call.becomes(CONSOLE_PROTOCOL, "a console")?;
     let force = call.query("force")?.unwrap_or(false);
     let seat = call.api.consoles.sit(&call.api.guest(call.name())?.name, writes, force)?;
     let console = connect(&call.api.guest(call.name())?.name).await?;
-    Ok(switch(&mut call, CONSOLE_PROTOCOL, |client| look(TokioIo::new(client), console, seat)))
-}
-
-/// The answer after which the connection speaks another protocol, as `speak` does.
-fn switch<F>(
-    call: &mut Call,
-    protocol: &'static str,
-    speak: impl FnOnce(Upgraded) -> F + Send + 'static,
-) -> Response<Content>
-where
-    F: Future<Output = ()> + Send,
-{
-    let upgrade = hyper::upgrade::on(&mut call.request);
-    tokio::spawn(async move {
-        if let Ok(client) = upgrade.await {
-            speak(client).await;
-        }
-    });
-    let mut response = Response::new(Content::Whole(None));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    response.headers_mut().insert(UPGRADE, HeaderValue::from_static(protocol));
-    response
+    Ok(call.switch(CONSOLE_PROTOCOL, |client| look(TokioIo::new(client), console, seat)))
 }
 
 /// Copies until either side ends.

@@ -26,7 +26,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
-use super::{Seat, connect, look, switch};
+use super::{Seat, connect, look};
 use crate::api::answer::Content;
 use crate::api::call::{self, Call, Refusal};
 
@@ -75,7 +75,7 @@ pub async fn open(mut call: Call) -> Result<Response<Content>, Refusal> {
         Ok(seat) => connect(&guest).await.map(|console| (seat, console)),
         Err(refusal) => Err(refusal),
     };
-    let mut response = switch(&mut call, PROTOCOL, |client| async move {
+    let mut response = call.switch(PROTOCOL, |client| async move {
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(client), Role::Server, Some(limits())).await;
         match seated {
             Ok((seat, console)) => converse(socket, console, seat).await,
