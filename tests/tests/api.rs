@@ -18,7 +18,7 @@ const EXAMPLES: u32 = 8;
 const SEED: u32 = 20_070_101;
 
 /// What both runs have: requests that hit guests that are there; no wait for events that do not come; and a task that was given
-/// up can still be read. A console is no HTTP any more.
+/// up can still be read. A console is no HTTP any more; whoever has a command run asks for an upgrade, and is told so.
 const COMMON: &str = "
 request-timeout = 30
 max-stream-events = 1
@@ -44,6 +44,13 @@ enabled = false
 [[operations]]
 include-path = \"/v1/guests/{name}/console\"
 enabled = false
+
+[[operations]]
+include-path = \"/v1/guests/{name}/exec\"
+[operations.checks.missing_required_header]
+expected-statuses = [403, 404, 426]
+[operations.checks.negative_data_rejection]
+expected-statuses = [400, 403, 404, 405, 426]
 ";
 /// What may be refused of what the document allows: a guest that is not there, or not so, or may not be that.
 const ADMIN: &str = "
