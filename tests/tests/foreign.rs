@@ -15,6 +15,9 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// How long a distribution's kernel and cloud-init may take, nested in a machine that is emulated itself.
 const OWN_LIMIT: Duration = Duration::from_secs(500);
 
+/// Where the partition with the root begins, in bytes.
+const ROOT_OFFSET: u64 = 1 << 20;
+
 /// What somebody has on this Debian: a service that says who it is, on port 80. It counts its starts on the disk.
 const SERVICE: &str = "[Service]\nType=exec\nExecStart=/usr/bin/perl /srv/who.pl\n";
 const PROGRAM: &str = r#"
@@ -85,7 +88,11 @@ fn a_debian_runs_with_its_own_systemd() {
     install(directory.path(), &disks.file("D"));
     let (port, host) = (free_port(), free_port());
     let forward = [(port, "debian:80"), (host, "host:22")];
-    for starts in ["1", "2"] {
+    for (starts, root) in [("1", "/dev/vda ext4"), ("2", "/dev/vda2 ext4")] {
+        // What it is on may be a partition.
+        if starts == "2" {
+            into_a_partition(&disks.file("D"));
+        }
         let mut machine = disks.boot(&out, &forward);
         // when the host starts it, and starts it again,
         machine.wait("^thimble: guest debian ready [0-9.]+$", BOOT_LIMIT);
@@ -97,7 +104,7 @@ fn a_debian_runs_with_its_own_systemd() {
         assert_eq!(value("starts"), starts);
         assert_eq!(value("pid1"), "/usr/lib/systemd/systemd");
         assert_eq!(value("host"), "debian");
-        assert_eq!(value("root"), "/dev/vda ext4");
+        assert_eq!(value("root"), root);
         assert_eq!((value("state"), value("failed")), ("running".to_owned(), String::new()));
         let networkd = "ADMIN_STATE=configured NETWORK_FILE=/run/systemd/network/10-thimble.network";
         assert!(value("networkd").ends_with(networkd), "{page}");
@@ -117,7 +124,29 @@ fn a_debian_runs_with_its_own_systemd() {
         assert!(errors.is_empty(), "{errors:?}");
     }
     // What it wrote is whole.
-    is_whole(&disks.file("D"));
+    is_whole(Path::new(&format!("{}?offset={ROOT_OFFSET}", disks.file("D").display())));
+}
+
+/// Makes a disk one with two partitions (of DOS), of which the second one is what the disk was, and the first one is blank.
+fn into_a_partition(disk: &Path) {
+    const SECTOR: u64 = 512;
+    let whole = disk.with_extension("whole");
+    fs::rename(disk, &whole).expect("it is ours");
+    let size = fs::metadata(&whole).expect("it is there").len();
+    let mut table = vec![0; SECTOR as usize];
+    for (index, (begin, sectors)) in [(64, 1024), (ROOT_OFFSET / SECTOR, size / SECTOR)].into_iter().enumerate() {
+        let [begin, sectors] =
+            [begin, sectors].map(|number| u32::try_from(number).expect("a small disk").to_le_bytes());
+        let entry = [&[0, 0, 0, 0, 0x83, 0, 0, 0][..], &begin, &sectors].concat();
+        table[446 + 16 * index..][..16].copy_from_slice(&entry);
+    }
+    table[510..].copy_from_slice(&[0x55, 0xaa]);
+    fs::write(disk, table).expect("it is ours");
+    let words = ["bs=1M", "seek=1", "conv=sparse,notrunc", "status=none"].map(str::to_owned);
+    let [from, to] =
+        [("if", &whole), ("of", &disk.to_owned())].map(|(word, path)| format!("{word}={}", path.display()));
+    assert!(Command::new("dd").args([from, to]).args(words).status().expect("dd starts").success());
+    fs::File::options().write(true).open(disk).and_then(|file| file.set_len(ROOT_OFFSET + size)).expect("it is ours");
 }
 
 /// The page, once this is on it; as it is after `limit`, if that never is.
