@@ -103,7 +103,7 @@ impl fmt::Display for Line<'_> {
             Self::GuestReady { name, after } => write!(f, "thimble: guest {name} ready {:.2}", seconds(after)),
             Self::GuestExited { name, reason } => write!(f, "thimble: guest {name} exited {reason}"),
             Self::Error { sentence } => write!(f, "thimble: error {}", one_line(sentence, SENTENCE_MAX)),
-            Self::ReadyInGuest { name, after } => write!(f, "thimble-guest: {name} ready {:.2}", seconds(after)),
+            Self::ReadyInGuest { name, after } => write!(f, "thimble-guest: {name} ready {:.3}", seconds(after)),
         }
     }
 }
@@ -124,7 +124,7 @@ mod tests {
                 "thimble: guest web1 exited triple-fault",
             ),
             (Line::Error { sentence: "no disk\r\nplug one in" }, "thimble: error no disk plug one in"),
-            (Line::ReadyInGuest { name: "web1", after }, "thimble-guest: web1 ready 4.21"),
+            (Line::ReadyInGuest { name: "web1", after }, "thimble-guest: web1 ready 4.215"),
         ] {
             assert_eq!(line.to_string(), text);
         }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::{cache, demo, rig};
+use crate::{cache, demo, repository, rig};
 
 /// PID 1 of the small guest: busybox, and what the command line says.
 const SMALL_INIT: &str = r#"#!/bin/busybox sh
@@ -80,6 +80,17 @@ pub fn add_instant_guest(payload: &Path) {
     // What an initramfs of ours would hold besides.
     fs::write(tree.path().join("ballast"), vec![0x5a; 2 << 20]).expect("the tree is writable");
     pack(tree.path(), &payload.join("instant.cpio"));
+}
+
+/// Writes an initramfs of the guests' PID 1, as it was compiled.
+///
+/// # Panics
+/// None was compiled.
+pub fn add_guests_init(archive: &Path) {
+    let tree = tempfile::tempdir().expect("a temporary directory");
+    let program = repository().join("target/x86_64-unknown-linux-gnu/appliance/init-guest");
+    fs::copy(program, tree.path().join("init")).expect("it was compiled: make programs");
+    pack(tree.path(), archive);
 }
 
 /// A program of nothing but `code`: an ELF file with one segment.
