@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use thimble_spec::appliance::{ARRAY_NAMES, DISK_NAMES, LUKS_NAMES, Storage};
+use nix::sys::stat::{major, minor};
 
 use crate::execute::{FRESH, PV_PREFIX};
 use crate::luks;
@@ -75,10 +76,12 @@ fn is_kind(name: &str, kind: &str) -> bool {
     name.strip_prefix(kind).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// The kernel's name behind a path below `/dev`.
+/// The kernel's name of the block device that a path leads to, by its number: without udev, LVM's names below `/dev` are links to
+/// devices that the device mapper's library has made beside the kernel's.
 fn device_name(path: &Path) -> Option<String> {
-    let path = path.canonicalize().ok()?;
-    Some(path.file_name()?.to_string_lossy().into_owned())
+    let number = fs::metadata(path).ok().filter(|data| data.file_type().is_block_device())?.rdev();
+    let known = Path::new("/sys/dev/block").join(format!("{}:{}", major(number), minor(number))).canonicalize().ok()?;
+    Some(known.file_name()?.to_string_lossy().into_owned())
 }
 
 fn text(directory: &Path, file: &str) -> Option<String> {
