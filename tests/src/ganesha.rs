@@ -3,26 +3,33 @@
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::{free_port, repository};
+use crate::free_port;
+use crate::unpacked::{unpacked, with_libraries};
 
 /// How long it may take to listen.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Where its parts are in the tree of its packages.
-const LIBRARIES: [&str; 2] = ["usr/lib/ganesha", "usr/lib/x86_64-linux-gnu"];
 
 /// A server that runs; it is ended with the value.
 pub struct Ganesha {
     process: Child,
     port: u16,
+    mount_port: Option<u16>,
     state: TempDir,
     tree: PathBuf,
 }
+
+/// Runs what comes behind it where another process, of which nobody else knows, hears what ports it has: without that, it does not
+/// start with NFSv3. That process looks up its user, and listens on port 111: it has a network of its own.
+const WITH_RPCBIND: &str = "set -e; mount -t tmpfs none /run; { cat /etc/passwd; echo '_rpc:x:0:0::/:/bin/false'; } >/run/passwd; \
+     mount --bind /run/passwd /etc/passwd; \
+     unshare --net sh -c 'ip link set lo up; exec setpriv --pdeathsig KILL \"$0\" -f' \"$0\" & \
+     until [ -S /run/rpcbind.sock ]; do sleep 0.1; done; exec \"$@\"";
 
 impl Ganesha {
     /// Exports a directory, read-only, as `/thimble`.
@@ -30,7 +37,7 @@ impl Ganesha {
     /// # Panics
     /// The server cannot be fetched or does not start.
     pub fn export(directory: &Path) -> Self {
-        Self::serve(directory, "RO")
+        Self::serve(directory, "RO", 4)
     }
 
     /// The same, and whoever mounts it may write.
@@ -38,31 +45,38 @@ impl Ganesha {
     /// # Panics
     /// As [`Self::export`].
     pub fn export_writable(directory: &Path) -> Self {
-        Self::serve(directory, "RW")
+        Self::serve(directory, "RW", 4)
     }
 
-    fn serve(directory: &Path, access: &str) -> Self {
-        let script = Command::new(repository().join("scripts/ganesha")).output().expect("scripts/ganesha starts");
-        assert!(script.status.success(), "{}", String::from_utf8_lossy(&script.stderr));
-        let tree = String::from_utf8(script.stdout).expect("a path");
-        let tree = PathBuf::from(tree.trim());
+    /// The same by NFSv3, and by no other version.
+    ///
+    /// # Panics
+    /// As [`Self::export`].
+    pub fn export_v3(directory: &Path) -> Self {
+        Self::serve(directory, "RW", 3)
+    }
+
+    fn serve(directory: &Path, access: &str, version: u8) -> Self {
+        let tree = unpacked("ganesha");
         let (state, port) = (tempfile::tempdir().expect("a temporary directory"), free_port());
+        let mount_port = (version == 3).then(free_port);
+        let mounts = mount_port.map_or(String::new(), |port| format!("MNT_Port = {port}; Enable_UDP = false;"));
         let file = |name: &str| state.path().join(name);
         let config = format!(
-            "NFS_CORE_PARAM {{ Protocols = 4; NFS_Port = {port}; Bind_addr = 127.0.0.1; Plugins_Dir = \"{}\"; \
+            "NFS_CORE_PARAM {{ Protocols = {version}; {mounts} NFS_Port = {port}; Bind_addr = 127.0.0.1; Plugins_Dir = \"{}\"; \
              Enable_NLM = false; Enable_RQUOTA = false; mount_path_pseudo = true; }}\n\
              NFSV4 {{ Grace_Period = 1; RecoveryRoot = \"{}\"; UseGetpwnam = true; \
              DomainName = \"thimble\"; Only_Numeric_Owners = true; }}\n\
              EXPORT {{ Export_Id = 1; Path = \"{}\"; Pseudo = \"/thimble\"; Access_Type = {access}; SecType = sys; \
-             Squash = No_Root_Squash; Transports = TCP; FSAL {{ Name = VFS; }} }}\n",
+             Squash = No_Root_Squash; Protocols = {version}; Transports = TCP; FSAL {{ Name = VFS; }} }}\n",
             tree.join("usr/lib/x86_64-linux-gnu/ganesha").display(),
             file("recovery").display(),
             // It follows no links.
             directory.canonicalize().expect("the directory is there").display(),
         );
         fs::write(file("config"), config).expect("the configuration is written");
-        let process = start(&tree, state.path());
-        let mut server = Self { process, port, state, tree };
+        let process = start(&tree, state.path(), mount_port.is_some());
+        let mut server = Self { process, port, mount_port, state, tree };
         server.wait();
         server
     }
@@ -90,7 +104,7 @@ impl Ganesha {
     /// # Panics
     /// As [`Self::export`].
     pub fn start(&mut self) {
-        self.process = start(&self.tree, self.state.path());
+        self.process = start(&self.tree, self.state.path(), self.mount_port.is_some());
         self.wait();
     }
 
@@ -98,19 +112,33 @@ impl Ganesha {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// Where it is asked for mounts, with NFSv3.
+    pub fn mount_port(&self) -> Option<u16> {
+        self.mount_port
+    }
 }
 
 /// Starts one that is configured.
-fn start(tree: &Path, state: &Path) -> Child {
-    let libraries = LIBRARIES.map(|dir| tree.join(dir).display().to_string()).join(":");
+fn start(tree: &Path, state: &Path, with_rpcbind: bool) -> Child {
+    const SERVER: &str = "usr/bin/ganesha.nfsd";
     let file = |name: &str| state.join(name);
-    Command::new(tree.join("usr/bin/ganesha.nfsd"))
-        .env("LD_LIBRARY_PATH", libraries)
-        .arg("-F")
-        .args([Path::new("-f"), &file("config"), Path::new("-L"), &file("log"), Path::new("-p"), &file("pid")])
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("ganesha starts")
+    let mut command = if with_rpcbind {
+        let mut command = with_libraries(tree, Path::new("unshare"));
+        command.args(["--mount", "sh", "-c", WITH_RPCBIND]).args(["sbin/rpcbind", SERVER].map(|path| tree.join(path)));
+        command
+    } else {
+        with_libraries(tree, &tree.join(SERVER))
+    };
+    command.arg("-F").args([
+        Path::new("-f"),
+        &file("config"),
+        Path::new("-L"),
+        &file("log"),
+        Path::new("-p"),
+        &file("pid"),
+    ]);
+    command.stdin(Stdio::null()).spawn().expect("ganesha starts")
 }
 
 impl Drop for Ganesha {

@@ -22,6 +22,7 @@ mod stall;
 mod thimble;
 pub mod time_server;
 pub mod update;
+mod unpacked;
 
 pub use definition::Definition;
 pub use disk::Disk;

@@ -226,35 +226,53 @@ fn power_cuts_at_any_time_and_arrays_from_elsewhere() {
 
 #[test]
 fn a_guest_outlives_the_server_that_its_disk_is_on() {
-    // Given a guest whose disk is a file on an NFS server that is not there yet,
+    // Given guests whose disks are files on NFS servers that are not there yet, one of them an old one,
     let directory = TempDir::new().expect("a temporary directory");
     let (_, public) = ssh::key(directory.path(), "key");
     let export = directory.path().join("export");
     fs::create_dir(&export).and_then(|()| File::create(export.join("guest.raw"))?.set_len(48 << 20)).expect("a file");
     let mut server = Ganesha::export_writable(&export);
     server.stop();
+    let old_export = directory.path().join("old");
+    fs::create_dir(&old_export)
+        .and_then(|()| File::create(old_export.join("guest.raw"))?.set_len(48 << 20))
+        .expect("a file");
+    let mut old = Ganesha::export_v3(&old_export);
+    old.stop();
     let text = fs::read_to_string(repository().join("tests/library/storage.toml")).expect("it can be read");
     let begin = text.find("# A mirror of").expect("the storage");
-    let more = format!(
-        "[[storage.nfs]]\nname = \"filer\"\nserver = \"10.1.1.1\"\nexport = \"/thimble\"\nmount = \"/data/filer\"\n\
-         options = [\"port={}\", \"noresvport\"]\n[[guest]]\nname = \"remote\"\nimage = \"writer\"\nmemory = \"64MiB\"\n\
-         disk = {{ file = \"nfs:filer/guest.raw\" }}\n",
-        server.port()
-    );
+    let of = |name: &str, version: &str, options: &str| {
+        format!(
+            "[[storage.nfs]]\nname = \"{name}\"\nserver = \"10.1.1.1\"\nexport = \"/thimble\"\nmount = \"/data/{name}\"\n\
+             version = \"{version}\"\noptions = [{options}, \"noresvport\"]\n[[guest]]\nname = \"on-{name}\"\nimage = \"writer\"\n\
+             memory = \"64MiB\"\ndisk = {{ file = \"nfs:{name}/guest.raw\" }}\n"
+        )
+    };
+    let filer = of("filer", "4.1", &format!("\"port={}\"", server.port()));
+    let mount_port = old.mount_port().expect("of NFSv3");
+    let more = filer + &of("old", "3", &format!("\"port={}\", \"mountport={mount_port}\"", old.port()));
     let out = build(directory.path(), "storage", &[("KEY", public.as_str()), (&text[begin..], more.as_str())]);
     let append = "thimble.guest-consoles thimble.console-commands";
     let mut machine = Machine::boot(&Boot { append, more: &["--internet"], ..Boot::new(&out, "direct") });
-    machine.wait("^thimble: error guest remote waits for /data/filer", BOOT_LIMIT);
+    let waits = ["filer", "old"].map(|name| format!("^thimble: error guest on-{name} waits for /data/{name}"));
+    machine.wait_all(&waits.each_ref().map(String::as_str), BOOT_LIMIT);
     // when it comes, the guest starts;
     server.start();
-    machine.wait("^\\[remote\\] writer: 4$", BOOT_LIMIT);
+    old.start();
+    machine.wait_all(&["^\\[on-filer\\] writer: [0-9]+$", "^\\[on-old\\] writer: [0-9]+$"], BOOT_LIMIT);
     // when it goes, the guest waits, and goes on when it is back.
     server.stop();
+    old.stop();
     sleep(Duration::from_secs(15));
+    // What they wrote before was told before this.
+    machine.type_line("guests");
+    machine.wait("^guest on-old: ", LIMIT);
     server.start();
-    machine.wait("^\\[remote\\] writer: 16$", LIMIT);
+    old.start();
+    machine.wait_all(&["^\\[on-filer\\] writer: [0-9]+$", "^\\[on-old\\] writer: [0-9]+$"], LIMIT);
     // The host ends in bounded time although it is away.
     server.stop();
+    old.stop();
     machine.type_line("poweroff");
     assert!(machine.end(LIMIT).success());
     assert!(!machine.seen().iter().any(|line| line.contains("is damaged")), "{:#?}", machine.seen());
