@@ -22,6 +22,7 @@ pub const FEATURES: &[Feature] = &[
     Feature { name: "dummy", wanted: |appliance| !appliance.network.dummies.is_empty() },
     Feature { name: "ext4", wanted: |appliance| makes(appliance, FilesystemKind::Ext4) },
     Feature { name: "firewall", wanted: has_rules },
+    Feature { name: "iscsi", wanted: |appliance| !appliance.storage.iscsi.is_empty() },
     Feature { name: "luks", wanted: |appliance| !appliance.storage.luks.is_empty() },
     Feature { name: "lvm", wanted: |appliance| !appliance.storage.groups.is_empty() },
     Feature { name: "lvm-thin", wanted: has_thin_pools },

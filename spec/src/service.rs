@@ -73,7 +73,7 @@ pub struct Service {
 }
 
 /// Names of services that a host has by itself when its definition asks for what they do.
-pub const BUILT_IN: [&str; 6] = ["netserve", "ntp", "shell", "ssh", "storage", "syslog"];
+pub const BUILT_IN: [&str; 7] = ["iscsi", "netserve", "ntp", "shell", "ssh", "storage", "syslog"];
 
 /// What a service may take, itself and all that it starts; none is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -138,6 +138,7 @@ mod tests {
                 sector: 512,
                 serial: Some("s".to_owned()),
                 wwn: None,
+                unit: None,
                 part_of: None,
                 found,
                 used_by: None,

@@ -21,6 +21,7 @@
 //! | [`plan`](mod@plan) | what is to be done |
 //! | [`observe`] | reads sysfs, the devices, LVM |
 //! | [`execute`] | does a step, with the distribution's tools |
+//! | [`iscsi`] | logs in to iSCSI targets, and out again |
 //! | `luks` | makes, opens and closes LUKS containers |
 //! | [`snapshots`] | thin volumes kept as they were |
 //! | [`apply`] | all of it, until nothing is left |
@@ -32,6 +33,7 @@
 pub mod apply;
 pub mod end;
 pub mod execute;
+pub mod iscsi;
 mod luks;
 pub mod mark;
 pub mod observe;

@@ -5,12 +5,15 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
+use nix::sys::stat::{major, minor};
 use serde_json::Value;
 use thimble_spec::appliance::{ARRAY_NAMES, DISK_NAMES, LUKS_NAMES, Storage};
-use nix::sys::stat::{major, minor};
 
 use crate::execute::{FRESH, PV_PREFIX};
+use crate::iscsi;
 use crate::luks;
 use crate::observed::{Array, Block, Group, Observed, VolumeState};
 use crate::signature::{Found, SPAN, recognize};
@@ -19,6 +22,8 @@ use crate::{Result, doing, tools};
 const SYS: &str = "/sys/class/block";
 /// Kinds of block devices that hold nobody's data, or are not for storage.
 const IGNORED: [&str; 6] = ["loop", "ram", "zram", "sr", "fd", "nbd"];
+/// How long a disk of an iSCSI target is waited for: longer than it takes until it is known to be away.
+const UNIT_LIMIT: Duration = Duration::from_secs(15);
 /// What direct reads are a multiple of: the largest logical sector that there is.
 const ALIGNMENT: usize = 4096;
 
@@ -106,9 +111,16 @@ fn block(name: &str) -> Option<Block> {
         (disk, label)
     });
     let disk = if part_of.is_some() { real.parent().map(Path::to_owned)? } else { sys.clone() };
-    let (found, broken) = match look(&Path::new("/dev").join(name), size) {
+    let unit = iscsi::unit(&disk);
+    let path = Path::new("/dev").join(name);
+    let looked = match &unit {
+        None => look(&path, size).map_err(|error| format!("cannot be read ({error})")),
+        Some(_) if waits(&disk) => Err("waits for its iSCSI target".to_owned()),
+        Some(_) => look_for(UNIT_LIMIT, path, size),
+    };
+    let (found, broken) = match looked {
         Ok(found) => (found, None),
-        Err(error) => (Found::default(), Some(format!("cannot be read ({error})"))),
+        Err(broken) => (Found::default(), Some(broken)),
     };
     let read_only = number(&sys, "ro") == Some(1);
     let holders = fs::read_dir(sys.join("holders")).into_iter().flatten().flatten();
@@ -117,6 +129,7 @@ fn block(name: &str) -> Option<Block> {
         sector: number(&disk.join("queue"), "logical_block_size").unwrap_or(512),
         serial: part_of.is_none().then(|| serial(&sys)).flatten(),
         wwn: part_of.is_none().then(|| text(&sys, "wwid").or_else(|| text(&sys.join("device"), "wwid"))).flatten(),
+        unit: unit.filter(|_| part_of.is_none()),
         part_of,
         found,
         used_by: holders.map(|holder| holder.file_name().to_string_lossy().into_owned()).min(),
@@ -133,6 +146,29 @@ fn serial(sys: &Path) -> Option<String> {
         (!text.is_empty()).then(|| text.to_owned())
     };
     text(sys, "serial").or_else(|| text(&sys.join("device"), "serial")).or_else(page)
+}
+
+/// The kernel's names of disks that let whoever reads wait.
+pub(crate) fn waiting() -> Vec<String> {
+    let names = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let waiting = names.filter(|entry| iscsi::unit(&entry.path()).is_some() && waits(&entry.path()));
+    waiting.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Whether what is read from a disk would wait until its target is there again (drivers/scsi/scsi_sysfs.c).
+fn waits(sys: &Path) -> bool {
+    text(&sys.join("device"), "state").is_some_and(|state| state != "running")
+}
+
+/// The same as [`look`], which a disk that is far away may keep for ever: a process that does not wait for it goes on without.
+fn look_for(limit: Duration, path: PathBuf, size: u64) -> std::result::Result<Found, String> {
+    let (sender, receiver) = mpsc::channel();
+    // It ends when the disk answers.
+    std::thread::spawn(move || sender.send(look(&path, size)));
+    match receiver.recv_timeout(limit) {
+        Ok(looked) => looked.map_err(|error| format!("cannot be read ({error})")),
+        Err(_) => Err(format!("did not answer within {} s", limit.as_secs())),
+    }
 }
 
 /// What is on a device. It is read around the page cache: what the kernel's arrays write there does not go through it.

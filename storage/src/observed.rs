@@ -38,6 +38,8 @@ pub struct Block {
     pub serial: Option<String>,
     /// The disk's world wide name.
     pub wwn: Option<String>,
+    /// Of a disk that is an iSCSI target's: the target's name, and the unit's number.
+    pub unit: Option<(String, u16)>,
     /// Of a partition: the disk, and the partition's name in its table.
     pub part_of: Option<(String, Option<String>)>,
     /// What is on it.

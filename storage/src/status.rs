@@ -1,10 +1,12 @@
 //! What administrators and programs are told of a host's storage.
 
 use std::fs;
+use std::net::SocketAddr;
 
 use serde::Serialize;
-use thimble_spec::appliance::{Luks, Raid, Storage};
+use thimble_spec::appliance::{Iscsi, Luks, Raid, Storage};
 
+use crate::iscsi::{Link, Session, sessions};
 use crate::observe::{array_directory, rows, word};
 use crate::observed::Observed;
 use crate::plan::{Patience, plan};
@@ -13,6 +15,8 @@ use crate::{Result, tools};
 /// All of it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Status {
+    /// iSCSI targets.
+    pub targets: Vec<TargetStatus>,
     /// Declared disks.
     pub disks: Vec<DiskStatus>,
     /// Arrays.
@@ -31,6 +35,19 @@ pub struct Status {
     pub waiting: Vec<String>,
     /// What waits for something else.
     pub held: Vec<String>,
+}
+
+/// An iSCSI target.
+#[derive(Clone, Debug, Serialize)]
+pub struct TargetStatus {
+    /// What it is called here.
+    pub name: String,
+    /// Its own name.
+    pub target: String,
+    /// Where it is reached.
+    pub portal: SocketAddr,
+    /// How the connection is, if there is a session.
+    pub link: Option<Link>,
 }
 
 /// A disk.
@@ -125,7 +142,9 @@ pub fn status(storage: &Storage, observed: &Observed) -> Result<Status> {
     });
     let nfs = storage.nfs.iter().map(|nfs| &nfs.mount);
     let mounts = storage.filesystems.iter().map(|filesystem| &filesystem.mount).chain(nfs);
+    let sessions = if storage.iscsi.is_empty() { Vec::new() } else { sessions() };
     Ok(Status {
+        targets: storage.iscsi.iter().map(|iscsi| target(iscsi, &sessions)).collect(),
         disks: disks.collect(),
         arrays: storage.raids.iter().map(|raid| array(raid, observed)).collect(),
         containers: storage.luks.iter().map(|luks| container(luks, observed)).collect(),
@@ -137,6 +156,12 @@ pub fn status(storage: &Storage, observed: &Observed) -> Result<Status> {
         waiting: plan.waiting,
         held: plan.held,
     })
+}
+
+fn target(iscsi: &Iscsi, sessions: &[Session]) -> TargetStatus {
+    let session = sessions.iter().find(|session| session.target == iscsi.target);
+    let link = session.map(|session| session.link);
+    TargetStatus { name: iscsi.name.clone(), target: iscsi.target.clone(), portal: iscsi.portal, link }
 }
 
 fn container(luks: &Luks, observed: &Observed) -> ContainerStatus {

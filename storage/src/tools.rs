@@ -4,6 +4,7 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::observe::waiting;
 use crate::{Error, Result, doing};
 
 /// The longest that a tool may take: mkfs on a disk of many terabytes takes a minute or two.
@@ -15,9 +16,10 @@ const OUTPUT_MAX: u64 = 1 << 20;
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Settings of LVM for a host without udev: devices are made by LVM itself, and what it needs to remember is in memory. A new
-/// pool that is full says so, rather than let writes wait and fail a minute later. Times are seconds since 1970.
+/// pool that is full says so, rather than let writes wait and fail a minute later. Times are seconds since 1970. It looks at all
+/// disks (`FILTER`) but those that would let it wait.
 const LVM: &str = "devices{use_devicesfile=0 obtain_device_list_from_udev=0 external_device_info_source=none dir=/dev \
-                   scan=/dev global_filter=[\"a|.*|\"]} \
+                   scan=/dev global_filter=[FILTER]} \
                    activation{udev_sync=0 udev_rules=0 monitoring=0 verify_udev_operations=0 error_when_full=1} \
                    report{time_format=\"%s\"} global{use_lvmpolld=0 use_lvmlockd=0 locking_dir=/run/thimble/lvm event_activation=0} \
                    backup{backup=0 archive=0}";
@@ -72,7 +74,14 @@ fn run_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> 
 /// LVM's commands are words of one program.
 pub(crate) fn lvm(arguments: &[&str]) -> Result<String> {
     let (verb, rest) = arguments.split_first().unwrap_or((&"version", &[]));
-    run("lvm", &[&[verb, "--config", LVM], rest].concat())
+    let config = LVM.replace("FILTER", &filter(&waiting()));
+    run("lvm", &[&[verb, "--config", &config], rest].concat())
+}
+
+/// All devices but some disks and their partitions (lvm.conf(5)).
+fn filter(left_out: &[String]) -> String {
+    let left_out = left_out.iter().map(|name| format!("\"r|^/dev/{name}[0-9]*$|\","));
+    left_out.collect::<String>() + "\"a|.*|\""
 }
 
 /// cryptsetup makes devices by the device mapper's library, which there is no udev to do for (libdevmapper.h).
@@ -93,6 +102,12 @@ fn last_words(errors: &str, output: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn disks_that_wait_are_not_looked_at() {
+        assert_eq!(filter(&[]), "\"a|.*|\"");
+        assert_eq!(filter(&["sdb".to_owned()]), "\"r|^/dev/sdb[0-9]*$|\",\"a|.*|\"");
+    }
 
     #[test]
     fn a_tools_output_and_its_last_words() {

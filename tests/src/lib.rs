@@ -19,10 +19,11 @@ pub mod rig;
 pub mod site;
 pub mod ssh;
 mod stall;
+pub mod tgt;
 mod thimble;
 pub mod time_server;
-pub mod update;
 mod unpacked;
+pub mod update;
 
 pub use definition::Definition;
 pub use disk::Disk;

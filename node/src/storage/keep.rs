@@ -12,6 +12,7 @@ use thimble_storage::status::{Health, health};
 
 use super::exports::Exports;
 use super::system;
+use super::targets::Targets;
 use super::watch::Watch;
 use crate::say;
 
@@ -30,12 +31,17 @@ pub fn run(storage: &Storage) -> Result<()> {
     // Before the first look: what comes after it is announced.
     let mut watch = Watch::open()?;
     let mut exports = Exports::new(storage);
+    let mut targets = Targets::new(storage);
     let mut told = Told::default();
     let mut arrays = Arrays::default();
     let mut settled = false;
     loop {
         // A spare takes over at once, and may be done before this is.
-        match system::apply(storage, settled, &mut || arrays.look(storage)) {
+        let mut each_look = || {
+            arrays.look(storage);
+            targets.run();
+        };
+        match system::apply(storage, settled, &mut each_look) {
             Ok(outcome) => told.tell(outcome.problems.into_iter().chain(outcome.waiting), outcome.held),
             Err(error) => say::error(&format!("storage: {error:#}")),
         }
@@ -46,7 +52,9 @@ pub fn run(storage: &Storage) -> Result<()> {
         loop {
             arrays.look(storage);
             let mounted = exports.run();
-            let heard = watch.wait(exports.pause().unwrap_or(LOOK))?;
+            targets.run();
+            let pause = exports.pause().into_iter().chain(targets.pause()).min();
+            let heard = watch.wait(pause.unwrap_or(LOOK))?;
             if heard.disks {
                 let end = Instant::now() + QUIET_LIMIT;
                 while Instant::now() < end && watch.wait(QUIET)?.disks {}

@@ -5,15 +5,19 @@
 //! | `keep` | the service that PID 1 starts: applies, watches, applies again |
 //! | `system` | one apply, by one process at a time |
 //! | `watch` | what the kernel says of disks and arrays |
+//! | `attempt` | what is tried by a process of its own until it is so |
 //! | `exports` | exports of NFS servers |
+//! | `targets` | iSCSI targets |
 //! | `show` | what people are told |
 //! | `turn` | one turn of somebody else at it |
 //! | `wait` | guests whose disk is on it |
 
+mod attempt;
 mod exports;
 mod keep;
 mod show;
 mod system;
+mod targets;
 mod turn;
 pub mod wait;
 mod watch;
@@ -21,12 +25,12 @@ mod watch;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use thimble_spec::appliance::Storage;
+use thimble_spec::appliance::{Appliance, Storage};
 use thimble_spec::paths::APPLIANCE;
 use thimble_storage::observe::observe;
 use thimble_storage::plan::{Patience, plan};
 use thimble_storage::status::status;
-use thimble_storage::{end, repair};
+use thimble_storage::{end, iscsi, repair};
 
 use crate::cli::Options;
 use crate::say;
@@ -53,6 +57,10 @@ pub enum Ask {
     End,
     /// Mount an export: the service, for a server may let it wait.
     Mount(String),
+    /// Log in to an iSCSI target: the service, too.
+    LogIn(String),
+    /// Become the daemon that keeps the sessions with them: PID 1 starts it.
+    Initiator,
     /// Read an array as a whole.
     Scrub(String),
     /// Start an array with what is there of it.
@@ -81,6 +89,8 @@ impl Ask {
             ["keep"] => Self::Keep,
             ["end"] => Self::End,
             ["mount", name] => Self::Mount(name.to_owned()),
+            ["log-in", name] => Self::LogIn(name.to_owned()),
+            ["initiator"] => Self::Initiator,
             ["scrub", array] => Self::Scrub(array.to_owned()),
             ["force", array] => Self::Force(array.to_owned()),
             ["replace", array, old, new] => {
@@ -115,7 +125,7 @@ pub fn status_text() -> Result<String> {
 /// # Errors
 /// It cannot be done.
 pub fn run(ask: &Ask) -> Result<()> {
-    let storage = crate::node::appliance(Path::new(APPLIANCE))?.storage;
+    let Appliance { storage, name: host, .. } = crate::node::appliance(Path::new(APPLIANCE))?;
     match ask {
         Ask::Status { json } => {
             let status = status(&storage, &observe(&storage)?)?;
@@ -127,8 +137,10 @@ pub fn run(ask: &Ask) -> Result<()> {
         }
         Ask::Apply => apply(&storage)?,
         Ask::Keep => keep::run(&storage)?,
-        Ask::End => end::end(&storage).iter().for_each(|error| say::error(&format!("storage: {error}"))),
+        Ask::End => end::end(&storage, &host).iter().for_each(|error| say::error(&format!("storage: {error}"))),
         Ask::Mount(name) => exports::mount(&storage, name)?,
+        Ask::LogIn(name) => iscsi::log_in(&storage, name)?,
+        Ask::Initiator => iscsi::become_daemon(&storage, &host)?,
         Ask::Scrub(array) => repair::scrub(&storage, &observe(&storage)?, array)?,
         Ask::Force(array) => {
             {

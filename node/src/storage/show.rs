@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use thimble_storage::iscsi::Link;
 use thimble_storage::plan::Plan;
 use thimble_storage::status::{ArrayStatus, Status};
 
@@ -9,6 +10,14 @@ use thimble_storage::status::{ArrayStatus, Status};
 pub fn status(status: &Status) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
+    for target in &status.targets {
+        let link = match target.link {
+            Some(Link::Up) => "logged in",
+            Some(Link::Away) => "away, tried again",
+            None => "not logged in",
+        };
+        let _ = writeln!(text, "iSCSI target {}: {} at {}, {link}", target.name, target.target, target.portal);
+    }
     for disk in &status.disks {
         let _ = match (&disk.device, disk.size, &disk.content) {
             (Some(device), Some(size), Some(content)) => {
@@ -90,7 +99,7 @@ fn mib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use thimble_storage::status::{ContainerStatus, DiskStatus, FilesystemStatus, VolumeStatus};
+    use thimble_storage::status::{ContainerStatus, DiskStatus, FilesystemStatus, TargetStatus, VolumeStatus};
 
     #[test]
     fn each_thing_has_its_line() {
@@ -106,6 +115,12 @@ mod tests {
             mismatches: 8,
         };
         let shown = status(&Status {
+            targets: vec![TargetStatus {
+                name: "store".to_owned(),
+                target: "iqn.2026-01.org.example:store".to_owned(),
+                portal: ([10, 1, 1, 8], 3260).into(),
+                link: Some(Link::Away),
+            }],
             disks: vec![DiskStatus { name: "a".to_owned(), device: None, size: None, content: None }],
             arrays: vec![array],
             containers: vec![ContainerStatus {
@@ -130,7 +145,8 @@ mod tests {
         });
         assert_eq!(
             shown,
-            "disk a: not there\n\
+            "iSCSI target store: iqn.2026-01.org.example:store at 10.1.1.8:3260, away, tried again\n\
+             disk a: not there\n\
              array data: RAID 1, md127 of vdb, vdc to be pulled, degraded, without 1 of its members, members differ in 8 sectors, recover 12.3 %\n\
              LUKS container vault: dm-0 on vdd\n\
              volume vg/pool: 64 MiB, 12.5 % used, 3.0 % of its notes used\n\

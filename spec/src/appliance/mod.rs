@@ -17,8 +17,9 @@ pub use network::{
     PciPathError, PortVlans, Route, Vlan,
 };
 pub use storage::{
-    ARRAY_NAMES, Consistency, DISK_NAMES, Disk, DiskMatch, DiskPartition, Filesystem, FilesystemKind, LUKS_NAMES, Luks,
-    LuksKey, Metadata, NfsMount, NfsVersion, PartitionKind, Raid, Storage, Volume, VolumeGroup, VolumeKind, VolumeSize,
+    ARRAY_NAMES, Chap, Consistency, DISK_NAMES, Disk, DiskMatch, DiskPartition, Filesystem, FilesystemKind, ISCSI_PORT,
+    Iscsi, LUKS_NAMES, Luks, LuksKey, Metadata, NfsMount, NfsVersion, PartitionKind, Raid, Storage, Volume,
+    VolumeGroup, VolumeKind, VolumeSize,
 };
 
 use serde::{Deserialize, Serialize};

@@ -5,6 +5,7 @@
 //! `/dev/luks/NAME`. Whoever obeys makes these names; all others are the kernel's.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,10 @@ pub const DISK_NAMES: &str = "/dev/thimble";
 pub const ARRAY_NAMES: &str = "/dev/md";
 /// Where the names of what is in LUKS containers are.
 pub const LUKS_NAMES: &str = "/dev/luks";
+/// Where an iSCSI target listens (RFC 7143, 4.2.7.1).
+pub const ISCSI_PORT: u16 = 3260;
+/// What the names of Debian's initiators begin with.
+const INITIATORS: &str = "iqn.1993-08.org.debian:01";
 
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +49,12 @@ pub struct Storage {
     /// Exports of NFS servers.
     #[serde(default)]
     pub nfs: Vec<NfsMount>,
+    /// iSCSI targets, whose units are disks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub iscsi: Vec<Iscsi>,
+    /// What the host is called by them; none is [`Storage::initiator`]'s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiator: Option<String>,
 }
 
 impl Storage {
@@ -75,6 +86,11 @@ impl Storage {
         self.groups
             .iter()
             .any(|group| group.volumes.iter().any(|volume| volume.kind.is_thin() && group.path(&volume.name) == path))
+    }
+
+    /// What iSCSI targets call the host: as Debian's initiators are called on a machine of this name, if nothing is declared.
+    pub fn initiator(&self, host: &str) -> String {
+        self.initiator.clone().unwrap_or_else(|| format!("{INITIATORS}:{host}"))
     }
 
     /// Where declared file systems and exports are mounted.
@@ -142,6 +158,13 @@ pub enum DiskMatch {
     Wwn(String),
     /// By the kernel's name of it.
     Path(String),
+    /// By its place behind an iSCSI target.
+    Iscsi {
+        /// What the target is called here.
+        target: String,
+        /// The number of the logical unit.
+        lun: u16,
+    },
 }
 
 /// A partition.
@@ -388,6 +411,37 @@ pub struct NfsMount {
     pub version: NfsVersion,
     /// More options of nfs(5), as the kernel takes them.
     pub options: Vec<String>,
+}
+
+/// An iSCSI target (RFC 7143) that the host logs in to.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Iscsi {
+    /// What disks call it.
+    pub name: String,
+    /// Where it is reached.
+    pub portal: SocketAddr,
+    /// Its own name.
+    pub target: String,
+    /// What the host tells it by CHAP.
+    pub chap: Option<Chap>,
+    /// Seconds after which what is read and written fails when it is away; none waits for it for ever.
+    pub give_up: Option<u32>,
+}
+
+// Not its password.
+impl std::fmt::Debug for Iscsi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at {}", self.target, self.portal)
+    }
+}
+
+/// Name and password of RFC 1994.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chap {
+    /// The name.
+    pub user: String,
+    /// The password.
+    pub password: String,
 }
 
 /// Versions of NFS.

@@ -27,10 +27,14 @@ impl<'a> Planner<'a> {
 
     fn matching(&self, disk: &Disk) -> impl Iterator<Item = &'a str> {
         let identity = disk.identity.clone();
+        let targets = &self.storage.iscsi;
         let is = move |name: &str, block: &Block| match &identity {
             DiskMatch::Serial(serial) => block.serial.as_ref() == Some(serial),
             DiskMatch::Wwn(wwn) => block.wwn.as_ref() == Some(wwn),
             DiskMatch::Path(path) => path.strip_prefix("/dev/") == Some(name),
+            DiskMatch::Iscsi { target, lun } => block.unit.as_ref().is_some_and(|(known, number)| {
+                number == lun && targets.iter().any(|iscsi| iscsi.name == *target && iscsi.target == *known)
+            }),
         };
         let whole = self.observed.blocks.iter().filter(|(_, block)| block.part_of.is_none());
         whole.filter(move |(name, block)| is(name, block)).map(|(name, _)| name.as_str())

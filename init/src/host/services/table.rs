@@ -30,6 +30,14 @@ pub struct BuiltIn {
 /// All of them, in the order in which they start.
 pub const TABLE: &[BuiltIn] = &[
     BuiltIn {
+        name: "iscsi",
+        wanted: |appliance| !appliance.storage.iscsi.is_empty(),
+        kind: Kind::Logged,
+        service: |_| daemon("iscsi", &[NODE, "storage", "initiator"]),
+        prepare: |_| Ok(()),
+        gave_up: None,
+    },
+    BuiltIn {
         name: "storage",
         wanted: |appliance| !appliance.storage.is_empty(),
         kind: Kind::Told,

@@ -5,6 +5,7 @@ mod firewall;
 mod forwards;
 mod guests;
 mod host;
+mod iscsi;
 mod kernels;
 mod network;
 mod parameters;

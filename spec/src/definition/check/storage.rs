@@ -34,6 +34,8 @@ pub(super) struct Devices {
     groups: BTreeSet<String>,
     /// Where the exports of NFS servers are mounted.
     exports: BTreeMap<String, String>,
+    /// Names of iSCSI targets.
+    targets: BTreeSet<String>,
     /// The users of block devices that are block devices themselves: path, what it stands on, and its place.
     layers: Vec<(String, Vec<String>, Range<usize>, String)>,
 }
@@ -61,6 +63,7 @@ impl Devices {
             declared,
             groups: storage.volume_group.iter().map(|group| group.name.get_ref().clone()).collect(),
             exports: exports.collect(),
+            targets: storage.iscsi.iter().map(|iscsi| iscsi.name.get_ref().clone()).collect(),
             layers: Vec::new(),
         }
     }
@@ -86,6 +89,11 @@ impl Devices {
     /// Where an export is mounted.
     pub(super) fn export(&self, name: &str) -> Option<&str> {
         self.exports.get(name).map(String::as_str)
+    }
+
+    /// Whether an iSCSI target is called so.
+    pub(super) fn has_target(&self, name: &str) -> bool {
+        self.targets.contains(name)
     }
 
     /// A path below `/dev`, or the name of a declared disk or of its partition.
@@ -184,7 +192,16 @@ impl Checker<'_> {
             zram.size.into_inner()
         });
         let nfs = self.nfs(storage.nfs, &mut mounts);
-        Storage { disks, raids, luks, groups, filesystems, swaps, zram, nfs }
+        let iscsi = self.iscsi(storage.iscsi);
+        let initiator = storage.initiator.map(|initiator| {
+            self.iscsi_name(&initiator, "storage.initiator");
+            if iscsi.is_empty() {
+                let message = "nobody asks for the host's name without [[storage.iscsi]]: leave this out";
+                self.wrong(initiator.span(), "storage.initiator", message);
+            }
+            initiator.into_inner()
+        });
+        Storage { disks, raids, luks, groups, filesystems, swaps, zram, nfs, iscsi, initiator }
     }
 
     fn storage_disk(
@@ -199,10 +216,15 @@ impl Checker<'_> {
         let span = disk.identity.span();
         let identity = disk.identity.into_inner();
         let place = format!("{key}.match");
-        let identity = match (identity.serial, identity.wwn, identity.path) {
-            (Some(serial), None, None) => self.identity(serial, "serial", &place, paths, DiskMatch::Serial),
-            (None, Some(wwn), None) => self.identity(wwn, "wwn", &place, paths, DiskMatch::Wwn),
-            (None, None, Some(path)) => {
+        if let Some(lun) = identity.lun.as_ref().filter(|_| identity.iscsi.is_none()) {
+            let message = "only an iSCSI target has units: name it by `iscsi`";
+            self.wrong(lun.span(), format!("{place}.lun"), message);
+        }
+        let identity = match (identity.serial, identity.wwn, identity.path, identity.iscsi) {
+            (Some(serial), None, None, None) => self.identity(serial, "serial", &place, paths, DiskMatch::Serial),
+            (None, Some(wwn), None, None) => self.identity(wwn, "wwn", &place, paths, DiskMatch::Wwn),
+            (None, None, None, Some(target)) => self.unit(target, identity.lun, &place, paths, devices),
+            (None, None, Some(path), None) => {
                 let device = path.get_ref().strip_prefix("/dev/");
                 if !device.is_some_and(|device| !device.is_empty() && !device.contains('/')) {
                     let message = "write the kernel's name of the disk, such as /dev/sda, or better its serial number";
@@ -212,7 +234,7 @@ impl Checker<'_> {
                 self.identity(path, "path", &place, paths, DiskMatch::Path)
             }
             _ => {
-                let message = "a disk is known by one of `serial`, `wwn` and `path`: give exactly one";
+                let message = "a disk is known by one of `serial`, `wwn`, `path` and `iscsi`: give exactly one";
                 self.wrong(span, place, message);
                 DiskMatch::Path(String::new())
             }

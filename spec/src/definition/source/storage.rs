@@ -28,6 +28,10 @@ pub(in crate::definition) struct Storage {
     pub zram: Option<Zram>,
     #[serde(default)]
     pub nfs: Vec<Nfs>,
+    #[serde(default)]
+    pub iscsi: Vec<Iscsi>,
+    #[serde(default)]
+    pub initiator: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -50,6 +54,10 @@ pub(in crate::definition) struct DiskMatch {
     pub wwn: Option<Spanned<String>>,
     #[serde(default)]
     pub path: Option<Spanned<String>>,
+    #[serde(default)]
+    pub iscsi: Option<Spanned<String>>,
+    #[serde(default)]
+    pub lun: Option<Spanned<u16>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -157,4 +165,23 @@ pub(in crate::definition) struct Nfs {
     pub version: NfsVersion,
     #[serde(default)]
     pub options: Vec<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(in crate::definition) struct Iscsi {
+    pub name: Spanned<String>,
+    pub portal: Spanned<String>,
+    pub target: Spanned<String>,
+    #[serde(default)]
+    pub chap: Option<Chap>,
+    #[serde(default)]
+    pub give_up_s: Option<Spanned<u32>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::definition) struct Chap {
+    pub user: Spanned<String>,
+    pub password: Spanned<String>,
 }

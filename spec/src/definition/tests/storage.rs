@@ -40,6 +40,13 @@ server = "10.1.1.9"
 export = "/guests"
 mount = "/data/filer"
 version = "3"
+[[storage.iscsi]]
+name = "store"
+portal = "10.1.1.8"
+target = "iqn.2026-01.org.example:store"
+chap = { user = "node1", password = "twelve-bytes" }
+[storage.disks.far]
+match = { iscsi = "store", lun = 1 }
 [[guest]]
 name = "db"
 image = "web"
@@ -82,6 +89,12 @@ fn names_become_paths() {
     assert_eq!(storage.filesystems[0].kind, FilesystemKind::Xfs);
     assert_eq!(storage.swaps, ["/dev/thimble/a.rest"]);
     assert_eq!(storage.nfs[0].version, NfsVersion::V3);
+    let (target, password) = (&storage.iscsi[0], "twelve-bytes");
+    assert_eq!(target.portal.to_string(), "10.1.1.8:3260");
+    assert!(target.chap.as_ref().is_some_and(|chap| chap.password == password));
+    assert!(!format!("{storage:?}").contains(password), "it is nobody's news");
+    assert_eq!(storage.initiator("node1"), "iqn.1993-08.org.debian:01:node1");
+    assert_eq!(storage.disks["far"].identity, DiskMatch::Iscsi { target: "store".to_owned(), lun: 1 });
     let source = |guest: usize| appliance.guests[guest].disk.as_ref().unwrap().source.clone();
     assert_eq!(source(2), DiskSource::Device("/dev/vg/thin".to_owned()));
     assert_eq!(source(3), DiskSource::File("/data/filer/far.raw".to_owned()));
@@ -174,6 +187,17 @@ fn what_cannot_be() {
         ("\"/data/files\"", "\"/etc\"", "storage.filesystem[0].mount"),
         ("\"noatime\"", "\"a,b\"", "storage.filesystem[0].options[0]"),
         ("label = \"files\"", "label = \"-L very long\"", "storage.filesystem[0].label"),
+        ("10.1.1.8", "filer", "storage.iscsi[0].portal"),
+        ("org.example:store", "org.example:a/../b", "storage.iscsi[0].target"),
+        ("\"iqn.2026-01.org.example:store\"", "\"store\"", "storage.iscsi[0].target"),
+        ("twelve-bytes", "eleven-byte", "storage.iscsi[0].chap.password"),
+        ("twelve-bytes", "twelve bytes", "storage.iscsi[0].chap.password"),
+        ("node1", "", "storage.iscsi[0].chap.user"),
+        ("chap = {", "give-up-s = 0\nchap = {", "storage.iscsi[0].give-up-s"),
+        ("iscsi = \"store\", lun = 1", "iscsi = \"store\"", "storage.disks.far.match.iscsi"),
+        ("iscsi = \"store\", lun = 1", "iscsi = \"other\", lun = 1", "storage.disks.far.match.iscsi"),
+        ("iscsi = \"store\", lun = 1", "iscsi = \"store\", lun = 16384", "storage.disks.far.match.lun"),
+        ("serial = \"A1\"", "serial = \"A1\", lun = 1", "storage.disks.a.match.lun"),
     ] {
         let text = told(from, to);
         assert!(text.starts_with(&format!("{key}: ")), "{to}: {text}");

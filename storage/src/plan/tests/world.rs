@@ -131,6 +131,7 @@ impl World {
             sector: 512,
             serial: None,
             wwn: None,
+            unit: None,
             part_of: None,
             found: found.clone(),
             used_by: None,
