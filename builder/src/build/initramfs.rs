@@ -144,7 +144,8 @@ fn own_programs(programs: &Programs) -> Plan {
     plan
 }
 
-/// Programs of packages, for the features that have some. Libraries that several bring are the same.
+/// Programs of packages, for the features that have some. Libraries that several bring are the same, but for those of which one
+/// has only the names.
 fn tools(objects: &Objects) -> Result<Option<Plan>> {
     if objects.tools.is_empty() {
         return Ok(None);
@@ -161,6 +162,7 @@ fn tools(objects: &Objects) -> Result<Option<Plan>> {
         tree::walk(&tools.root, &mut |path, item| match item {
             Item::Dir { mode } => plan.archive().dir(&path, mode),
             Item::Link { target } => plan.archive().link(&path, &target),
+            Item::File { .. } if tools.yields(&path, &objects.tools) => {}
             Item::File { source, mode } => {
                 let origin = origins.get(path.as_str()).cloned().unwrap_or(Origin::Thimble);
                 plan.file(&path, mode, Content::File(source), Room::Host, origin);

@@ -20,6 +20,7 @@ use thimble_spec::manifest::{Manifest, Object, Origin, Room};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::formats::{self, Contents, Format, netboot};
+use crate::host::tools;
 use crate::image;
 use crate::kernel::source;
 use crate::ledger::Space;
@@ -91,7 +92,9 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
     let of_format = |format: &Format| formats::tools(*format).iter().chain(inputs.trust.tools(*format));
     let of_formats = formats.iter().flat_map(of_format).copied();
     let of_images = inputs.images.iter().flat_map(image::tools);
-    tool::require(&TOOLS.iter().chain(source::TOOLS).copied().chain(of_formats).chain(of_images).collect::<Vec<_>>())?;
+    let of_features = inputs.features.iter().flat_map(tools::needed).copied();
+    let fixed = TOOLS.iter().chain(source::TOOLS).copied();
+    tool::require(&fixed.chain(of_formats).chain(of_images).chain(of_features).collect::<Vec<_>>())?;
 
     let api = tls::Store::of(&inputs, request.config).map(|store| store.keys()).transpose()?;
     let objects = objects::gather(context, &inputs, formats)?;

@@ -7,6 +7,7 @@
 //! fragments = []                         # what switches them on in a kernel that is compiled
 //! packages = ["mdadm"]                   # of the distribution
 //! keep = ["/sbin/mdadm"]                 # paths in them, with the ELF closure of each
+//! stubs = ["libsystemd.so.0"]            # libraries that are linked with and not used: functions that return 0 take their place
 //! [links]
 //! "/usr/bin/x" = "busybox"               # symbolic links: path = target
 //! [users]
@@ -51,6 +52,8 @@ struct Table {
     #[serde(default)]
     keep: Vec<String>,
     #[serde(default)]
+    stubs: Vec<String>,
+    #[serde(default)]
     links: BTreeMap<String, String>,
     #[serde(default)]
     users: BTreeMap<String, u32>,
@@ -79,6 +82,8 @@ pub struct Feature {
     pub packages: Vec<String>,
     /// Absolute paths in the packages to keep, with the ELF closure of each; directories with all below them.
     pub keep: Vec<String>,
+    /// Libraries of which only the names are there.
+    pub stubs: Vec<String>,
     /// Symbolic links: path to target.
     pub links: BTreeMap<String, String>,
     /// Users, each with a group of the same name and number.
@@ -124,8 +129,8 @@ fn parse(name: &str, source: Source, overlay: PathBuf) -> std::result::Result<Fe
         source,
     };
     set.check()?;
-    let Table { packages, keep, links, users, scripts, .. } = table;
-    Ok(Feature { set, packages, keep, links, users, scripts, overlay })
+    let Table { packages, keep, stubs, links, users, scripts, .. } = table;
+    Ok(Feature { set, packages, keep, stubs, links, users, scripts, overlay })
 }
 
 #[cfg(test)]

@@ -31,8 +31,15 @@ pub struct Tools {
     pub inventory: Inventory,
     /// Its users.
     pub users: BTreeMap<String, u32>,
+    /// Libraries of which it has only the names.
+    pub stubs: Vec<String>,
     /// Whether it was there before.
     pub reused: bool,
+}
+
+/// What is run for a feature's programs besides what every build takes.
+pub fn needed(feature: &Feature) -> &'static [&'static str] {
+    if feature.stubs.is_empty() { &[] } else { &["as", "ld"] }
 }
 
 /// The programs of a feature, from the cache or gathered; none if it has none.
@@ -47,7 +54,7 @@ pub fn build(context: &Context, apt: &Apt<'_>, feature: &Feature) -> Result<Opti
     if feature.keep.is_empty() && feature.links.is_empty() && overlay.paths().next().is_none() {
         return Ok(None);
     }
-    let texts = feature.keep.iter().chain(&feature.packages);
+    let texts = feature.keep.iter().chain(&feature.packages).chain(&feature.stubs);
     let links = feature.links.iter().flat_map(|(path, target)| [path, target]);
     let scripts = feature.scripts.iter().flat_map(|script| [&script.path, &script.module, &script.name]);
     let key = texts.chain(links).chain(scripts).fold(Key::new(FORMAT), |key, text| key.with(text));
@@ -58,7 +65,7 @@ pub fn build(context: &Context, apt: &Apt<'_>, feature: &Feature) -> Result<Opti
         packages: &feature.packages,
         compiled: &[],
         keep: &feature.keep,
-        stubs: &[],
+        stubs: &feature.stubs,
         overlay: &overlay,
         source: &feature.set.source,
     };
@@ -69,8 +76,8 @@ pub fn build(context: &Context, apt: &Apt<'_>, feature: &Feature) -> Result<Opti
         let link = |target: &String| Node::Item(Item::Link { target: target.clone() });
         nodes.extend(feature.links.iter().map(|(path, target)| (canonical(path), link(target))));
         let root = out.join(ROOT);
-        let unchanged = Changes { stubs: &[], variables: &BTreeMap::new(), localize: &[] };
-        assemble::write(context, &nodes, &unchanged, &root)?;
+        let changes = Changes { stubs: &feature.stubs, variables: &BTreeMap::new(), localize: &[] };
+        assemble::write(context, &nodes, &changes, &root)?;
         for (path, text) in scripts {
             let place = root.join(&path[1..]);
             files::write_as(&place, text.as_bytes(), 0o644)?;
@@ -80,8 +87,22 @@ pub fn build(context: &Context, apt: &Apt<'_>, feature: &Feature) -> Result<Opti
         Inventory::take(&nodes, &root, &gathered.trees, &[])?.write(out)
     })?;
     let inventory = Inventory::read(&dir)?;
-    let users = feature.users.clone();
-    Ok(Some(Tools { name: feature.set.name.clone(), root: dir.join(ROOT), inventory, users, reused }))
+    let (users, stubs) = (feature.users.clone(), feature.stubs.clone());
+    Ok(Some(Tools { name: feature.set.name.clone(), root: dir.join(ROOT), inventory, users, stubs, reused }))
+}
+
+impl Tools {
+    /// Whether a file is a library of which only the names are there.
+    fn has_stub(&self, path: &str) -> bool {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        self.stubs.iter().any(|stub| name.starts_with(stub.as_str()))
+    }
+
+    /// Whether a file of its is not to be packed: another feature's has the library itself.
+    pub fn yields(&self, path: &str, all: &[Self]) -> bool {
+        let whole = |other: &Self| !other.has_stub(path) && other.inventory.files.iter().any(|file| file.path == path);
+        self.has_stub(path) && all.iter().any(whole)
+    }
 }
 
 /// Takes the modules of the feature's scripts out of the tree. Where each script is to stand, its first module does for now: so
@@ -106,4 +127,37 @@ fn take_scripts(feature: &Feature, nodes: &mut Nodes) -> Result<Vec<(String, Str
         nodes.extend(place.clone().map(|place| (format!("{path}.gz"), place)));
     }
     Ok(scripts.into_iter().map(|(path, text, _)| (path, text)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::Digests;
+    use crate::image::inventory::{From, Record};
+
+    fn tools(files: &[&str], stubs: &[&str]) -> Tools {
+        let record =
+            |path: &&str| Record { path: (*path).to_owned(), digests: Digests::of_bytes(b""), from: From::Thimble };
+        Tools {
+            name: String::new(),
+            root: PathBuf::new(),
+            inventory: Inventory { files: files.iter().map(record).collect(), ..Inventory::default() },
+            users: BTreeMap::new(),
+            stubs: stubs.iter().map(|stub| (*stub).to_owned()).collect(),
+            reused: true,
+        }
+    }
+
+    #[test]
+    fn a_library_goes_before_its_names() {
+        const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libsystemd.so.0.35.0";
+        let (named, other) = (tools(&[LIBRARY, "/sbin/a"], &["libsystemd.so.0"]), tools(&["/sbin/a"], &[]));
+        let whole = tools(&[LIBRARY], &[]);
+        let yields = |path: &str, all: &[&Tools]| {
+            named.yields(path, &all.iter().map(|tools| (*tools).clone()).collect::<Vec<_>>())
+        };
+        assert!(!yields(LIBRARY, &[&named, &other]) && yields(LIBRARY, &[&named, &whole]));
+        assert!(!yields("/sbin/a", &[&named, &other]));
+        assert!(!whole.yields(LIBRARY, &[named, whole.clone()]));
+    }
 }
