@@ -11,17 +11,16 @@ use nix::mount::{MntFlags, umount2};
 use thimble_spec::appliance::Storage;
 use thimble_spec::paths::DATA_DIR;
 
-use crate::iscsi::Farewell;
 use crate::observe::{array_directory, mounts, swaps};
 use crate::tools::{lvm, run};
-use crate::{Error, Result, doing, luks};
+use crate::{Error, Result, doing, iscsi, luks};
 
 /// More layers than stand on each other.
 const LAYERS_MAX: usize = 8;
 
 /// Takes it down on a host of this name; gives what could not be, a sentence each.
 pub fn end(storage: &Storage, host: &str) -> Vec<Error> {
-    let farewell = Farewell::begin(storage, host);
+    iscsi::abandon();
     let mut errors = Vec::new();
     let mut note = |result: Result<()>| errors.extend(result.err());
     for point in below_data(mounts()) {
@@ -46,7 +45,7 @@ pub fn end(storage: &Storage, host: &str) -> Vec<Error> {
     let containers = luks::containers().into_keys().map(|name| format!("the LUKS container {name}"));
     let left = containers.chain(arrays().into_iter().map(|name| format!("the array {name}")));
     errors.extend(left.map(|what| Error(format!("{what} is in use and was not taken down"))));
-    errors.extend(farewell.end());
+    errors.extend(iscsi::log_out(storage, host));
     errors
 }
 

@@ -36,15 +36,15 @@ pub(crate) fn make(target: &Target, key: &Target, luks: &Luks) -> Result<()> {
     let rounds = format!("--pbkdf-force-iterations={ROUNDS}");
     let label = format!("--label={LUKS_FRESH}");
     cryptsetup(&[&format[..], &["--hash=sha256", "--pbkdf=pbkdf2", &rounds, &label]].concat(), &words, &[&path])?;
-    let what = || format!("write {target} out");
-    doing(File::open(&path).and_then(|file| file.sync_all()), what)?;
+    let flush = || doing(File::open(&path).and_then(|file| file.sync_all()), || format!("write {target} out"));
+    flush()?;
     unmark(target, Place::Last)?;
     open(target, key, luks)?;
     // What was there before is deciphered to noise, which would be taken for somebody's data.
     let inner = format!("{MAPPER}/{PREFIX}{}", luks.name);
     clear(&Target { block: inner.trim_start_matches("/dev/").to_owned(), path: luks.path() })?;
     cryptsetup(&["config", &format!("--label={LABEL}")], &[], &[&path])?;
-    doing(File::open(&path).and_then(|file| file.sync_all()), what)
+    flush()
 }
 
 /// Opens one.

@@ -151,7 +151,7 @@ fn serial(sys: &Path) -> Option<String> {
 /// The kernel's names of disks that let whoever reads wait.
 pub(crate) fn waiting() -> Vec<String> {
     let names = fs::read_dir("/sys/block").into_iter().flatten().flatten();
-    let waiting = names.filter(|entry| iscsi::unit(&entry.path()).is_some() && waits(&entry.path()));
+    let waiting = names.filter(|entry| waits(&entry.path()) && iscsi::unit(&entry.path()).is_some());
     waiting.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 

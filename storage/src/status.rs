@@ -142,7 +142,7 @@ pub fn status(storage: &Storage, observed: &Observed) -> Result<Status> {
     });
     let nfs = storage.nfs.iter().map(|nfs| &nfs.mount);
     let mounts = storage.filesystems.iter().map(|filesystem| &filesystem.mount).chain(nfs);
-    let sessions = if storage.iscsi.is_empty() { Vec::new() } else { sessions() };
+    let sessions = sessions();
     Ok(Status {
         targets: storage.iscsi.iter().map(|iscsi| target(iscsi, &sessions)).collect(),
         disks: disks.collect(),

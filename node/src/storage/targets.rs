@@ -43,14 +43,17 @@ impl Targets {
 
     /// How long nothing has to be done, at most.
     pub fn pause(&self) -> Option<Duration> {
-        let tries = self.targets.iter().any(|target| target.log_in.tries());
-        (!self.targets.is_empty()).then_some(if tries { LOOK } else { PAUSE })
+        (!self.targets.is_empty()).then_some(if self.tries() { LOOK } else { PAUSE })
+    }
+
+    /// Whether a process logs in just now.
+    fn tries(&self) -> bool {
+        self.targets.iter().any(|target| target.log_in.tries())
     }
 
     /// Does what is due.
     pub fn run(&mut self) {
-        let tries = self.targets.iter().any(|target| target.log_in.tries());
-        if self.targets.is_empty() || (!tries && Instant::now() < self.due) {
+        if self.targets.is_empty() || (!self.tries() && Instant::now() < self.due) {
             return;
         }
         self.due = Instant::now() + PAUSE;

@@ -166,46 +166,32 @@ fn wait_for_daemon() -> Result<()> {
     Ok(())
 }
 
-/// The end of sessions when the host ends. Services are over by then, the daemon among them.
-pub(crate) struct Farewell<'a> {
-    storage: &'a Storage,
-    host: &'a str,
+/// Takes leave of targets that are away: nothing is waited for any more.
+pub(crate) fn abandon() {
+    give_up(&|session| session.link == Link::Away);
 }
 
-impl<'a> Farewell<'a> {
-    /// Begins it: of targets that are away nothing is waited for any more.
-    pub(crate) fn begin(storage: &'a Storage, host: &'a str) -> Self {
-        give_up(&|session| session.link == Link::Away);
-        Self { storage, host }
+/// Logs out of all targets when a host of this name ends; a session that does not end in order ends all the same. Services are
+/// over by then, the daemon among them: there is another one meanwhile.
+pub(crate) fn log_out(storage: &Storage, host: &str) -> Vec<Error> {
+    let open = sessions();
+    if open.is_empty() {
+        return Vec::new();
     }
-
-    /// Logs out of the rest; a session that does not end in order ends all the same.
-    pub(crate) fn end(self) -> Vec<Error> {
-        let open = sessions();
-        if open.is_empty() {
-            return Vec::new();
-        }
-        // Another daemon meanwhile.
-        let spawned = daemon(self.storage, self.host);
-        let spawned = spawned.map(|mut command| command.stdin(Stdio::null()).stdout(Stdio::null()).spawn());
-        if let Ok(Ok(mut daemon)) = spawned {
-            self.log_out(&open);
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-        give_up(&|_| true)
-    }
-
-    fn log_out(&self, sessions: &[Session]) {
+    let spawned = daemon(storage, host).map(|mut command| command.stdin(Stdio::null()).stdout(Stdio::null()).spawn());
+    if let Ok(Ok(mut daemon)) = spawned {
         let end = Instant::now() + END_LIMIT;
-        for session in sessions {
-            let Some(iscsi) = self.storage.iscsi.iter().find(|iscsi| iscsi.target == session.target) else { continue };
+        for session in open {
+            let Some(iscsi) = storage.iscsi.iter().find(|iscsi| iscsi.target == session.target) else { continue };
             // The daemon first learns what sessions there are.
             while wait_for_daemon().is_ok() && record(iscsi, &["--logout"]).is_err() && Instant::now() < end {
                 std::thread::sleep(INTERVAL);
             }
         }
+        let _ = daemon.kill();
+        let _ = daemon.wait();
     }
+    give_up(&|_| true)
 }
 
 /// Ends sessions without their targets.

@@ -346,6 +346,24 @@ fn containers_are_made_where_nothing_is_and_opened_after_that() {
     assert_eq!(plan(&storage, &world.observe(), Patience::Over), complete(&storage));
 }
 
+/// Takes so many steps, and cuts the next one off in this part of it; an earlier end is one.
+fn cut_after(storage: &Storage, world: &mut World, mut left: usize, part: u8) {
+    loop {
+        let steps = plan(storage, &world.observe(), Patience::Over).steps;
+        if steps.is_empty() {
+            return;
+        }
+        for step in steps {
+            world.check(storage, &step);
+            if left == 0 {
+                return world.cut_in(storage, &step, part);
+            }
+            world.run(storage, &step);
+            left -= 1;
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -398,22 +416,7 @@ proptest! {
         let storage = secret(false);
         let mut world = World::new(&["a", "b", "c"]);
         for (after, part, reboots) in cuts {
-            let mut left = after;
-            'boot: loop {
-                let steps = plan(&storage, &world.observe(), Patience::Over).steps;
-                if steps.is_empty() {
-                    break;
-                }
-                for step in steps {
-                    world.check(&storage, &step);
-                    if left == 0 {
-                        world.cut_in(&storage, &step, part);
-                        break 'boot;
-                    }
-                    world.run(&storage, &step);
-                    left -= 1;
-                }
-            }
+            cut_after(&storage, &mut world, after, part);
             if reboots {
                 world.reboot();
             }
@@ -430,22 +433,7 @@ proptest! {
         settle(&storage, &mut whole);
         let mut world = World::new(&SERIALS);
         for (after, part) in cuts {
-            let mut left = after;
-            'boot: loop {
-                let steps = plan(&storage, &world.observe(), Patience::Over).steps;
-                if steps.is_empty() {
-                    break;
-                }
-                for step in steps {
-                    world.check(&storage, &step);
-                    if left == 0 {
-                        world.cut_in(&storage, &step, part);
-                        break 'boot;
-                    }
-                    world.run(&storage, &step);
-                    left -= 1;
-                }
-            }
+            cut_after(&storage, &mut world, after, part);
             world.reboot();
         }
         settle(&storage, &mut world);
