@@ -20,8 +20,7 @@ use thimble_spec::manifest::{Manifest, Object, Origin, Room};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::formats::{self, Contents, Format, netboot};
-use crate::host::tools;
-use crate::image;
+use crate::image::{self, stub};
 use crate::kernel::source;
 use crate::ledger::Space;
 use crate::place::refuse;
@@ -92,7 +91,7 @@ pub fn build(request: &Request<'_>) -> Result<Outcome> {
     let of_format = |format: &Format| formats::tools(*format).iter().chain(inputs.trust.tools(*format));
     let of_formats = formats.iter().flat_map(of_format).copied();
     let of_images = inputs.images.iter().flat_map(image::tools);
-    let of_features = inputs.features.iter().flat_map(tools::needed).copied();
+    let of_features = inputs.features.iter().flat_map(|feature| stub::tools(&feature.stubs)).copied();
     let fixed = TOOLS.iter().chain(source::TOOLS).copied();
     tool::require(&fixed.chain(of_formats).chain(of_images).chain(of_features).collect::<Vec<_>>())?;
 

@@ -37,11 +37,6 @@ pub struct Tools {
     pub reused: bool,
 }
 
-/// What is run for a feature's programs besides what every build takes.
-pub fn needed(feature: &Feature) -> &'static [&'static str] {
-    if feature.stubs.is_empty() { &[] } else { &["as", "ld"] }
-}
-
 /// The programs of a feature, from the cache or gathered; none if it has none.
 ///
 /// # Errors

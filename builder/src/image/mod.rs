@@ -25,10 +25,9 @@ pub mod inventory;
 pub mod libraries;
 mod localize;
 pub mod recipe;
-mod stub;
+pub mod stub;
 pub mod tree;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use thimble_spec::recipe::{Pack, Recipe};
@@ -44,15 +43,15 @@ use compiled::Compiled;
 use gather::Wanted;
 use inventory::Inventory;
 use recipe::Image;
-use tree::Tree;
+use tree::{Item, Tree};
 
 /// Changes when the same inputs would give another image.
 const FORMAT: &str = "image 4";
 /// The image in its directory of the cache.
 const FILE: &str = "image.erofs";
-/// Bytes of an image that SquashFS packs at once, by how much there is of it: a guest unpacks so much for any page of it. A
-/// twentieth of what little there is buys a start in a tenth of the time; of what is large, a tenth would be megabytes.
-const SQUASHFS_BLOCKS: [(u64, &str); 2] = [(4 << 20, "64K"), (u64::MAX, "1M")];
+/// Up to so many bytes, SquashFS packs little of a tree at once: a guest unpacks that much for any page of it. A twentieth of
+/// what little there is buys a start in a tenth of the time; of what is large, a tenth would be megabytes.
+const SMALL_TREE: u64 = 4 << 20;
 
 /// A finished image.
 #[derive(Clone, Debug)]
@@ -72,8 +71,7 @@ pub struct Built {
 /// Programs that a recipe's image takes besides those of every build.
 pub fn tools(image: &Image) -> impl Iterator<Item = &'static str> {
     let small: &[_] = if image.recipe.pack == Pack::Small { &["mksquashfs"] } else { &[] };
-    let stubs: &[_] = if image.recipe.stubs.is_empty() { &[] } else { &["as", "ld"] };
-    [small, stubs, compiled::tools(&image.programs)].into_iter().flatten().copied()
+    [small, stub::tools(&image.recipe.stubs), compiled::tools(&image.programs)].into_iter().flatten().copied()
 }
 
 /// The image of a recipe, from the cache or made.
@@ -152,24 +150,20 @@ fn pack(context: &Context, pack: Pack, root: &Path, out: &Path, key: &str) -> Re
     }
 }
 
-/// The block for a tree of so many bytes.
+/// The bytes that SquashFS packs at once, of a tree of so many.
 fn squashfs_block(size: u64) -> &'static str {
-    SQUASHFS_BLOCKS.iter().find(|(most, _)| size <= *most).map_or("1M", |(_, block)| block)
+    if size <= SMALL_TREE { "64K" } else { "1M" }
 }
 
 /// Bytes of the files below a directory.
 fn size_of(directory: &Path) -> Result<u64> {
-    files::list(directory)?.iter().try_fold(0, |size, path| {
-        let data = fs::symlink_metadata(path).map_err(Error::io("read", path))?;
-        Ok(size
-            + if data.is_dir() {
-                size_of(path)?
-            } else if data.is_file() {
-                data.len()
-            } else {
-                0
-            })
-    })
+    let mut places = Vec::new();
+    tree::walk(directory, &mut |_, item| {
+        if let Item::File { source, .. } = item {
+            places.push(source);
+        }
+    })?;
+    places.iter().map(|place| files::size(place)).sum()
 }
 
 /// A UUID (RFC 9562, version 8) of the first digits of a hash.
@@ -180,6 +174,7 @@ pub fn uuid(hash: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_small_tree_has_small_blocks() {

@@ -33,6 +33,11 @@ struct Symbol {
 /// Functions that give the address of a variable, and the text that this one points to; with an empty text, it is zero.
 pub type Variables = BTreeMap<String, String>;
 
+/// What is run to make stubs of these.
+pub fn tools(stubs: &[String]) -> &'static [&'static str] {
+    if stubs.is_empty() { &[] } else { &["as", "ld"] }
+}
+
 /// Writes the stub of `library` to `out`.
 ///
 /// # Errors
