@@ -122,6 +122,19 @@ impl Disks {
 /// # Panics
 /// It does not build.
 pub fn build(directory: &Path, name: &str, changes: &[(&str, &str)]) -> PathBuf {
+    from_library(directory, Definition::read(&format!("tests/library/{name}.toml")).with(changes))
+}
+
+/// Builds the host of `tests/library/storage.toml`, which lets in who has the key, with other storage and guests.
+///
+/// # Panics
+/// It does not build.
+pub fn build_other(directory: &Path, key: &str, storage: &str) -> PathBuf {
+    let host = Definition::read("tests/library/storage.toml").with(&[("KEY", key)]).up_to("# A mirror of");
+    from_library(directory, host.and(storage))
+}
+
+fn from_library(directory: &Path, definition: Definition) -> PathBuf {
     let library = directory.join("library");
     if !library.exists() {
         fs::create_dir_all(library.join("images")).expect("a directory");
@@ -130,8 +143,7 @@ pub fn build(directory: &Path, name: &str, changes: &[(&str, &str)]) -> PathBuf 
             symlink(repository().join(from).join(image), library.join("images").join(image)).expect("a link");
         }
     }
-    let definition = Definition::read(&format!("tests/library/{name}.toml")).with(changes).library(library);
-    definition.build(directory, ["--format", "netboot"])
+    definition.library(library).build(directory, ["--format", "netboot"])
 }
 
 /// What a host tells of its storage.

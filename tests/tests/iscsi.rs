@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
-use thimble_tests::disks::{build, made, until};
+use thimble_tests::disks::{build_other, made, until};
 use thimble_tests::tgt::{Target, Tgt, unit};
-use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, repository, ssh};
+use thimble_tests::{BOOT_LIMIT, Boot, Machine, free_port, ssh};
 
 const LIMIT: Duration = Duration::from_secs(180);
 /// Long enough for the initiator to find out that a target does not answer: it asks every five seconds, and waits for five.
@@ -60,10 +60,8 @@ fn disks_of_a_target_are_used_waited_for_and_left_in_order() {
         Target { name: "iqn.2026-01.test:store", account, units: units.to_vec() },
         Target { name: "iqn.2026-01.test:locked", account, units: Vec::new() },
     ]);
-    let text = fs::read_to_string(repository().join("tests/library/storage.toml")).expect("it can be read");
-    let begin = text.find("# A mirror of").expect("the storage");
     let storage = STORAGE.replace("PORT", &server.port().to_string());
-    let out = build(directory.path(), "storage", &[("KEY", public.as_str()), (&text[begin..], storage.as_str())]);
+    let out = build_other(directory.path(), &public, &storage);
     let port = free_port();
     let forward = [(port, "host:22")];
     let append = "thimble.guest-consoles thimble.console-commands";

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use thimble_tests::disks::{Disks, Plug, build, made, until};
-use thimble_tests::{BOOT_LIMIT, Machine, free_port, repository, ssh};
+use thimble_tests::disks::{Disks, Plug, build_other, made, until};
+use thimble_tests::{BOOT_LIMIT, Machine, free_port, ssh};
 
 const LIMIT: Duration = Duration::from_secs(180);
 /// Where the second key is on the stick.
@@ -72,9 +72,7 @@ fn containers_keep_what_is_in_them_to_those_who_have_the_key() {
     // Given two blank disks for containers, one that Debian's cryptsetup has made elsewhere, and a stick with two keys,
     let directory = TempDir::new().expect("a temporary directory");
     let (key, public) = ssh::key(directory.path(), "key");
-    let text = fs::read_to_string(repository().join("tests/library/storage.toml")).expect("it can be read");
-    let begin = text.find("# A mirror of").expect("the storage");
-    let out = build(directory.path(), "storage", &[("KEY", public.as_str()), (&text[begin..], STORAGE)]);
+    let out = build_other(directory.path(), &public, STORAGE);
     let all = [("K", 1, Plug::Virtio), ("B", 64, Plug::Virtio), ("G", 64, Plug::Virtio), ("F", 32, Plug::Virtio)];
     let disks = Disks::new(directory.path(), &all);
     let stick = fs::File::options().write(true).open(disks.file("K")).expect("the stick");

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use thimble_tests::disks::{Disks, Plug, array, build, made, status, until, whole};
-use thimble_tests::{BOOT_LIMIT, Boot, Ganesha, Machine, free_port, repository, ssh};
+use thimble_tests::disks::{Disks, Plug, array, build, build_other, made, status, until, whole};
+use thimble_tests::{BOOT_LIMIT, Boot, Ganesha, Machine, free_port, ssh};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -239,8 +239,6 @@ fn a_guest_outlives_the_server_that_its_disk_is_on() {
         .expect("a file");
     let mut old = Ganesha::export_v3(&old_export);
     old.stop();
-    let text = fs::read_to_string(repository().join("tests/library/storage.toml")).expect("it can be read");
-    let begin = text.find("# A mirror of").expect("the storage");
     let of = |name: &str, version: &str, options: &str| {
         format!(
             "[[storage.nfs]]\nname = \"{name}\"\nserver = \"10.1.1.1\"\nexport = \"/thimble\"\nmount = \"/data/{name}\"\n\
@@ -251,7 +249,7 @@ fn a_guest_outlives_the_server_that_its_disk_is_on() {
     let filer = of("filer", "4.1", &format!("\"port={}\"", server.port()));
     let mount_port = old.mount_port().expect("of NFSv3");
     let more = filer + &of("old", "3", &format!("\"port={}\", \"mountport={mount_port}\"", old.port()));
-    let out = build(directory.path(), "storage", &[("KEY", public.as_str()), (&text[begin..], more.as_str())]);
+    let out = build_other(directory.path(), &public, &more);
     let append = "thimble.guest-consoles thimble.console-commands";
     let mut machine = Machine::boot(&Boot { append, more: &["--internet"], ..Boot::new(&out, "direct") });
     let waits = ["filer", "old"].map(|name| format!("^thimble: error guest on-{name} waits for /data/{name}"));
