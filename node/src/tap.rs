@@ -22,7 +22,8 @@ const DEFAULT_MTU: u16 = 1500;
 
 /// How a tap is made for its VMM, which opens it with the same flags.
 const ONE_QUEUE: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-/// The same with as many queues as the guest has pairs, one or more.
+/// The same with as many queues as the guest has pairs. Whatever their number, the host's kernel makes 256 of them, which take
+/// 6 MiB (drivers/net/tun.c `MAX_TAP_QUEUES`; each has a queue discipline with three rings of 8 KiB).
 const SEVERAL_QUEUES: libc::c_int = ONE_QUEUE | libc::IFF_MULTI_QUEUE;
 
 mod ioctl {
@@ -50,7 +51,7 @@ pub async fn plug(handle: &Handle, name: &str, network: &GuestNetwork) -> Result
 async fn plug_tap(handle: &Handle, name: &str, bridge: &str, network: &GuestNetwork) -> Result<()> {
     let bridge_index = index(bridge)?;
     macvtap::unplug(handle, name).await?;
-    make(name).with_context(|| format!("making the tap {name}"))?;
+    make(name, network.queues).with_context(|| format!("making the tap {name}"))?;
     let tap_index = index(name)?;
     // Said in any case: a tap that was left behind has the one that it had.
     let mtu = network.mtu.unwrap_or(DEFAULT_MTU);
@@ -80,20 +81,25 @@ pub async fn unplug(handle: &Handle, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes the tap, or sees that the one that is there will do. One that was made for one queue, by hand or by an older
-/// version, takes no guest with several: it is made anew.
-fn make(name: &str) -> Result<()> {
-    match set_persistent(name, SEVERAL_QUEUES, true) {
+/// Makes the tap for so many pairs of queues, or sees that the one that is there will do. One of the other kind, that was made
+/// by hand or for what the guest had before, is made anew.
+fn make(name: &str, pairs: u8) -> Result<()> {
+    let (wanted, other) = if pairs > 1 { (SEVERAL_QUEUES, ONE_QUEUE) } else { (ONE_QUEUE, SEVERAL_QUEUES) };
+    match set_persistent(name, wanted, true) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-        other => return Ok(other?),
+        outcome => return outcome.map_err(refused),
     }
-    set_persistent(name, ONE_QUEUE, false).map_err(|error| match error.raw_os_error() {
-        Some(libc::EBUSY) => anyhow!("it has one queue, and another process uses it: end that, or remove the tap"),
+    set_persistent(name, other, false).map_err(refused)?;
+    say::note(&format!("the tap {name} was there for another number of queues: it is made anew"));
+    set_persistent(name, wanted, true).map_err(refused)
+}
+
+fn refused(error: std::io::Error) -> anyhow::Error {
+    match error.raw_os_error() {
+        Some(libc::EBUSY) => anyhow!("another process uses it: end that, or remove the tap"),
         Some(libc::EINVAL) => anyhow!("there is an interface of this name that is no tap: remove it"),
         _ => anyhow!(error),
-    })?;
-    say::note(&format!("the tap {name} was there with one queue: it is made anew"));
-    Ok(set_persistent(name, SEVERAL_QUEUES, true)?)
+    }
 }
 
 /// Frames of the guest's VLAN leave this port without a tag and get it when they come in, those of its trunk have theirs;
@@ -237,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tap_with_one_queue_is_made_anew_unless_it_is_used() {
+    fn a_tap_of_the_other_kind_is_made_anew_unless_it_is_used() {
         in_a_namespace(async |handle| {
             handle.link().add(LinkBridge::new("br0").up().build()).execute().await.unwrap();
             // Given a tap that was left behind with one queue,
@@ -246,12 +252,19 @@ mod tests {
             // when a guest is plugged in, then it is another one, which takes several users.
             plug(&handle, "tap-web1", &network(", queues = 2")).await.unwrap();
             assert_ne!(index("tap-web1").unwrap(), left);
-            let _users = [(); 2].map(|()| attach("tap-web1", SEVERAL_QUEUES).unwrap());
+            let users = [(); 2].map(|()| attach("tap-web1", SEVERAL_QUEUES).unwrap());
+            // When the guest has one pair of queues again, so has its tap, and one user.
+            drop(users);
+            plug(&handle, "tap-web1", &network("")).await.unwrap();
+            let _user = attach("tap-web1", ONE_QUEUE).unwrap();
+            assert_eq!(attach("tap-web1", ONE_QUEUE).unwrap_err().raw_os_error(), Some(libc::EBUSY));
             // One that is used is not taken away,
             set_persistent("tap-web2", ONE_QUEUE, true).unwrap();
             let user = attach("tap-web2", ONE_QUEUE).unwrap();
-            let error = plug(&handle, "tap-web2", &network("")).await.unwrap_err();
-            assert!(format!("{error:#}").contains("one queue, and another process uses it"), "{error:#}");
+            for words in ["", ", queues = 2"] {
+                let error = plug(&handle, "tap-web2", &network(words)).await.unwrap_err();
+                assert!(format!("{error:#}").contains("another process uses it"), "{error:#}");
+            }
             drop(user);
             // but is when its guest is gone;
             unplug(&handle, "tap-web2").await.unwrap();

@@ -180,7 +180,7 @@ pub struct Memory {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Pages {
-    /// 4 KiB, or what the host does on its own; the kernel and the initrd are shared between guests.
+    /// 4 KiB, or, from 128 MiB of memory on, what the host does on its own; the kernel and the initrd are shared between guests.
     #[default]
     Default,
     /// Transparent huge pages, where the host has some at hand.

@@ -13,6 +13,9 @@ use crate::layout;
 pub const MIB: u64 = 1 << 20;
 /// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
+/// A guest of less memory than this counts its pages: it has small ones only, unless its description says otherwise. One of 64
+/// MiB that does nothing would else have 2 MiB more of the host's, for what it touches lies scattered.
+const SMALL_MIB: u32 = 128;
 
 /// Where `memory_mib` of RAM lie: in one piece, or with a hole below 4 GiB for the devices.
 pub fn ranges(memory_mib: u32) -> Vec<(GuestAddress, usize)> {
@@ -59,10 +62,11 @@ pub fn map(memory_mib: u32, memory: &Memory) -> Result<GuestMemoryMmap> {
         if memory.pages == Pages::Transparent {
             advise(&region, region.size(), libc::MADV_HUGEPAGE)
                 .map_err(Error::host("ask for transparent huge pages"))?;
-        } else if !huge && start.0 == 0 && bytes > HUGE {
+        } else if !huge && start.0 == 0 {
             // A few pages of the first megabyte are ever used; a whole huge page would have to be cleared for them. A
             // host without such pages does not know the advice, and does not need it.
-            let _ = advise(&region, HUGE, libc::MADV_NOHUGEPAGE);
+            let small = if memory_mib < SMALL_MIB { region.size() } else { HUGE };
+            let _ = advise(&region, small, libc::MADV_NOHUGEPAGE);
         }
         if memory.prefault {
             populate(&region).map_err(Error::host("take all of the guest's memory at its start"))?;

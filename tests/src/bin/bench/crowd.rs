@@ -24,6 +24,37 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Ticks of a second (`USER_HZ`).
 const TICKS: f64 = 100.0;
 
+/// How many guests of `minimal`, and what one more may take, in MiB: 16 MB.
+const IDLE_GUESTS: u32 = 6;
+/// See [`IDLE_GUESTS`].
+const IDLE_MAX: f64 = 16e6 / 1024.0 / 1024.0;
+
+/// What one more idle guest of `minimal` takes, all told, on a host with its data on a disk.
+pub fn idle() -> Result<()> {
+    println!("one more idle guest of `minimal`, of 64 MiB with a network and a disk: what its host has less, in MiB");
+    let directory = tempfile::tempdir()?;
+    let (key, public) = ssh::key(directory.path(), "key");
+    let out = crowd::build_idle(directory.path(), &public, IDLE_GUESTS);
+    let port = free_port();
+    let mut machine = Machine::boot(&Boot { forward: &[(port, "host:22")], ..Boot::new(&out, "direct") });
+    machine.wait("^thimble: guest g1 ready", BOOT_LIMIT);
+    ssh::wait(port);
+    let first = available(port, &key)?;
+    let mut before = first;
+    for number in 2..=IDLE_GUESTS {
+        let name = crowd::name(number);
+        ssh::said(port, &key, &format!("thimblectl start {name}"));
+        machine.wait(&format!("^thimble: guest {name} ready"), LIMIT);
+        let now = available(port, &key)?;
+        println!("  guest {number:>2}: {:>5.1}", before - now);
+        before = now;
+    }
+    let each = (first - before) / f64::from(IDLE_GUESTS - 1);
+    println!("  guests 2 to {IDLE_GUESTS}: {each:.1} each");
+    ensure!(each <= IDLE_MAX, "one more is to take {IDLE_MAX:.1} MiB at most");
+    Ok(())
+}
+
 /// The memory that the host has left, before and after its second, tenth and twentieth guest.
 pub fn marginal() -> Result<()> {
     println!("one more guest: what a host has less when an idle guest of 40 MiB (nginx) is there too, in MiB");

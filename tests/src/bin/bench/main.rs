@@ -26,6 +26,7 @@ fn main() -> Result<()> {
         ("serve", serve::compare),
         ("start", vmm::start),
         ("memory", vmm::memory),
+        ("idle", crowd::idle),
         ("crowd", crowd::marginal),
         ("hundred", crowd::hundred),
     ];
