@@ -31,7 +31,7 @@ pub use ganesha::Ganesha;
 pub use http::{curl, get};
 pub use machine::{Boot, Machine};
 pub use qmp::execute;
-pub use thimble::{cache, demo, media, repository, small, thimble};
+pub use thimble::{cache, compiled, demo, media, repository, small, thimble};
 
 use std::fs::File;
 use std::net::TcpListener;

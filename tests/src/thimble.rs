@@ -35,15 +35,24 @@ pub fn media() -> &'static Path {
 /// A host for virtual machines alone, with one guest of 64 MiB: the demonstration with less.
 pub fn small() -> &'static Path {
     static SMALL: OnceLock<PathBuf> = OnceLock::new();
-    SMALL.get_or_init(|| {
-        let changes = [
-            ("\"virtio\", \"raid\", \"nic-server\", \"usb\"", "\"virtio\""),
-            ("memory = \"768MiB\"", "memory = \"256MiB\""),
-            ("memory = \"96MiB\"", "memory = \"64MiB\""),
-        ];
-        let one_guest = Definition::read("configs/demo.toml").named("small").up_to("[[guest]]\nname = \"web2\"");
-        one_guest.with(&changes).build(&repository().join("target"), [""; 0])
-    })
+    SMALL.get_or_init(|| one_guest("small", "package = \"linux-image-amd64\""))
+}
+
+/// The same with a kernel that is compiled for it, which takes ten minutes and more the first time.
+pub fn compiled() -> &'static Path {
+    static COMPILED: OnceLock<PathBuf> = OnceLock::new();
+    COMPILED.get_or_init(|| one_guest("compiled", "source = \"linux-source-6.12\""))
+}
+
+fn one_guest(name: &str, kernel: &str) -> PathBuf {
+    let changes = [
+        ("package = \"linux-image-amd64\"", kernel),
+        ("\"virtio\", \"raid\", \"nic-server\", \"usb\"", "\"virtio\""),
+        ("memory = \"768MiB\"", "memory = \"256MiB\""),
+        ("memory = \"96MiB\"", "memory = \"64MiB\""),
+    ];
+    let definition = Definition::read("configs/demo.toml").named(name).up_to("[[guest]]\nname = \"web2\"");
+    definition.with(&changes).build(&repository().join("target"), [""; 0])
 }
 
 /// Builds the demonstration into `target/NAME`.

@@ -7,16 +7,17 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use thimble_tests::{demo, small};
+use thimble_tests::{compiled, demo, small};
 
 /// How many steps are printed.
 const SLOWEST: usize = 10;
 
-/// The demonstration with all its hardware sets, and an appliance with the virtio set alone.
+/// The demonstration with all its hardware sets, and an appliance with the virtio set alone, with either kind of kernel.
 pub fn boots() -> Result<()> {
     println!("boot, in seconds of virtual time (QEMU TCG, -icount shift=0,sleep=off, 1 processor, direct kernel)");
     boot("the demonstration: four hardware sets, two guests", demo(), 768, &["web1", "web2"])?;
-    boot("the virtio set, one guest of 64 MiB, 256 MiB of memory", small(), 256, &["web1"])
+    boot("the virtio set, one guest of 64 MiB, 256 MiB of memory", small(), 256, &["web1"])?;
+    boot("the same with a kernel compiled for it", compiled(), 256, &["web1"])
 }
 
 fn boot(title: &str, artefacts: &Path, memory: u32, guests: &[&str]) -> Result<()> {
